@@ -1,0 +1,38 @@
+# Thin: each line is a command that a person could type.
+PYTHON ?= python3.11
+MIRROR ?= ../shared/data
+SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
+
+.PHONY: demo test lint mini report readme bench clean
+
+.venv/.installed: requirements.lock pyproject.toml
+	$(PYTHON) -m venv .venv
+	.venv/bin/python -m pip install --quiet --require-hashes --requirement requirements.lock
+	.venv/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $@
+
+demo: .venv/.installed
+	$(SNAKEMAKE) --config profile=smoke
+
+mini: .venv/.installed
+	$(SNAKEMAKE) --config profile=mini mirror=$(MIRROR)
+
+test: lint
+	.venv/bin/python -m pytest
+
+lint: .venv/.installed
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/snakefmt --check Snakefile workflow/rules
+
+report: .venv/.installed
+	$(SNAKEMAKE) --config profile=smoke -- results/smoke/report.html
+
+readme: .venv/.installed
+	.venv/bin/lesion readme --root results/mini
+
+bench: .venv/.installed
+	.venv/bin/lesion bench --root results/smoke
+
+clean:
+	rm -rf results .snakemake

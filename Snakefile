@@ -1,0 +1,35 @@
+# From downloads to the report. Profiles: --config profile=smoke | mini mirror=DIR | paper (the default).
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "params.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/weights.smk"
+include: "workflow/rules/segmentation.smk"
+include: "workflow/rules/pseudo_masks.smk"
+include: "workflow/rules/classification.smk"
+include: "workflow/rules/scores.smk"
+include: "workflow/rules/report.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        LAYOUT.report,
+        LAYOUT.certificate,
+        LAYOUT.root / "tables" / "cells.parquet",
+        LAYOUT.root / "statistics" / "tests.csv",
+        LAYOUT.root / "ledger" / "ledger.csv",
+
+
+onstart:
+    hold_lock()
+
+
+onsuccess:
+    print(f"Done. Open {LAYOUT.report}")

@@ -1,0 +1,290 @@
+"""params.yaml, its overlays, and the experiment matrix expanded into runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from lesion_core.errors import SettingsError
+from lesion_core.runs import Run
+from lesion_core.settings import Plan, Settings
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+PARAMS = REPOSITORY / "params.yaml"
+PROFILES = REPOSITORY / "workflow" / "profiles"
+WITH_MASKS = ("isic2016", "isic2017", "isic2018_task1", "ph2", "ham10000", "custom")
+WITH_LABELS = ("isic2018_task3", "isic2019", "ham10000", "custom")
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings merge key by key; everything else in ``overlay`` replaces what ``base`` has."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    import yaml
+
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SettingsError("Settings file not found", file=path, remedy="run from a full checkout") from error
+    except yaml.YAMLError as error:
+        raise SettingsError(f"Not valid YAML: {error}", file=path, remedy="mend the line named above") from error
+    if not isinstance(content, dict):
+        raise SettingsError("The file must hold a mapping", file=path, remedy="see params.yaml")
+    return content
+
+
+def _extend(methods: Mapping[str, Any], bases: Mapping[str, Any]) -> dict[str, Any]:
+    """Resolve ``extends`` of every method: a base or another method, merged underneath."""
+    resolved: dict[str, Any] = {}
+
+    def resolve(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
+        if name in chain:
+            raise SettingsError(f"methods.{name}.extends goes in a circle: {' -> '.join((*chain, name))}")
+        if name in resolved:
+            return resolved[name]
+        own = methods.get(name, bases.get(name))
+        if not isinstance(own, Mapping):
+            raise SettingsError(
+                f"methods.{chain[-1] if chain else name}.extends names '{name}', which does not exist",
+                file=PARAMS.name,
+                remedy=f"use one of: {', '.join(sorted({*methods, *bases}))}",
+            )
+        parent = own.get("extends")
+        body = {key: value for key, value in own.items() if key != "extends"}
+        resolved[name] = merge(resolve(parent, (*chain, name)), body) if parent else dict(body)
+        return resolved[name]
+
+    return {name: resolve(name, ()) for name in methods}
+
+
+def _explain(error: ValidationError) -> SettingsError:
+    lines = []
+    for item in error.errors():
+        key = ".".join(str(part) for part in item["loc"] if part not in ("segmentation", "classification", "joint"))
+        given = "" if isinstance(item.get("input"), Mapping | list) else f" (given: {item.get('input')!r})"
+        text = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{key or 'settings'}: {text}{given}")
+    return SettingsError(
+        "Settings refused:\n    " + "\n    ".join(lines),
+        file=PARAMS.name,
+        remedy="each key is explained in params.yaml; a profile's overlay is workflow/profiles/<profile>.yaml",
+    )
+
+
+def load(
+    profile: str | None = None, overrides: Mapping[str, Any] | None = None, params: Path | None = None
+) -> Settings:
+    """Read params.yaml, lay the profile's overlay and then ``overrides`` over it, and validate.
+
+    Args:
+        profile: ``smoke``, ``mini`` or ``paper``; None takes the file's own.
+        overrides: further values, e.g. from a command line; nested mappings merge.
+        params: another file than the checkout's params.yaml.
+
+    Raises:
+        SettingsError: a key is unknown, a value has the wrong type, or two values cannot stand together.
+    """
+    base = _read_yaml(params or PARAMS)
+    return resolve(base, profile, overrides)
+
+
+def resolve(
+    base: Mapping[str, Any], profile: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> Settings:
+    """As `load`, from a mapping that was read already (Snakemake's ``config``)."""
+    overrides = dict(overrides or {})
+    name = profile or overrides.get("profile") or base.get("profile")
+    overlay_file = PROFILES / f"{name}.yaml"
+    if not overlay_file.is_file():
+        raise SettingsError(
+            f"profile: '{name}' does not exist",
+            file=PARAMS.name,
+            remedy=f"use one of: {', '.join(sorted(path.stem for path in PROFILES.glob('*.yaml')))}",
+        )
+    raw = merge(merge(base, _read_yaml(overlay_file)), overrides)
+    raw["profile"] = name
+    bases = raw.pop("bases", {})
+    raw["methods"] = _extend(raw.get("methods", {}), bases)
+    try:
+        settings = Settings.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error) from None
+    check(settings)
+    return settings
+
+
+def check(settings: Settings) -> None:
+    """Refuse combinations across sections that no single section can see.
+
+    Raises:
+        SettingsError: naming the key and what is allowed.
+    """
+    problems: list[str] = []
+    methods = settings.methods
+    present = set(settings.data.datasets)
+
+    def expect(condition: bool, key: str, text: str) -> None:
+        if not condition:
+            problems.append(f"{key}: {text}")
+
+    expect(
+        ("custom" in present) == (settings.data.custom is not None),
+        "data.custom",
+        "must be set exactly when data.datasets lists custom",
+    )
+    expect(
+        settings.profile != "smoke" or settings.synthetic is not None,
+        "synthetic",
+        "the smoke profile makes its own images and needs this section",
+    )
+    for key, names in (
+        ("scoring.segmentation_on", settings.scoring.segmentation_on),
+        ("scoring.classification_on", settings.scoring.classification_on),
+    ):
+        for name in names:
+            expect(name in present, key, f"'{name}' is not in data.datasets ({', '.join(sorted(present))})")
+    for name in settings.matrix.methods:
+        expect(name in methods, "matrix.methods", f"'{name}' is none of methods ({', '.join(sorted(methods))})")
+    expect(len(set(settings.matrix.seeds)) == len(settings.matrix.seeds), "matrix.seeds", "a seed stands twice")
+    for name in (settings.statistics.segmentation_proposed, settings.statistics.classification_proposed):
+        expect(name in methods, "statistics", f"'{name}' is none of methods")
+    for table, spec in settings.tables.items():
+        for row in spec.rows:
+            expect(
+                row.method in methods,
+                f"tables.{table}.rows",
+                f"'{row.method}' is none of methods",
+            )
+    for name in _closure(settings, problems):
+        method = methods[name]
+        allowed = WITH_LABELS if method.task == "classification" else WITH_MASKS
+        for dataset in method.train_on:
+            expect(
+                dataset in present,
+                f"methods.{name}.train_on",
+                f"'{dataset}' is not in data.datasets ({', '.join(sorted(present))})",
+            )
+            expect(
+                dataset in allowed,
+                f"methods.{name}.train_on",
+                f"'{dataset}' cannot train a {method.task} method; allowed: {', '.join(allowed)}",
+            )
+    if problems:
+        raise SettingsError(
+            "Settings refused:\n    " + "\n    ".join(dict.fromkeys(problems)),
+            file=PARAMS.name,
+            remedy="each key is explained in params.yaml",
+        )
+
+
+def _needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
+    """(key, needed method, needed task) of one method."""
+    method = settings.methods[name]
+    if method.task == "classification" and method.masks not in (None, "true"):
+        return [("masks", str(method.masks), "segmentation")]
+    if method.task == "joint":
+        return [
+            ("segmenter", method.segmenter, "segmentation"),
+            ("classifier", method.classifier, "classification"),
+        ]
+    return []
+
+
+def _closure(settings: Settings, problems: list[str]) -> list[str]:
+    """The matrix's methods and all that they need, in an order that can be run."""
+    ordered: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in ordered or name not in settings.methods:
+            return
+        for key, needed, task in _needs(settings, name):
+            other = settings.methods.get(needed)
+            if other is None or other.task != task:
+                problems.append(f"methods.{name}.{key}: '{needed}' is not a {task} method")
+                continue
+            visit(needed)
+        ordered.append(name)
+
+    for name in settings.matrix.methods:
+        visit(name)
+    return ordered
+
+
+def expand(settings: Settings) -> dict[str, Run]:
+    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run."""
+    runs: dict[str, Run] = {}
+    by_name: dict[tuple[str, int], Run] = {}
+    by_content: dict[str, Run] = {}
+    for name in _closure(settings, []):
+        spec = settings.methods[name]
+        for seed in settings.matrix.seeds if _is_seeded(spec) else settings.matrix.seeds[:1]:
+            linked: dict[str, str] = {}
+            for key, needed, _ in _needs(settings, name):
+                other = by_name.get((needed, seed)) or by_name[(needed, settings.matrix.seeds[0])]
+                linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
+            run = Run(
+                method=name,
+                seed=seed,
+                spec=spec,
+                harmonization=settings.harmonization,
+                extraction=settings.extraction,
+                threads=settings.compute.threads,
+                **linked,
+            )
+            content = run.run_id.rsplit("-", 1)[1]
+            run = by_content.setdefault(content, run)
+            by_name[(name, seed)] = run
+            runs.setdefault(run.run_id, run)
+    return runs
+
+
+def _is_seeded(spec: Any) -> bool:
+    """Methods without randomness run once, whatever the number of seeds."""
+    if spec.task == "segmentation":
+        random_start = spec.model.adapter != "none" and spec.model.adapter_init == "random"
+        return random_start or (
+            spec.model.kind != "otsu" and not (spec.model.kind == "sam" and spec.model.adapter == "none")
+        )
+    return spec.task == "joint" or spec.model.kind == "fusion"
+
+
+def plan(settings: Settings) -> Plan:
+    """What the report's stages are told: tables, and the runs of every method (aliases share runs)."""
+    runs = expand(settings).values()
+    return Plan(
+        profile=settings.profile,
+        tables=settings.tables,
+        runs={
+            name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in _closure(settings, [])
+        },
+        statistics=settings.statistics,
+    )
+
+
+def sections(text: str) -> SimpleNamespace:
+    """The sections of the settings that a rule hands to a command, as JSON, typed; anything else is absent.
+
+    Raises:
+        SettingsError: a section is unknown or does not validate.
+    """
+    fields = {name: field.annotation for name, field in Settings.model_fields.items()} | {"plan": Plan, "run": Run}
+    typed = {}
+    for name, value in json.loads(text).items():
+        if name not in fields:
+            raise SettingsError(f"'{name}' is no section of the settings", remedy=f"use: {', '.join(fields)}")
+        try:
+            typed[name] = TypeAdapter(fields[name]).validate_python(value)
+        except ValidationError as error:
+            raise _explain(error) from None
+    return SimpleNamespace(**typed)

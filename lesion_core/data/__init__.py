@@ -1,0 +1,1 @@
+"""Datasets: download, catalog, splits, harmonized pixels. Knows no model."""

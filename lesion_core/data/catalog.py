@@ -1,0 +1,259 @@
+"""The catalog: every photograph of every dataset in one table, and the pairs that no split may part."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesion_core import settings
+from lesion_core.data.duplicates import components, near_duplicates
+from lesion_core.data.inspection import Inspected, inspect_rows
+from lesion_core.data.readers import Row, joining_id, read_dataset
+from lesion_core.errors import CatalogError
+from lesion_core.files import atomic_path, write_json
+from lesion_core.progress import say
+
+COLUMNS = (
+    ("dataset", "string"),
+    ("image_id", "string"),
+    ("lesion_id", "string"),
+    ("group_id", "string"),
+    ("path", "string"),
+    ("width", "int32"),
+    ("height", "int32"),
+    ("label", "string"),
+    ("age", "float64"),
+    ("sex", "string"),
+    ("site", "string"),
+    ("mask_path", "string"),
+    ("sha256", "string"),
+    ("phash", "string"),
+    ("licence", "string"),
+)
+EDGE_COLUMNS = (
+    ("dataset_a", "string"),
+    ("image_id_a", "string"),
+    ("dataset_b", "string"),
+    ("image_id_b", "string"),
+    ("reason", "string"),
+    ("value", "float64"),
+)
+REASONS = ("lesion", "image_id", "near_duplicate")
+COMMON_SIZES = 10
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Rows ``first`` < ``second`` of the sorted catalog must share a split; ``value`` is 1 or a correlation."""
+
+    first: int
+    second: int
+    reason: str
+    value: float
+
+
+def build_catalog(
+    datasets: Mapping[str, Path],
+    root: Path,
+    duplicates: settings.Duplicates,
+    custom: settings.Custom | None = None,
+    *,
+    out_images: Path,
+    out_edges: Path,
+    out_report: Path,
+) -> None:
+    """Read, inspect and join all datasets; write images.parquet, edges.parquet and report.json.
+
+    Args:
+        datasets: name of settings.DATASETS -> folder with its unpacked archives side by side.
+        root: paths in the catalog are relative to it.
+        duplicates: when two photographs count as the same.
+        custom: the user's own dataset, needed if ``datasets`` has ``custom``.
+
+    Raises:
+        CatalogError, MaskError: labels, metadata or masks do not fit the photographs.
+        ImageError, MaskError: files that cannot be used; all of them are named.
+    """
+    rows = sorted(
+        (row for name, folder in datasets.items() for row in read_dataset(name, Path(folder), custom)),
+        key=lambda row: row.key,
+    )
+    if not rows:
+        raise CatalogError("no dataset is given", remedy="list at least one under data.datasets")
+    say(f"catalog: {len(rows)} photographs of {len(datasets)} datasets")
+    inspected = inspect_rows(rows)
+    edges = find_edges(rows, inspected, duplicates)
+    roots = components(len(rows), ((edge.first, edge.second) for edge in edges))
+    group_ids = [":".join(rows[root_row].key) for root_row in roots]
+    root = Path(root)
+    records = [
+        {
+            "dataset": row.dataset,
+            "image_id": row.image_id,
+            "lesion_id": row.lesion_id,
+            "group_id": group_id,
+            "path": relative_path(row.path, root),
+            "width": seen.width,
+            "height": seen.height,
+            "label": row.label,
+            "age": row.age,
+            "sex": row.sex,
+            "site": row.site,
+            "mask_path": relative_path(row.mask_path, root) if seen.mask_usable else None,
+            "sha256": seen.sha256,
+            "phash": seen.fingerprint.hex,
+            "licence": row.licence,
+        }
+        for row, seen, group_id in zip(rows, inspected, group_ids, strict=True)
+    ]
+    edge_records = [
+        {
+            "dataset_a": rows[edge.first].dataset,
+            "image_id_a": rows[edge.first].image_id,
+            "dataset_b": rows[edge.second].dataset,
+            "image_id_b": rows[edge.second].image_id,
+            "reason": edge.reason,
+            "value": edge.value,
+        }
+        for edge in edges
+    ]
+    report = {
+        "datasets": _describe_datasets(records),
+        "joins": _describe_joins(rows, edges, group_ids),
+        "problems": _problems(rows, inspected),
+    }
+    write_table(out_images, COLUMNS, records)
+    write_table(out_edges, EDGE_COLUMNS, edge_records)
+    write_json(out_report, report)
+    counts = report["joins"]["edges"]
+    say(f"catalog: {len(set(group_ids))} groups; edges {counts}; {len(report['problems'])} problems told")
+
+
+def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: settings.Duplicates) -> list[Edge]:
+    """All reasons to keep two photographs together, sorted by rows and reason.
+
+    ``lesion``: equal lesion ids (HAM10000, ISIC 2018 Task 3 and ISIC 2019 name lesions alike); ``image_id``: equal
+    ids in two datasets, ``_downsampled`` aside; ``near_duplicate``: equal bytes, or equal pixels up to size,
+    compression and orientation. Of a lesion's or id's k photographs k - 1 edges make a chain.
+    """
+    edges = [
+        *_chains([row.lesion_id for row in rows], "lesion"),
+        *_chains([joining_id(row.image_id) for row in rows], "image_id"),
+    ]
+    same_bytes = _chains([seen.sha256 for seen in inspected], "near_duplicate")
+    hashes = np.array([seen.fingerprint.phash for seen in inspected], dtype=np.uint64)
+    thumbnails = np.stack([seen.fingerprint.thumbnail for seen in inspected])
+    pairs, correlation = near_duplicates(hashes, thumbnails, duplicates)
+    known = {(edge.first, edge.second) for edge in same_bytes}
+    edges += same_bytes
+    edges += [
+        Edge(first, second, "near_duplicate", round(value, 6))
+        for (first, second), value in zip(pairs.tolist(), correlation.tolist(), strict=True)
+        if (first, second) not in known
+    ]
+    return sorted(edges, key=lambda edge: (edge.first, edge.second, REASONS.index(edge.reason)))
+
+
+def write_table(path: Path, columns: Sequence[tuple[str, str]], records: Sequence[Mapping[str, Any]]) -> None:
+    """Write records as Parquet with the given columns and types, atomically, the same bytes for the same records."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"string": pa.string(), "int32": pa.int32(), "float64": pa.float64()}
+    schema = pa.schema([(name, types[kind]) for name, kind in columns])
+    with atomic_path(path) as partial:
+        pq.write_table(pa.Table.from_pylist(list(records), schema=schema), partial, compression="zstd")
+
+
+def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Read a Parquet table written by :func:`write_table`; CatalogError if it is absent or has other columns."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        table = pq.read_table(path)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise CatalogError("the table cannot be read", file=path, remedy="run the catalog stage again") from error
+    if table.column_names != [name for name, _ in columns]:
+        raise CatalogError(
+            "the columns are not those of the catalog",
+            file=path,
+            ids=table.column_names,
+            remedy="run the catalog stage again",
+        )
+    return table.to_pylist()
+
+
+def read_images(path: Path) -> list[dict[str, Any]]:
+    """Rows of images.parquet, sorted by dataset and image_id."""
+    return read_table(path, COLUMNS)
+
+
+def read_edges(path: Path) -> list[dict[str, Any]]:
+    """Rows of edges.parquet."""
+    return read_table(path, EDGE_COLUMNS)
+
+
+def relative_path(path: Path, root: Path) -> str:
+    """Posix path from ``root`` to ``path``, through ``..`` where needed (a user's own files lie elsewhere)."""
+    return Path(os.path.relpath(path, root)).as_posix()
+
+
+def _chains(names: Sequence[str | None], reason: str) -> list[Edge]:
+    """Edges between neighbours among the rows of equal name."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for row, name in enumerate(names):
+        if name is not None:
+            members[name].append(row)
+    return [Edge(first, second, reason, 1.0) for rows in members.values() for first, second in pairwise(rows)]
+
+
+def _describe_datasets(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    by_dataset: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        by_dataset[record["dataset"]].append(record)
+    described = {}
+    for dataset, members in by_dataset.items():
+        sizes = Counter(f"{record['width']} x {record['height']}" for record in members)
+        labels = Counter(record["label"] for record in members if record["label"] is not None)
+        common = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))[:COMMON_SIZES]
+        missing = ("lesion_id", "label", "age", "sex", "site", "mask_path")
+        described[dataset] = {
+            "images": len(members),
+            "masks": sum(record["mask_path"] is not None for record in members),
+            "lesions": len({record["lesion_id"] for record in members} - {None}),
+            "labels": dict(labels),
+            "sizes": {"different": len(sizes), "common": dict(common)},
+            "missing": {name: sum(record[name] is None for record in members) for name in missing},
+        }
+    return described
+
+
+def _describe_joins(rows: Sequence[Row], edges: Sequence[Edge], group_ids: Sequence[str]) -> dict[str, Any]:
+    between: dict[str, Counter[str]] = defaultdict(Counter)
+    for edge in edges:
+        pair = sorted({rows[edge.first].dataset, rows[edge.second].dataset})
+        between[" - ".join(pair)][edge.reason] += 1
+    sizes = Counter(Counter(group_ids).values())
+    counts = Counter(edge.reason for edge in edges)
+    return {
+        "edges": {reason: counts[reason] for reason in REASONS},
+        "edges_between": {pair: dict(counter) for pair, counter in between.items()},
+        "groups": len(set(group_ids)),
+        "groups_by_size": {str(size): count for size, count in sizes.items()},
+    }
+
+
+def _problems(rows: Sequence[Row], inspected: Sequence[Inspected]) -> list[dict[str, str]]:
+    return [
+        {"dataset": row.dataset, "image_id": row.image_id, "kind": kind, "detail": detail}
+        for row, seen in zip(rows, inspected, strict=True)
+        for kind, detail in (*row.notes, *seen.problems)
+    ]

@@ -1,0 +1,19 @@
+"""OpenCV on one thread: our parallelism is over images, and a second pool inside each would only contend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def single_thread() -> Iterator[None]:
+    """Set OpenCV to one thread while the block runs, then restore what was set (the setting is process-wide)."""
+    import cv2
+
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)

@@ -1,0 +1,88 @@
+"""Typed errors: each names the file, the ids and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+SHOWN_IDS = 10
+
+
+class LesionError(Exception):
+    """Base of all errors a user can mend.
+
+    Args:
+        message: what is wrong, one sentence without a full stop.
+        file: the file concerned, if one is.
+        ids: image, lesion or run ids concerned; the first ten are printed, all are kept in ``ids``.
+        remedy: what to do about it, one sentence.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | Path | None = None,
+        ids: Iterable[str] = (),
+        remedy: str = "",
+    ) -> None:
+        self.message = message
+        self.file = None if file is None else str(file)
+        self.ids = tuple(ids)
+        self.remedy = remedy
+        super().__init__(self._text())
+
+    def _text(self) -> str:
+        parts = [self.message]
+        if self.file is not None:
+            parts.append(f"file: {self.file}")
+        if self.ids:
+            more = f" and {len(self.ids) - SHOWN_IDS} more" if len(self.ids) > SHOWN_IDS else ""
+            parts.append(f"ids: {', '.join(self.ids[:SHOWN_IDS])}{more}")
+        if self.remedy:
+            parts.append(f"remedy: {self.remedy}")
+        return "\n  ".join(parts)
+
+
+class SettingsError(LesionError):
+    """A key of params.yaml, a profile or a command line is unknown, mistyped or impossible."""
+
+
+class DownloadError(LesionError):
+    """A file cannot be fetched, or is not the file it should be."""
+
+
+class ArchiveError(LesionError):
+    """An archive is corrupt, unsafe or not laid out as its release."""
+
+
+class ImageError(LesionError):
+    """A photograph does not decode or cannot be used."""
+
+
+class MaskError(LesionError):
+    """A mask is missing, has no image, or cannot be read as a lesion mask."""
+
+
+class CatalogError(LesionError):
+    """Metadata or labels do not fit the images."""
+
+
+class SplitError(LesionError):
+    """A split cannot be made as asked."""
+
+
+class LeakageError(SplitError):
+    """An edge (lesion, image id, near-duplicate) crosses a split."""
+
+
+class WeightsError(LesionError):
+    """Weights are missing, renamed, of another shape or of another content."""
+
+
+class RunError(LesionError):
+    """A run's folder is incomplete or does not fit what is asked of it."""
+
+
+class ScoreError(LesionError):
+    """Scores are missing or do not fit the runs."""

@@ -1,0 +1,155 @@
+"""Photographs to probability maps to masks: one path for scoring, pseudo-masks and ``lesion predict``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesion_core.errors import ImageError
+from lesion_core.files import atomic_path, write_csv
+from lesion_core.inference.refine import count_components, refine_mask, upsample
+from lesion_core.progress import track
+
+if TYPE_CHECKING:
+    import torch
+
+    from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.models.prompts import Prompts
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+
+
+def to_input(images: np.ndarray, device: str) -> torch.Tensor:
+    """(N, S, S, 3) uint8 RGB to the models' float32 (N, 3, S, S) in 0..255."""
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+
+
+def probabilities(
+    model: torch.nn.Module,
+    images: np.ndarray,
+    prompts: Callable[[slice], Prompts | None] | None = None,
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> Iterator[np.ndarray]:
+    """Lesion probability maps at the model's input size, batch by batch.
+
+    Args:
+        model: see `LoadedSegmenter`.
+        images: (N, S, S, 3) uint8 RGB, may be memory-mapped.
+        prompts: called with each batch's slice of image numbers; None: no prompts.
+        batch_size: images per forward pass.
+        device: where the model is.
+
+    Yields:
+        float32 (B, S, S) in [0, 1], logits upsampled bilinearly before the sigmoid.
+    """
+    import torch
+
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, min(start + batch_size, len(images)))
+        given = prompts(batch) if prompts is not None else None
+        with torch.inference_mode():
+            yield finish(model(to_input(images[batch], device), given), images.shape[1])
+
+
+def finish(logits: torch.Tensor, size: int) -> np.ndarray:
+    """Logits (B, 1, s, s) to probabilities float32 (B, size, size)."""
+    import torch
+    from torch.nn import functional
+
+    if logits.shape[-1] != size:
+        logits = functional.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
+    return torch.sigmoid(logits.float())[:, 0].cpu().numpy()
+
+
+def list_photographs(folder: Path) -> list[Path]:
+    """The folder's photographs, sorted by name.
+
+    Raises:
+        ImageError: the folder is missing, empty, or two photographs share a stem (their masks would collide).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ImageError("The folder of photographs does not exist", file=folder, remedy="give an existing folder")
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ImageError(
+            "No photographs in the folder", file=folder, remedy=f"put files ending in {', '.join(SUFFIXES)} there"
+        )
+    stems = [path.stem for path in paths]
+    twins = sorted({stem for stem in stems if stems.count(stem) > 1}) if len(set(stems)) < len(stems) else []
+    if twins:
+        raise ImageError(
+            "Photographs share a name but for the ending", file=folder, ids=twins, remedy="rename one of each"
+        )
+    return paths
+
+
+def predict_folder(
+    segmenter: LoadedSegmenter,
+    images: Path,
+    out: Path,
+    *,
+    classify: Callable[[np.ndarray, np.ndarray], dict[str, Any]] | None = None,
+    device: str = "cpu",
+) -> int:
+    """Write for every photograph ``<stem>.png`` (0 or 255, the photograph's own size) and one ``predictions.csv``.
+
+    Args:
+        segmenter: a loaded run.
+        images: folder of photographs of any size.
+        out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
+        classify: gets the photograph, uint8 (H, W, 3), and its probability map, float32 (S, S); returns columns.
+        device: where the model is.
+
+    Returns:
+        The number of photographs.
+
+    Raises:
+        ImageError: a photograph does not decode; nothing is skipped silently.
+    """
+    import cv2
+
+    from lesion_core.data.harmonize import harmonize_image
+    from lesion_core.data.images import read_image
+
+    paths = list_photographs(images)
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "predictions.csv").unlink(missing_ok=True)
+    rows: list[dict[str, Any]] = []
+    for path in track(paths, "predict"):
+        photograph = read_image(path)
+        height, width = photograph.shape[:2]
+        pixels = harmonize_image(photograph, segmenter.size, segmenter.reference, segmenter.run.harmonization)
+        probability = next(probabilities(segmenter.model, pixels[None], device=device))[0]
+        native = upsample(probability, height, width)
+        mask = refine_mask(native, segmenter.run.extraction)
+        with atomic_path(out / f"{path.stem}.png") as partial:
+            cv2.imwrite(str(partial), mask.astype(np.uint8) * 255)
+        rows.append(
+            {
+                "image": path.name,
+                "mask": f"{path.stem}.png",
+                "width": width,
+                "height": height,
+                "area": round(float(mask.mean()), 6),
+                "components": count_components(native >= segmenter.run.extraction.threshold),
+                "confidence": round(confidence(native, mask), 6),
+                **({} if classify is None else classify(photograph, probability)),
+            }
+        )
+    write_csv(out / "predictions.csv", list(rows[0]), rows)
+    return len(rows)
+
+
+def confidence(probability: np.ndarray, mask: np.ndarray) -> float:
+    """Mean of p inside the mask and 1 - p outside, each side counting half; 0.5 where the mask is empty or full."""
+    if not mask.any() or mask.all():
+        return 0.5
+    return float(0.5 * probability[mask].mean() + 0.5 * (1.0 - probability[~mask]).mean())

@@ -1,0 +1,193 @@
+"""The scoring stage of segmentation: the one place that opens test masks."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesion_core.errors import MaskError
+from lesion_core.files import atomic_path, read_parquet
+from lesion_core.inference.predict import finish, to_input
+from lesion_core.inference.refine import refine_mask, upsample
+from lesion_core.progress import track
+from lesion_core.scores import SEGMENTATION, write_scores
+
+if TYPE_CHECKING:
+    from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.models.prompts import Prompts
+    from lesion_core.runs import Run
+    from lesion_core.settings import Scoring
+
+ZIP_DATE = (1980, 1, 1, 0, 0, 0)
+
+
+def score_segmentation(
+    segmenter: LoadedSegmenter,
+    run: Run,
+    root: Path,
+    scoring: Scoring,
+    out_scores: Path,
+    out_masks: Path,
+    *,
+    device: str = "cpu",
+) -> None:
+    """Score a run on the test images of every dataset that is asked for.
+
+    Args:
+        segmenter: the loaded model.
+        run: whose scores they are (for a joint run, not the segmenter's own run).
+        root: ``results/<profile>``.
+        scoring: datasets, prompts, jitter, refinement.
+        out_scores: one row per image, prompt and resolution: ``native`` (the photograph's own size, as the challenge
+            scores) and ``model`` (the model's square input). SAM runs are scored under every prompt, others without.
+        out_masks: zip of the native masks without a prompt, ``<dataset>/<image_id>.png``, for figures.
+        device: where the model is.
+
+    Raises:
+        MaskError: a test image has no mask.
+    """
+    from lesion_core.paths import Layout
+
+    # none comes first: the automatic box is made from its prediction
+    prompts = sorted(scoring.prompts, key=lambda name: name != "none")
+    if segmenter.run.spec.model.kind != "sam":
+        prompts = ["none"]
+    rows: list[dict[str, Any]] = []
+    with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
+        for dataset in sorted(scoring.segmentation_on):
+            folder = Layout(root).harmonized(dataset, segmenter.size)
+            truths = _truths(root, dataset)
+            for record, truth, maps in track(
+                _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device),
+                f"score {run.method} on {dataset}",
+            ):
+                identity = {
+                    "run_id": run.run_id,
+                    "method": run.method,
+                    "dataset": dataset,
+                    "split": record["split"],
+                    "seed": run.seed,
+                    "image_id": record["image_id"],
+                    "lesion_id": record["lesion_id"] or None,
+                }
+                for prompt, probability in maps.items():
+                    native, scored = _score_one(probability, truth, segmenter, scoring)
+                    rows.extend({**identity, "prompt": prompt, **row} for row in scored)
+                    if prompt == prompts[0]:
+                        info = zipfile.ZipInfo(f"{dataset}/{record['image_id']}.png", ZIP_DATE)
+                        masks.writestr(info, _png(native))
+    write_scores(out_scores, "segmentation", rows)
+
+
+def _truths(root: Path, dataset: str) -> dict[str, Path]:
+    from lesion_core.paths import Layout
+
+    rows = read_parquet(Layout(root).catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
+    return {row["image_id"]: root / row["mask_path"] for row in rows if row["dataset"] == dataset and row["mask_path"]}
+
+
+def _predictions(
+    segmenter: LoadedSegmenter,
+    folder: Path,
+    truths: dict[str, Path],
+    dataset: str,
+    seed: int,
+    prompts: list[str],
+    scoring: Scoring,
+    device: str,
+) -> Iterator[tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
+    """Test images one by one: index record, native truth (bool), and prompt -> probability map (S, S)."""
+    import torch
+
+    from lesion_core.data.datasets import Harmonized
+    from lesion_core.data.images import read_mask
+
+    data = Harmonized.open(folder)
+    test = data.rows("test")
+    missing = [data.index[row]["image_id"] for row in test if data.index[row]["image_id"] not in truths]
+    if missing:
+        raise MaskError(
+            f"Test images of {dataset} have no mask",
+            file=folder / "index.csv",
+            ids=missing,
+            remedy="add their masks, or take the dataset out of scoring.segmentation_on",
+        )
+    size = segmenter.size
+    for start in range(0, len(test), scoring.batch_size):
+        batch = test[start : start + scoring.batch_size]
+        records = [data.index[row] for row in batch]
+        truth = [read_mask(truths[record["image_id"]], (record["height"], record["width"])) for record in records]
+        images = to_input(data.images[batch], device)
+        maps: dict[str, np.ndarray] = {}
+        with torch.inference_mode():
+            embeddings = segmenter.model.encode(images) if segmenter.run.spec.model.kind == "sam" else None
+            for prompt in prompts:
+                if embeddings is None:
+                    logits = segmenter.model(images, None)
+                else:
+                    given = _prompts(prompt, truth, records, maps, size, seed, scoring, dataset)
+                    logits = segmenter.model.decode(embeddings, given)
+                maps[prompt] = finish(logits, size)
+        for number, record in enumerate(records):
+            yield record, truth[number], {prompt: maps[prompt][number] for prompt in prompts}
+
+
+def _prompts(
+    prompt: str,
+    truth: list[np.ndarray],
+    records: list[dict[str, Any]],
+    maps: dict[str, np.ndarray],
+    size: int,
+    seed: int,
+    scoring: Scoring,
+    dataset: str,
+) -> Prompts | None:
+    """Prompts of one batch; ``automatic`` is the box around the unprompted prediction, ``oracle_*`` use the truth."""
+    from lesion_core.models import prompts as make
+
+    if prompt == "none":
+        return None
+    if prompt == "automatic":
+        return make.automatic_prompts(maps["none"])
+    small = np.stack([model_size(mask, size) for mask in truth])
+    keys = [f"{dataset}/{record['image_id']}" for record in records]
+    return make.oracle_prompts(small, prompt, jitter=scoring.box_jitter, seed=seed, keys=keys)
+
+
+def model_size(mask: np.ndarray, size: int) -> np.ndarray:
+    """A native bool mask at the model's square size: True where at least half of a pixel is lesion."""
+    return upsample(mask.astype(np.float32), size, size) >= 0.5
+
+
+def _score_one(
+    probability: np.ndarray, truth: np.ndarray, segmenter: LoadedSegmenter, scoring: Scoring
+) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    from lesion_core.metrics.segmentation import confusion, scores
+
+    extraction = segmenter.run.extraction
+
+    def binary(map_: np.ndarray) -> np.ndarray:
+        return refine_mask(map_, extraction) if scoring.refine else map_ >= extraction.threshold
+
+    native = binary(upsample(probability, *truth.shape))
+    rows = []
+    for resolution, prediction, target in (
+        ("native", native, truth),
+        ("model", binary(probability), model_size(truth, probability.shape[0])),
+    ):
+        counts = confusion(prediction, target)
+        metrics = {name: value for name, value in scores(counts).items() if name in SEGMENTATION}
+        rows.append({"resolution": resolution, **metrics, **counts._asdict()})
+    return native, rows
+
+
+def _png(mask: np.ndarray) -> bytes:
+    import cv2
+
+    ok, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
+    assert ok
+    return encoded.tobytes()

@@ -1,0 +1,1 @@
+"""Pure functions of arrays: segmentation, classification, calibration, feasibility."""

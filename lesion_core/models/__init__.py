@@ -1,0 +1,1 @@
+"""Networks: SAM and its adapters, baselines, fusion classifiers. Knows no file layout."""

@@ -1,0 +1,228 @@
+"""Image encoders for classification: a class token and a grid of image tokens, whatever the architecture.
+
+Every encoder maps images, already normalised, (B, 3, S, S) float32, to tokens Z, (B, 1 + N, d): the class
+token first, then the N = grid * grid image tokens in row-major order, so that token 1 + r * grid + c sees
+pixels from (c * stride, r * stride) on. That order is what the mask tokens of ``lesion_core.models.fusion``
+are aligned with.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lesion_core.errors import SettingsError
+
+TIMM_TRANSFORMERS = ("vit_base",)
+TIMM_NAMES = {
+    ("vit_b", 8): "vit_base_patch8_224.augreg2_in21k_ft_in1k",
+    ("vit_b", 16): "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    ("vit_b", 32): "vit_base_patch32_224.augreg_in21k_ft_in1k",
+    ("efficientnet_b4", 32): "efficientnet_b4.ra2_in1k",
+    ("convnext_tiny", 32): "convnext_tiny.fb_in1k",
+}
+BACKBONES = ("vit_t", "vit_b", "efficientnet_b4", "convnext_tiny")
+COLOUR_LEVELS = 16
+
+
+class ImageEncoder(nn.Module):
+    """What a classifier needs to know about an encoder.
+
+    Attributes:
+        width: d, the length of a token.
+        grid: tokens per side of the image.
+        stride: pixels per side of a token's patch; ``grid * stride`` is the image size.
+    """
+
+    width: int
+    grid: int
+    stride: int
+
+
+class TransformerLayer(nn.Module):
+    """One pre-norm transformer layer; tokens (B, T, d) -> (B, T, d). Dosovitskiy et al., ICLR 2021."""
+
+    def __init__(self, width: int, heads: int, *, mlp_ratio: float = 2.0, dropout: float = 0.0) -> None:
+        super().__init__()
+        if width % heads:
+            raise SettingsError(
+                f"A token length of {width} does not divide into {heads} heads",
+                remedy="choose heads that divide the backbone's token length",
+            )
+        hidden = int(width * mlp_ratio)
+        self.heads = heads
+        self.norm_attention = nn.LayerNorm(width)
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+        self.norm_mlp = nn.LayerNorm(width)
+        self.mlp = nn.Sequential(nn.Linear(width, hidden), nn.GELU(), nn.Linear(hidden, width))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, width = tokens.shape
+        qkv = self.qkv(self.norm_attention(tokens)).view(batch, count, 3, self.heads, width // self.heads)
+        query, key, value = qkv.permute(2, 0, 3, 1, 4)
+        attended = nn.functional.scaled_dot_product_attention(query, key, value)
+        attended = attended.transpose(1, 2).reshape(batch, count, width)
+        tokens = tokens + self.dropout(self.project(attended))
+        return tokens + self.dropout(self.mlp(self.norm_mlp(tokens)))
+
+    def start_as_identity(self) -> TransformerLayer:
+        """Zero the two residual projections, so that the layer changes nothing before it has learned."""
+        for linear in (self.project, self.mlp[2]):
+            nn.init.zeros_(linear.weight)
+            nn.init.zeros_(linear.bias)
+        return self
+
+
+class ColourStatistics(nn.Module):
+    """Soft histogram of each channel, (B, 3, S, S) -> (B, 3 * levels): what colour-histogram baselines look
+    at.
+
+    Triangular bins, evenly spaced over the normalised range [-2.5, 2.5]; each channel's bins sum to 1, and
+    the square root is taken (Hellinger), which evens out full and nearly empty bins. Differentiable in the
+    image.
+    """
+
+    def __init__(self, levels: int = COLOUR_LEVELS) -> None:
+        super().__init__()
+        self.levels = levels
+
+    def forward(self, images: Tensor) -> Tensor:
+        small = nn.functional.adaptive_avg_pool2d(images, 32).flatten(2)
+        position = (small.clamp(-2.5, 2.5) + 2.5) * ((self.levels - 1) / 5.0)
+        levels = torch.arange(self.levels, device=images.device, dtype=images.dtype)
+        weight = (1.0 - (position.unsqueeze(-1) - levels).abs()).clamp_min(0.0)
+        return (weight.mean(dim=2) + 1e-4).sqrt().flatten(1)
+
+
+def _convolution(before: int, after: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(before, after, 3, stride=stride, padding=1, bias=False), nn.BatchNorm2d(after), nn.ReLU()
+    )
+
+
+class ResidualConvolution(nn.Module):
+    """x + BN(conv(ReLU(BN(conv x)))), then ReLU. He et al., CVPR 2016."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = _convolution(width, width, 1)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
+        nn.init.zeros_(self.second[1].weight)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(features + self.second(self.first(features)))
+
+
+class TinyViT(ImageEncoder):
+    """``vit_t``: a small ViT behind a convolutional stem, for a CPU and for tests; plain torch, nothing to download.
+
+    The stem (Xiao et al., "Early convolutions help transformers see better", NeurIPS 2021) halves the map
+    log2(patch_size) times, which small data sets reward; the class token starts from the image's colour statistics.
+    """
+
+    def __init__(self, image_size: int, patch_size: int, *, width: int = 128, layers: int = 3, heads: int = 4) -> None:
+        super().__init__()
+        steps = patch_size.bit_length() - 1
+        if patch_size != 1 << steps or steps < 2 or image_size % patch_size:
+            raise SettingsError(
+                f"vit_t cannot cut {image_size} px into patches of {patch_size} px",
+                remedy="choose a patch size of 4, 8, 16 or 32 that divides image_size",
+            )
+        self.width, self.grid, self.stride = width, image_size // patch_size, patch_size
+        channels = [min(width, 16 << step) for step in range(steps - 1)] + [width]
+        stem: list[nn.Module] = []
+        for step, (before, after) in enumerate(zip([3, *channels], channels, strict=False)):
+            stem.append(_convolution(before, after, 2))
+            if step > 0:
+                stem.append(ResidualConvolution(after))
+        self.stem = nn.Sequential(*stem)
+        self.colour = nn.Sequential(ColourStatistics(), nn.Linear(3 * COLOUR_LEVELS, width))
+        self.class_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.position = nn.Parameter(torch.randn(1, self.grid**2, width) * 0.02)
+        self.layers = nn.ModuleList(TransformerLayer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.stem(images).flatten(2).transpose(1, 2) + self.position
+        first = self.class_token + self.colour(images).unsqueeze(1)
+        tokens = torch.cat([first, tokens], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.norm(tokens)
+
+
+class TimmTransformer(ImageEncoder):
+    """A timm ViT; its own class token and patch tokens."""
+
+    def __init__(self, name: str, image_size: int, patch_size: int, pretrained: bool) -> None:
+        super().__init__()
+        self.model = _timm(name, pretrained, num_classes=0, img_size=image_size)
+        self.width, self.grid, self.stride = self.model.embed_dim, image_size // patch_size, patch_size
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.model.forward_features(images)
+
+
+class TimmConvolution(ImageEncoder):
+    """A timm convolutional network: its last map as tokens, the map's mean as class token."""
+
+    def __init__(self, name: str, image_size: int, stride: int, pretrained: bool) -> None:
+        super().__init__()
+        self.model = _timm(name, pretrained, num_classes=0, global_pool="")
+        self.width, self.grid, self.stride = self.model.num_features, image_size // stride, stride
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.model.forward_features(images).flatten(2).transpose(1, 2)
+        return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
+
+
+def _timm(name: str, pretrained: bool, **options: object) -> nn.Module:
+    import timm  # 6 to 8 s: only jobs that need it pay
+
+    from lesion_core.errors import WeightsError
+
+    try:
+        return timm.create_model(name, pretrained=pretrained, **options)
+    except Exception as error:
+        if not pretrained:
+            raise
+        raise WeightsError(
+            f"The ImageNet weights of {name} cannot be had: {type(error).__name__}: {error}",
+            remedy="connect to the internet, fill the local hub cache (HF_HOME), or set pretrained: false",
+        ) from error
+
+
+def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pretrained: bool) -> ImageEncoder:
+    """Build an image encoder by name.
+
+    Args:
+        backbone: one of ``BACKBONES``.
+        image_size: pixels per side, S.
+        patch_size: pixels per side of a token; the convolutional backbones have 32.
+        pretrained: ImageNet weights through timm's own hub loading; ``vit_t`` has none.
+
+    Raises:
+        SettingsError: unknown backbone, a patch size it does not come in, or an image size that the patches
+            do not divide.
+        WeightsError: pretrained weights asked for and not to be had.
+    """
+    if backbone not in BACKBONES:
+        raise SettingsError(
+            f"Unknown classification backbone {backbone!r}", remedy=f"choose one of {', '.join(BACKBONES)}"
+        )
+    if backbone == "vit_t":
+        if pretrained:
+            raise SettingsError("vit_t has no pretrained weights", remedy="set pretrained: false")
+        return TinyViT(image_size, patch_size)
+    name = TIMM_NAMES.get((backbone, patch_size))
+    if name is None or image_size % patch_size:
+        sizes = sorted(size for kind, size in TIMM_NAMES if kind == backbone)
+        raise SettingsError(
+            f"{backbone} cannot cut {image_size} px into patches of {patch_size} px",
+            remedy=f"choose patch_size among {sizes}, and an image_size it divides",
+        )
+    if name.startswith(TIMM_TRANSFORMERS):
+        return TimmTransformer(name, image_size, patch_size, pretrained)
+    return TimmConvolution(name, image_size, patch_size, pretrained)

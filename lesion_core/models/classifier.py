@@ -1,0 +1,161 @@
+"""The lesion classifier: input cut out by a soft mask, image tokens, fusion with mask tokens, seven logits
+(paper A, 3.4 to 3.6)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.models.backbones import TransformerLayer, build_encoder
+from lesion_core.models.fusion import Fusion
+from lesion_core.seeding import seed_torch
+from lesion_core.settings import CLASSES, ClassificationModel, Extraction
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+def lesion_box(masks: Tensor, margin: float) -> Tensor:
+    """Square boxes around lesions, (B, 1, S, S) in 0..1 -> (B, 3): centre x, centre y, side, in pixels; no
+    gradient.
+
+    The side is (1 + 2 * margin) times the longer side of the lesion (mask >= 0.5), at most S; the box is
+    shifted to lie inside the image. A mask without a lesion gives the whole image.
+    """
+    size = masks.shape[-1]
+    lesion = masks.detach()[:, 0] >= 0.5
+    place = torch.arange(size, device=masks.device, dtype=masks.dtype)
+    ends = []
+    for present in (lesion.any(dim=1), lesion.any(dim=2)):
+        low = torch.where(present, place, float(size)).amin(dim=1)
+        high = torch.where(present, place + 1.0, 0.0).amax(dim=1)
+        ends.append((low, high))
+    (x0, x1), (y0, y1) = ends
+    side = (torch.maximum(x1 - x0, y1 - y0) * (1.0 + 2.0 * margin)).clamp(max=float(size))
+    side = torch.where(lesion.flatten(1).any(dim=1), side, float(size))
+    half = side / 2
+    centre_x = torch.minimum(torch.maximum((x0 + x1) / 2, half), size - half)
+    centre_y = torch.minimum(torch.maximum((y0 + y1) / 2, half), size - half)
+    return torch.stack([centre_x, centre_y, side], dim=1)
+
+
+def crop(values: Tensor, boxes: Tensor) -> Tensor:
+    """Cut boxes out of (B, C, S, S) and enlarge them to S x S, bilinear, differentiable in ``values``."""
+    size = values.shape[-1]
+    scale = boxes[:, 2] / size
+    theta = values.new_zeros(len(values), 2, 3)
+    theta[:, 0, 0] = theta[:, 1, 1] = scale
+    theta[:, 0, 2] = 2.0 * boxes[:, 0] / size - 1.0
+    theta[:, 1, 2] = 2.0 * boxes[:, 1] / size - 1.0
+    grid = nn.functional.affine_grid(theta, list(values.shape), align_corners=False)
+    return nn.functional.grid_sample(values, grid, padding_mode="border", align_corners=False)
+
+
+def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, margin: float) -> tuple[Tensor, Tensor]:
+    """The classifier's view of a photograph (paper A, section 3.4), differentiable in images and soft masks.
+
+    full: I. masked: I * M. blend: a * (I * M) + (1 - a) * I. crop: image and mask in the lesion's box, see
+    ``lesion_box``.
+
+    Args:
+        images: (B, 3, S, S) float, 0..255. masks: (B, 1, S, S) float, 0..1.
+        kind: full, masked, crop or blend. blend: a. margin: fraction of the lesion's longer side added on
+            each side.
+
+    Returns:
+        Images and masks of the same shapes; the masks are what fusion sees.
+    """
+    if kind == "full":
+        return images, masks
+    if kind == "masked":
+        return images * masks, masks
+    if kind == "blend":
+        return images * (blend * masks + (1.0 - blend)), masks
+    if kind == "crop":
+        boxes = lesion_box(masks, margin)
+        return crop(images, boxes), crop(masks, boxes)
+    raise SettingsError(f"Unknown classifier input {kind!r}", remedy="choose full, masked, crop or blend")
+
+
+class Classifier(nn.Module):
+    """forward(images (B, 3, S, S) float32 RGB 0..255, soft masks (B, 1, S, S) float32 0..1) -> logits (B, 7),
+    order ``CLASSES``.
+
+    Normalisation with the ImageNet mean and standard deviation happens inside. One transformer layer reads
+    the fused tokens, in every fusion variant alike, so that a comparison of fusions compares fusion alone;
+    the head sees the class token and the mean of the image tokens.
+    """
+
+    def __init__(self, model: ClassificationModel, extraction: Extraction) -> None:
+        super().__init__()
+        self.encoder = build_encoder(model.backbone, model.image_size, model.patch_size, pretrained=model.pretrained)
+        width = self.encoder.width
+        self.settings, self.extraction = model, extraction
+        self.fusion = Fusion(
+            model.fusion, width=width, stride=self.encoder.stride, grid=self.encoder.grid, heads=model.heads
+        )
+        self.reader = TransformerLayer(width, model.heads, dropout=model.dropout).start_as_identity()
+        self.norm = nn.LayerNorm(2 * width)
+        self.dropout = nn.Dropout(model.dropout)
+        self.head = nn.Linear(2 * width, len(CLASSES))
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether the prediction depends on the masks at all."""
+        return self.settings.fusion != "none" or self.settings.input != "full"
+
+    @property
+    def learns_masks(self) -> bool:
+        """Whether a gradient reaches the masks: a crop's box alone passes none."""
+        return self.settings.fusion != "none" or self.settings.input in ("masked", "blend")
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        images, masks = prepare_input(
+            images, masks, self.settings.input, blend=self.extraction.blend, margin=self.extraction.crop_margin
+        )
+        tokens = self.fusion(self.encoder((images - self.mean) / self.std), masks)
+        tokens = self.reader(tokens)
+        pooled = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=-1)
+        return self.head(self.dropout(self.norm(pooled)))
+
+    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Every parameter: the classifier is fine-tuned end to end."""
+        yield from self.named_parameters()
+
+    def trainable_state(self) -> dict[str, Tensor]:
+        """Parameters and batch-norm statistics, copied to the CPU."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.state_dict().items()}
+
+    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
+        """Load strictly.
+
+        Raises:
+            WeightsError: names or shapes differ.
+        """
+        try:
+            self.load_state_dict(state, strict=True)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"These weights do not fit the classifier: {error}",
+                remedy="use the settings.yaml that stands beside them",
+            ) from error
+
+
+def build_classifier(model: ClassificationModel, extraction: Extraction, *, seed: int) -> Classifier:
+    """A classifier with weights drawn from ``seed`` (and ImageNet's in the encoder where ``pretrained``).
+
+    Raises:
+        SettingsError: the settings do not describe a network (``kind`` is a classical baseline, sizes do not
+            divide).
+    """
+    if model.kind != "fusion":
+        raise SettingsError(f"{model.kind} is not a network", remedy="use lesion_core.models.classical")
+    seed_torch(seed, "classifier")
+    return Classifier(model, extraction)

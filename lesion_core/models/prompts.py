@@ -1,0 +1,188 @@
+"""Prompts: boxes and clicks, where they come from, and in which order their coordinates stand.
+
+Coordinates are pixel indexes of the S x S network input, (x, y) with x to the right and y down, as SAM expects;
+SAM itself adds the half pixel. A prompt taken from the true mask is an oracle and is named so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lesion_core.errors import MaskError, SettingsError
+from lesion_core.seeding import generator
+
+IGNORED_POINT = -1
+CLICKS = {"oracle_click_1": 1, "oracle_click_3": 3}
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One prompt per image of a batch of B.
+
+    Attributes:
+        boxes: (B, 4) float, x0 y0 x1 y1 in pixels, corners included; or None.
+        points: (B, K, 2) float, (x, y) in pixels; or None.
+        point_labels: (B, K) int: 1 lesion, 0 not lesion, -1 no point; given if and only if points are.
+    """
+
+    boxes: Tensor | None = None
+    points: Tensor | None = None
+    point_labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if (self.points is None) != (self.point_labels is None):
+            raise ValueError("points and point_labels go together")
+        if self.boxes is None and self.points is None:
+            raise ValueError("no prompt is None, not an empty Prompts")
+        if self.boxes is not None and (self.boxes.ndim != 2 or self.boxes.shape[1] != 4):
+            raise ValueError(f"boxes must be (B, 4), not {tuple(self.boxes.shape)}")
+        if self.points is not None:
+            if self.points.ndim != 3 or self.points.shape[2] != 2:
+                raise ValueError(f"points must be (B, K, 2), not {tuple(self.points.shape)}")
+            if self.point_labels.shape != self.points.shape[:2]:
+                raise ValueError("point_labels must be (B, K), as points")
+            if self.boxes is not None and len(self.boxes) != len(self.points):
+                raise ValueError("as many boxes as rows of points, one prompt per image")
+
+    def __len__(self) -> int:
+        return len(self.boxes if self.boxes is not None else self.points)
+
+    def to(self, device: torch.device | str) -> Prompts:
+        """The same prompts on another device."""
+        return Prompts(*(None if part is None else part.to(device) for part in self._parts()))
+
+    def select(self, rows: slice | Sequence[int] | np.ndarray) -> Prompts:
+        """Prompts of some images, in that order."""
+        if not isinstance(rows, slice):
+            rows = torch.as_tensor(np.asarray(rows, dtype=np.int64))
+        return Prompts(*(None if part is None else part[rows] for part in self._parts()))
+
+    def _parts(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        return self.boxes, self.points, self.point_labels
+
+
+def box_of(mask: np.ndarray) -> np.ndarray:
+    """(4,) float32 x0 y0 x1 y1, the lesion's outermost pixel indexes; the whole image if the mask is empty.
+
+    Args:
+        mask: (H, W), nonzero is lesion.
+    """
+    height, width = mask.shape
+    columns = np.flatnonzero(mask.any(axis=0))
+    rows = np.flatnonzero(mask.any(axis=1))
+    if not len(columns):
+        return np.array([0, 0, width - 1, height - 1], dtype=np.float32)
+    return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
+
+
+def automatic_box(probability: np.ndarray, *, threshold: float = 0.5, margin: float = 0.05) -> np.ndarray:
+    """A box from a probability map, no truth involved: that of the largest component, widened by ``margin``.
+
+    Args:
+        probability: (H, W) float in 0..1, e.g. of the same model without a prompt.
+        threshold: at or above it a pixel is lesion.
+        margin: fraction of the box's width (height) added on each side; our choice, keeps cut-off rims inside.
+
+    Returns:
+        (4,) float32 x0 y0 x1 y1 within the image; the whole image if no pixel reaches the threshold.
+    """
+    import cv2
+
+    lesion = (probability >= threshold).astype(np.uint8)
+    count, labels, statistics, _ = cv2.connectedComponentsWithStats(lesion, connectivity=8)
+    if count > 1:
+        lesion = labels == 1 + int(np.argmax(statistics[1:, cv2.CC_STAT_AREA]))
+    box = box_of(lesion)
+    sides = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1], dtype=np.float32)
+    shift = margin * np.concatenate([-sides, sides])
+    return _within(box + shift, probability.shape)
+
+
+def oracle_box(mask: np.ndarray, jitter: float, rng: np.random.Generator) -> np.ndarray:
+    """A box from the true mask; each side moves by a uniform fraction in [-jitter, jitter] of the box's side.
+
+    Args:
+        mask: (H, W), nonzero is lesion.
+        jitter: 0..1; 0 gives the exact box.
+
+    Returns:
+        (4,) float32 x0 y0 x1 y1 within the image; the whole image if the mask is empty.
+    """
+    box = box_of(mask)
+    shift = rng.uniform(-1.0, 1.0, size=4).astype(np.float32) * np.float32(jitter)
+    if not mask.any():
+        return box
+    sides = np.array([box[2] - box[0] + 1, box[3] - box[1] + 1], dtype=np.float32)
+    moved = _within(box + shift * np.tile(sides, 2), mask.shape)
+    # A jitter above one half could turn the box inside out.
+    return np.concatenate([np.minimum(moved[:2], moved[2:]), np.maximum(moved[:2], moved[2:])])
+
+
+def oracle_clicks(mask: np.ndarray, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Positive clicks drawn uniformly from the true mask, without repetition while it has pixels enough.
+
+    Returns:
+        points (count, 2) float32 (x, y), labels (count,) int64, all 1; an empty mask gives labels -1 (no point).
+    """
+    rows, columns = np.nonzero(mask)
+    if not len(rows):
+        return np.zeros((count, 2), np.float32), np.full(count, IGNORED_POINT, np.int64)
+    chosen = rng.choice(len(rows), size=count, replace=len(rows) < count)
+    return np.stack([columns[chosen], rows[chosen]], axis=1).astype(np.float32), np.ones(count, np.int64)
+
+
+def oracle_correction(mask: np.ndarray, predicted: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, int]:
+    """The next click of an iterative session (paper B): drawn uniformly from the wrongly predicted pixels.
+
+    Args:
+        mask, predicted: (H, W), nonzero is lesion.
+
+    Returns:
+        point (2,) float32 (x, y), and its label: 1 where lesion was missed, 0 where skin was taken, -1 if all is right.
+    """
+    wrong = mask.astype(bool) != predicted.astype(bool)
+    (x, y), label = (part[0] for part in oracle_clicks(wrong, 1, rng))
+    if label == IGNORED_POINT:
+        return np.zeros(2, np.float32), IGNORED_POINT
+    return np.array([x, y], np.float32), int(bool(mask[int(y), int(x)]))
+
+
+def oracle_prompts(masks: np.ndarray, kind: str, *, jitter: float, seed: int, keys: Sequence[int | str]) -> Prompts:
+    """Oracle prompts of a batch; an image's prompt depends on (seed, kind, its key) alone.
+
+    Args:
+        masks: (B, S, S), nonzero is lesion.
+        kind: ``oracle_box``, ``oracle_click_1`` or ``oracle_click_3``.
+        jitter: of boxes, see ``oracle_box``.
+        keys: one per image, e.g. its id.
+
+    Raises:
+        SettingsError: another kind. MaskError: not one key per mask.
+    """
+    if len(keys) != len(masks):
+        raise MaskError(f"{len(masks)} masks but {len(keys)} keys", remedy="give one key per mask")
+    rngs = [generator(seed, "prompt", kind, key) for key in keys]
+    if kind == "oracle_box":
+        boxes = [oracle_box(mask, jitter, rng) for mask, rng in zip(masks, rngs, strict=True)]
+        return Prompts(boxes=torch.from_numpy(np.stack(boxes)))
+    if kind in CLICKS:
+        clicks = [oracle_clicks(mask, CLICKS[kind], rng) for mask, rng in zip(masks, rngs, strict=True)]
+        points, labels = (np.stack(part) for part in zip(*clicks, strict=True))
+        return Prompts(points=torch.from_numpy(points), point_labels=torch.from_numpy(labels))
+    raise SettingsError(f"{kind!r} is no oracle prompt", remedy="use oracle_box, oracle_click_1 or oracle_click_3")
+
+
+def automatic_prompts(probabilities: np.ndarray, *, threshold: float = 0.5, margin: float = 0.05) -> Prompts:
+    """``automatic_box`` for each of (B, S, S) probabilities."""
+    boxes = [automatic_box(one, threshold=threshold, margin=margin) for one in probabilities]
+    return Prompts(boxes=torch.from_numpy(np.stack(boxes)))
+
+
+def _within(box: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    height, width = shape
+    return np.clip(box, 0, np.array([width - 1, height - 1] * 2)).astype(np.float32)

@@ -1,0 +1,60 @@
+"""From settings to a segmenter: the one place that knows all kinds."""
+
+from __future__ import annotations
+
+from importlib.resources import as_file, files
+from pathlib import Path
+
+from torch import nn
+
+from lesion_core.errors import WeightsError
+from lesion_core.models.otsu import OtsuSegmenter
+from lesion_core.models.sam import build_sam
+from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.models.trainable import Segmenter
+from lesion_core.models.unet import build_unet
+from lesion_core.seeding import seed_torch
+from lesion_core.settings import SegmentationModel
+
+EMBEDDED = "sam_vit_t"
+
+
+def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int) -> Segmenter:
+    """The segmenter of ``model`` in eval mode on the CPU, at its start: adapters or a U-Net not yet trained.
+
+    Args:
+        model: what to build.
+        weights: the foundation model's (or the U-Net encoder's) file; None: the packaged ``sam_vit_t``, or for a U-Net
+            what its settings name. Otsu ignores it.
+        seed: of the parts that start at random.
+
+    Raises:
+        SettingsError: the encoder of a U-Net is unknown.
+        WeightsError: the weights are missing or do not fit.
+    """
+    if model.kind == "otsu":
+        return OtsuSegmenter().eval()
+    if model.kind == "unet":
+        seed_torch(seed, "unet")
+        return build_unet(model.encoder, model.encoder_weights, weights=weights)
+    if weights is not None:
+        sam = build_sam(model.backbone, image_size=model.image_size, weights=weights)
+    else:
+        sam = _embedded(model)
+    seed_torch(seed, "adapters")
+    return SamSegmenter(
+        sam,
+        adapter=model.adapter,
+        rank=model.rank,
+        depth=model.depth,
+        gated=model.gated,
+        adapter_init=model.adapter_init,
+    ).eval()
+
+
+def _embedded(model: SegmentationModel) -> nn.Module:
+    if model.backbone != EMBEDDED:
+        # A random foundation model would train and score without a word, and mean nothing.
+        raise WeightsError(f"{model.backbone} needs its weights", remedy="fetch them, or use the packaged sam_vit_t")
+    with as_file(files("lesion_core") / "weights" / f"{EMBEDDED}.safetensors") as path:
+        return build_sam(EMBEDDED, image_size=model.image_size, weights=path)

@@ -1,0 +1,141 @@
+"""SAM with adapters as a segmenter: one prompt (or none) per image, one mask per image, in batches."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from lesion_core.errors import ImageError
+from lesion_core.models.adapters import Init, add_lora, bottlenecks
+from lesion_core.models.prompts import Prompts
+from lesion_core.models.trainable import Segmenter
+
+
+class SamSegmenter(Segmenter):
+    """A frozen SAM whose image encoder carries adapters; they alone learn (paper A, section 3.3).
+
+    Args:
+        sam: from ``build_sam``, weights loaded; it is taken over: frozen, and changed in place by LoRA.
+        adapter: ``none`` (frozen SAM), ``bottleneck`` or ``lora``.
+        rank: r of either adapter.
+        depth: bottlenecks per layer; only of ``bottleneck``.
+        gated: with input-dependent gates; only of ``bottleneck``.
+        adapter_init: ``zero``: step 0 equals SAM to the bit; ``random``: it does not.
+
+    Adapters start from torch's global generator: ``seeding.seed_torch(seed, "adapters")`` first.
+    """
+
+    def __init__(
+        self,
+        sam: nn.Module,
+        *,
+        adapter: Literal["none", "bottleneck", "lora"],
+        rank: int = 64,
+        depth: int = 2,
+        gated: bool = False,
+        adapter_init: Init = "zero",
+    ) -> None:
+        super().__init__()
+        sam.requires_grad_(False)
+        encoder = sam.image_encoder
+        self.sam = sam
+        self.adapters = None
+        if adapter == "bottleneck":
+            self.adapters = bottlenecks(encoder, rank, depth, gated=gated, init=adapter_init)
+        if adapter == "lora":
+            add_lora(encoder, rank, init=adapter_init)
+        self.fix_trainable()
+
+    @property
+    def image_size(self) -> int:
+        """S, the side of the input in pixels."""
+        return self.sam.image_encoder.img_size
+
+    def forward(self, images: Tensor, prompts: Prompts | None = None) -> Tensor:
+        """Lesion logits of a batch.
+
+        Args:
+            images: (B, 3, S, S) float, 0..255, RGB; normalised here with SAM's mean and deviation.
+            prompts: one per image, or None: no sparse prompt and SAM's learnt "no mask" dense embedding.
+
+        Returns:
+            (B, 1, S/4, S/4) float32: SAM's mask token 0, its only mask if no other is asked for.
+
+        Raises:
+            ImageError: images of another shape, or not one prompt per image.
+        """
+        return self.decode(self.encode(images), prompts)
+
+    def forward_all(self, images: Tensor, prompts: Prompts | None = None) -> tuple[Tensor, Tensor]:
+        """All four masks and their estimated IoU: (B, 4, S/4, S/4) and (B, 4) float32; mask 0 is the single one."""
+        masks, iou = self._decode(self.encode(images), prompts, self.sam.mask_decoder.num_mask_tokens)
+        return masks.float(), iou.float()
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Image embeddings (B, C, S/16, S/16) of (B, 3, S, S) images 0..255; the adapters act here and only here."""
+        size = self.image_size
+        if images.ndim != 4 or images.shape[1:] != (3, size, size):
+            raise ImageError(
+                f"SAM is built for (B, 3, {size}, {size}) images, not {tuple(images.shape)}",
+                remedy="harmonize to model.image_size",
+            )
+        encoder = self.sam.image_encoder
+        x = encoder.patch_embed((images - self.sam.pixel_mean) / self.sam.pixel_std) + encoder.pos_embed
+        for layer, block in enumerate(encoder.blocks):
+            x = block(x)
+            if self.adapters is not None:
+                x = self.adapters[layer](x)
+        return encoder.neck(x.permute(0, 3, 1, 2))
+
+    def decode(self, embeddings: Tensor, prompts: Prompts | None = None) -> Tensor:
+        """Lesion logits (B, 1, S/4, S/4) float32 from ``encode``'s embeddings; see ``forward``."""
+        return self._decode(embeddings, prompts, 1)[0].float()
+
+    def _decode(self, embeddings: Tensor, prompts: Prompts | None, masks: int) -> tuple[Tensor, Tensor]:
+        if prompts is not None and len(prompts) != len(embeddings):
+            raise ImageError(f"{len(embeddings)} images but {len(prompts)} prompts", remedy="give one prompt per image")
+        encoder = self.sam.prompt_encoder
+        # Its index assignments need one dtype throughout, which autocast breaks; it costs next to nothing.
+        with torch.autocast(embeddings.device.type, enabled=False):
+            sparse, dense = encoder(
+                points=None if prompts is None or prompts.points is None else _points(prompts),
+                boxes=None if prompts is None or prompts.boxes is None else prompts.boxes.float(),
+                masks=None,
+            )
+            position = encoder.get_dense_pe()
+        sparse = sparse.expand(len(embeddings), -1, -1)
+        return decode_masks(self.sam.mask_decoder, embeddings, position, sparse, dense, masks)
+
+
+def decode_masks(
+    decoder: nn.Module, embeddings: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, masks: int
+) -> tuple[Tensor, Tensor]:
+    """``MaskDecoder.predict_masks`` for a batch of images with one prompt each, instead of one image with many.
+
+    The published method repeats the image embedding once per prompt, so that a batch of B images yields B * B masks.
+
+    Args:
+        decoder: segment_anything's MaskDecoder; its modules are used as they are.
+        embeddings: (B, C, g, g). position: (1, C, g, g). sparse: (B, N, C), N may be 0. dense: (B or 1, C, g, g).
+        masks: the first ``masks`` mask tokens are decoded.
+
+    Returns:
+        logits (B, masks, 4 g, 4 g) and estimated IoU (B, masks).
+    """
+    batch, channels, height, width = embeddings.shape
+    tokens = torch.cat([decoder.iou_token.weight, decoder.mask_tokens.weight])
+    tokens = torch.cat([tokens.expand(batch, -1, -1), sparse], dim=1)
+    queries, keys = decoder.transformer(embeddings + dense, position.expand(batch, -1, -1, -1), tokens)
+    image = keys.transpose(1, 2).reshape(batch, channels, height, width)
+    upscaled = decoder.output_upscaling(image)
+    weights = torch.stack(
+        [decoder.output_hypernetworks_mlps[token](queries[:, 1 + token]) for token in range(masks)], dim=1
+    )
+    logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+    return logits, decoder.iou_prediction_head(queries[:, 0])[:, :masks]
+
+
+def _points(prompts: Prompts) -> tuple[Tensor, Tensor]:
+    return prompts.points.float(), prompts.point_labels

@@ -1,0 +1,171 @@
+"""What a run was made of: settings, input hashes, code hash, versions, device, time and memory."""
+
+from __future__ import annotations
+
+import ast
+import platform
+import resource
+import subprocess
+import time
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lesion_core.files import sha256_file, sha256_text, write_json
+
+if TYPE_CHECKING:
+    from lesion_core.runs import Run
+
+PACKAGE = Path(__file__).resolve().parent
+VERSIONED = ("torch", "torchvision", "segment-anything", "timm", "numpy", "opencv-python-headless", "scipy")
+
+
+@cache
+def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
+    """A module's code without comments and docstrings, and the lesion_core modules that it imports."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    package = ".".join(("lesion_core", *path.relative_to(PACKAGE).with_suffix("").parts))
+    imports: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            imports.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                parent = package.rsplit(".", node.level)[0]
+                base = f"{parent}.{base}".rstrip(".")
+            imports.add(base)
+            imports.update(f"{base}.{alias.name}" for alias in node.names)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            body = node.body
+            first = body[0] if body else None
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
+                node.body = body[1:] or [ast.Pass()]
+    return ast.dump(tree), tuple(sorted(name for name in imports if name.startswith("lesion_core")))
+
+
+def _module_file(name: str) -> Path | None:
+    parts = name.split(".")[1:]
+    base = PACKAGE.joinpath(*parts)
+    if base.with_suffix(".py").is_file() and parts:
+        return base.with_suffix(".py")
+    if (base / "__init__.py").is_file():
+        return base / "__init__.py"
+    return None
+
+
+@cache
+def code_modules(entry: str) -> tuple[str, ...]:
+    """All lesion_core modules that ``entry`` imports, directly or not, lazily or not; sorted, with itself.
+
+    ``settings`` is followed like any other module, but package ``__init__`` files of parents count too.
+    """
+    seen: dict[str, Path] = {}
+    pending = [entry]
+    while pending:
+        name = pending.pop()
+        if name in seen:
+            continue
+        path = _module_file(name)
+        if path is None:
+            continue
+        seen[name] = path
+        pending.extend(_parsed(path)[1])
+    if entry not in seen:
+        raise ValueError(f"{entry} is not a module of lesion_core")
+    return tuple(sorted(seen))
+
+
+@cache
+def code_hash(entry: str) -> str:
+    """SHA-256 over the code reachable from ``entry``; comments, docstrings and layout do not count."""
+    parts = []
+    for name in code_modules(entry):
+        path = _module_file(name)
+        assert path is not None
+        parts.append(f"{name}\n{_parsed(path)[0]}")
+    return sha256_text("\n".join(parts))[:16]
+
+
+def git_commit() -> dict[str, Any]:
+    """The checkout's commit and whether it was dirty; empty outside a checkout."""
+    try:
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=PACKAGE, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no"],
+            cwd=PACKAGE,
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return {}
+    return {"commit": commit, "dirty": bool(dirty)}
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide numbers, and of Python."""
+    versions = {"python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def write_provenance(
+    run_dir: Path,
+    run: Run,
+    *,
+    inputs: list[Path],
+    device: str,
+    started: float,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write ``provenance.json`` into a run's folder.
+
+    Args:
+        run_dir: the run's folder; inputs inside the results root are named relative to it.
+        run: the run; its settings, seed and threads are recorded.
+        inputs: files that were read, each hashed.
+        device: ``cpu`` or ``cuda:0`` and the like.
+        started: ``time.time()`` when the job started.
+        extra: what else is worth knowing (best epoch, parameter counts, resumed from).
+    """
+    root = run_dir.parents[2]
+    hashed = {}
+    for path in sorted({Path(path) for path in inputs}):
+        try:
+            name = path.resolve().relative_to(root.resolve()).as_posix()
+        except ValueError:
+            name = path.name
+        hashed[name] = sha256_file(path)
+    write_json(
+        run_dir / "provenance.json",
+        {
+            "run_id": run.run_id,
+            "settings": run.model_dump(mode="json"),
+            "inputs": hashed,
+            "code": {
+                "hash": code_hash(f"lesion_core.training.{run.task}"),
+                **git_commit(),
+            },
+            "packages": package_versions(),
+            "device": device,
+            "platform": platform.platform(),
+            "threads": run.threads,
+            "seed": run.seed,
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+            "seconds": round(time.time() - started, 3),
+            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "extra": extra or {},
+        },
+    )

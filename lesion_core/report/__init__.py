@@ -1,0 +1,1 @@
+"""Tables, figures, ledger and page; reads results only."""

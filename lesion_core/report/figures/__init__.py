@@ -1,0 +1,43 @@
+"""Every figure of the report, as vector PDF and PNG, drawn from scores, histories and scored masks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from lesion_core.files import write_json
+from lesion_core.progress import say
+from lesion_core.report.figures import classification, contours, segmentation, training
+from lesion_core.report.figures.style import Drawn, Source
+from lesion_core.settings import Plan
+
+FIGURES: dict[str, Callable[[Source], Drawn | None]] = {
+    "figure_08": contours.isic2018,
+    "figure_09": contours.ph2,
+    "learning_curves": training.learning_curves,
+    "dice_distribution": segmentation.dice_distribution,
+    "prompt_worth": segmentation.prompt_worth,
+    "native_and_model_size": segmentation.native_and_model_size,
+    "effects": segmentation.effects,
+    "roc": classification.roc,
+    "reliability": classification.reliability,
+    "confusion": classification.confusion,
+}
+
+
+def write_figures(root: Path, plan: Plan) -> None:
+    """Write ``figures/<name>.pdf`` and ``.png``, and last ``figures/figures.json`` with their captions.
+
+    Raises:
+        ScoreError: the score store is missing or broken.
+    """
+    source = Source.read(root, plan)
+    listed = []
+    for name, draw in FIGURES.items():
+        drawn = draw(source)
+        if drawn is None:
+            say(f"figure {name}: no scores for it in this profile")
+            continue
+        drawn.save(source.root / "figures", name)
+        listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
+    write_json(source.root / "figures" / "figures.json", listed)

@@ -1,0 +1,106 @@
+"""Figures of classification scores, on the first dataset that classifiers are scored on."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, method_name, new_figure
+from lesion_core.report.values import truth_and_probabilities
+from lesion_core.settings import CLASSES
+
+
+def _dataset(source: Source) -> str | None:
+    datasets = sorted({key[1] for key in source.store.classification})
+    return "ham10000" if "ham10000" in datasets else (datasets[0] if datasets else None)
+
+
+def roc(source: Source) -> Drawn | None:
+    """ROC of melanoma against the rest, first seed of each method."""
+    dataset = _dataset(source)
+    if dataset is None:
+        return None
+    from lesion_core.metrics.classification import auc
+
+    figure, axes = new_figure(4.2, 4.0)
+    axis = axes[0][0]
+    for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
+        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
+        positive, score = truth == CLASSES.index("mel"), probabilities[:, CLASSES.index("mel")]
+        if not positive.any() or positive.all():
+            return None
+        order = np.argsort(-score, kind="stable")
+        last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+        sensitivity = np.r_[0.0, np.cumsum(positive[order])[last] / positive.sum()]
+        false_positive = np.r_[0.0, np.cumsum(~positive[order])[last] / (~positive).sum()]
+        label = f"{method_name(name)} ({auc(positive, score):.3f})"
+        axis.plot(false_positive, sensitivity, color=PALETTE[number % len(PALETTE)], label=label, lw=1.4)
+    axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
+    axis.set(xlabel="1 - specificity", ylabel="sensitivity", title=f"Melanoma, {dataset_name(dataset)}", aspect="equal")
+    axis.legend(loc="lower right", title="AUC")
+    return Drawn(figure, "ROC of melanoma", "Melanoma against all other classes; first seed of each method.")
+
+
+def reliability(source: Source) -> Drawn | None:
+    """Confidence against accuracy in ten bins, first seed of each fused or plain network."""
+    dataset = _dataset(source)
+    if dataset is None:
+        return None
+    from lesion_core.metrics.calibration import ece
+
+    figure, axes = new_figure(4.2, 4.0)
+    axis = axes[0][0]
+    axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
+    for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
+        if name == "majority":
+            continue
+        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
+        confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+        bins = np.minimum((confidence * 10).astype(int), 9)
+        used = [bin_ for bin_ in range(10) if (bins == bin_).sum() >= 3]
+        axis.plot(
+            [confidence[bins == bin_].mean() for bin_ in used],
+            [correct[bins == bin_].mean() for bin_ in used],
+            marker="o",
+            ms=3.5,
+            color=PALETTE[number % len(PALETTE)],
+            label=f"{method_name(name)} ({ece(truth, probabilities):.3f})",
+        )
+    axis.set(
+        xlabel="confidence", ylabel="accuracy", title=dataset_name(dataset), xlim=(0, 1), ylim=(0, 1), aspect="equal"
+    )
+    axis.legend(loc="upper left", title="ECE")
+    return Drawn(
+        figure, "Reliability", "Accuracy by confidence, bins of a tenth with at least three images; first seed."
+    )
+
+
+def confusion(source: Source) -> Drawn | None:
+    """Row-normalised confusion matrices of the proposed classifier and the unfused one, all seeds together."""
+    dataset = _dataset(source)
+    if dataset is None:
+        return None
+    from lesion_core.metrics.classification import confusion_matrix
+
+    methods = {name: runs for name, runs in source.classifiers(dataset).items() if name not in ("majority",)}
+    columns = min(2, len(methods))
+    lines = -(-len(methods) // columns)
+    figure, axes = new_figure(3.4 * columns, 3.2 * lines, lines, columns)
+    for axis in axes.flat[len(methods) :]:
+        axis.set_visible(False)
+    for axis, (name, runs) in zip(axes.flat, methods.items(), strict=False):
+        matrix = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
+        for run in runs:
+            truth, probabilities = truth_and_probabilities(source.store.classification[run, dataset])
+            matrix += confusion_matrix(truth, probabilities.argmax(axis=1), len(CLASSES))
+        share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+        axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        axis.grid(visible=False)
+        for row in range(len(CLASSES)):
+            for column in range(len(CLASSES)):
+                color = "white" if share[row, column] > 0.55 else "black"
+                axis.text(column, row, matrix[row, column], ha="center", va="center", fontsize=6.5, color=color)
+        axis.set_xticks(range(len(CLASSES)), CLASSES, rotation=45, ha="right")
+        axis.set_yticks(range(len(CLASSES)), CLASSES)
+        axis.set(title=method_name(name), xlabel="predicted", ylabel="true")
+    caption = f"Counts of test images of {dataset_name(dataset)}, all seeds; shade: share of the true class."
+    return Drawn(figure, "Confusion", caption)

@@ -1,0 +1,96 @@
+"""Figures 8 and 9: contours at native resolution, images chosen by rule (best to worst of the proposed)."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, method_name, new_figure
+
+CHOSEN = (("best", 1.0), ("upper quartile", 0.75), ("median", 0.5), ("lower quartile", 0.25), ("worst", 0.0))
+TRUTH = "#000000"
+
+
+def isic2018(source: Source) -> Drawn | None:
+    """Figure 8: ISIC 2018 test images."""
+    return _contours(source, "isic2018_task1", "Figure 8")
+
+
+def ph2(source: Source) -> Drawn | None:
+    """Figure 9: PH2 test images."""
+    return _contours(source, "ph2", "Figure 9")
+
+
+def choose(scores: dict[str, float]) -> list[tuple[str, str]]:
+    """(name of the place, image id) at fixed quantiles of the proposed method's Dice; ties by id."""
+    ordered = sorted(scores, key=lambda image: (scores[image], image))
+    return [(name, ordered[round(share * (len(ordered) - 1))]) for name, share in CHOSEN]
+
+
+def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
+    methods = source.segmenters(dataset)
+    proposed = source.plan.statistics.segmentation_proposed
+    if proposed not in methods:
+        return None
+    rows = source.store.segmentation[methods[proposed][0], dataset, "none", "native"]
+    chosen = choose({row["image_id"]: row["dice"] for row in rows})
+    files = _catalog(source.root, dataset)
+    shown = [name for name in methods if name != proposed] + [proposed]
+    figure, axes = new_figure(7.4, 1.55 * len(chosen) + 0.4, len(chosen), len(shown))
+    for line, (place, image_id) in enumerate(chosen):
+        photograph, truth = _read(source.root, files[image_id])
+        for column, name in enumerate(shown):
+            axis = axes[line][column]
+            run = methods[name][0]
+            mask = scored_mask(source.root, run, dataset, image_id)
+            axis.imshow(photograph)
+            axis.contour(truth, [0.5], colors="white", linewidths=2.2)
+            axis.contour(truth, [0.5], colors=TRUTH, linewidths=1.0)
+            if mask.any() and not mask.all():
+                axis.contour(mask, [0.5], colors="white", linewidths=2.2)
+                axis.contour(mask, [0.5], colors=PALETTE[1 if name == proposed else 4], linewidths=1.2)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.grid(visible=False)
+            dice = next(
+                row["dice"]
+                for row in source.store.segmentation[run, dataset, "none", "native"]
+                if row["image_id"] == image_id
+            )
+            axis.set_xlabel(f"Dice {dice:.3f}", fontsize=7, labelpad=1)
+            if line == 0:
+                axis.set_title(method_name(name), fontsize=8)
+        axes[line][0].set_ylabel(place, fontsize=8)
+    caption = (
+        f"{dataset_name(dataset)} test images at the best, quartile, median and worst Dice of {method_name(proposed)}"
+        " (first seed), chosen by that rule. Black: truth; colour: prediction, both at native resolution."
+    )
+    return Drawn(figure, title, caption)
+
+
+def scored_mask(root: Path, run: str, dataset: str, image_id: str) -> np.ndarray:
+    """The mask that was scored, bool (H, W), from the run's ``test_masks.zip``."""
+    import cv2
+
+    archive = next(iter(sorted((root / "runs").glob(f"*/{run}/test_masks.zip"))))
+    with zipfile.ZipFile(archive) as masks:
+        content = np.frombuffer(masks.read(f"{dataset}/{image_id}.png"), np.uint8)
+    return cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) > 0
+
+
+def _catalog(root: Path, dataset: str) -> dict[str, tuple[str, str]]:
+    from lesion_core.files import read_parquet
+    from lesion_core.paths import Layout
+
+    columns = ["dataset", "image_id", "path", "mask_path"]
+    table = read_parquet(Layout(root).catalog, columns)
+    return {r["image_id"]: (r["path"], r["mask_path"]) for r in table.to_pylist() if r["dataset"] == dataset}
+
+
+def _read(root: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    from lesion_core.data.images import read_image, read_mask
+
+    photograph = read_image(root / files[0])
+    return photograph, read_mask(root / files[1], photograph.shape[:2])

@@ -1,0 +1,115 @@
+"""One look for all figures: readable in print, and for colour-blind readers (Okabe and Ito's palette)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lesion_core.files import atomic_path
+from lesion_core.report.values import Store
+from lesion_core.settings import Plan
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito, https://jfly.uni-koeln.de/color/ ; yellow is left out, it vanishes on white
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+DPI = 150
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+    "legend.fontsize": 8,
+    "figure.constrained_layout.use": True,
+    "pdf.fonttype": 42,
+    "svg.hashsalt": "lesion",
+}
+DATASET_NAMES = {
+    "isic2018_task1": "ISIC 2018 Task 1",
+    "isic2018_task3": "ISIC 2018 Task 3",
+    "ham10000": "HAM10000",
+    "ph2": "PH2",
+}
+METHOD_NAMES = {
+    "otsu": "Otsu",
+    "unet": "U-Net",
+    "sam_frozen": "SAM frozen",
+    "sam_adapter": "SAM-Adapter",
+    "majority": "Majority class",
+    "color_histogram": "Colour histogram",
+    "vit_none": "ViT, no fusion",
+    "vit_cross_attention": "ViT, cross-attention",
+    "joint_proposed": "Joint",
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What figures are drawn from."""
+
+    root: Path
+    plan: Plan
+    store: Store
+
+    @classmethod
+    def read(cls, root: Path, plan: Plan) -> Source:
+        """Read the score store."""
+        return cls(root, plan, Store.read(root))
+
+    def segmenters(self, dataset: str) -> dict[str, list[str]]:
+        """Methods with segmentation scores on a dataset -> their runs."""
+        scored = {key[0] for key in self.store.segmentation if key[1] == dataset}
+        return _present(self.plan, scored)
+
+    def classifiers(self, dataset: str) -> dict[str, list[str]]:
+        """Methods with classification scores on a dataset -> their runs."""
+        scored = {key[0] for key in self.store.classification if key[1] == dataset}
+        return _present(self.plan, scored)
+
+
+def _present(plan: Plan, scored: set[str]) -> dict[str, list[str]]:
+    found = {name: [run for run in runs if run in scored] for name, runs in plan.runs.items()}
+    return {name: runs for name, runs in found.items() if runs}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A figure with its title and caption."""
+
+    figure: Figure
+    title: str
+    caption: str
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write PDF and PNG without dates, so that same scores give same bytes."""
+        for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+            with atomic_path(folder / f"{name}.{suffix}") as partial:
+                self.figure.savefig(partial, dpi=DPI, metadata=metadata)
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
+    """A figure (inches) and its axes, (rows, columns) array, in the common style; no pyplot, no global state."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update(STYLE)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def method_name(method: str) -> str:
+    """A method as it is called in print."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def dataset_name(dataset: str) -> str:
+    """A dataset as it is called in print."""
+    return DATASET_NAMES.get(dataset, dataset)

@@ -1,0 +1,91 @@
+"""One grid of text cells as .csv, .md and .tex."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_core.files import write_csv, write_text
+
+NAMES = {
+    "dice": "Dice",
+    "iou": "IoU",
+    "sensitivity": "Sensitivity",
+    "specificity": "Specificity",
+    "accuracy": "Accuracy",
+    "balanced_accuracy": "Balanced accuracy",
+    "precision": "Precision",
+    "recall": "Recall",
+    "f1": "F1",
+    "auc": "AUC",
+}
+TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$"}
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table as it is printed.
+
+    Attributes:
+        title, notes: above and below.
+        columns: headings.
+        rows: cells, as text.
+        bold: (row, column) positions that are marked as best.
+    """
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    notes: Sequence[str] = ()
+    bold: frozenset[tuple[int, int]] = frozenset()
+
+
+def metric_name(metric: str) -> str:
+    """How a metric is called in print."""
+    return NAMES.get(metric, metric.replace("_", " "))
+
+
+def markdown(grid: Grid) -> str:
+    """The grid as a Markdown table with title and notes."""
+    lines = [f"**{grid.title}**", ""]
+    lines.append("| " + " | ".join(grid.columns) + " |")
+    lines.append("|" + "|".join("---" if column == 0 else "---:" for column in range(len(grid.columns))) + "|")
+    for number, row in enumerate(grid.rows):
+        cells = [f"**{cell}**" if (number, column) in grid.bold else cell for column, cell in enumerate(row)]
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    lines.extend(["", *[f"{note}  " for note in grid.notes]] if grid.notes else [])
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def tex(grid: Grid, label: str) -> str:
+    """The grid as a LaTeX table (booktabs)."""
+    body = [
+        r"\begin{table}",
+        rf"\caption{{{_escape(grid.title)}}}\label{{tab:{label}}}",
+        rf"\begin{{tabular}}{{l{'r' * (len(grid.columns) - 1)}}}",
+        r"\toprule",
+        " & ".join(_escape(column) for column in grid.columns) + r" \\",
+        r"\midrule",
+    ]
+    for number, row in enumerate(grid.rows):
+        cells = [
+            rf"\textbf{{{_escape(cell)}}}" if (number, column) in grid.bold else _escape(cell)
+            for column, cell in enumerate(row)
+        ]
+        body.append(" & ".join(cells) + r" \\")
+    body.extend([r"\bottomrule", r"\end{tabular}"])
+    body.extend(rf"\par\footnotesize {_escape(note)}" for note in grid.notes)
+    body.append(r"\end{table}")
+    return "\n".join(body) + "\n"
+
+
+def _escape(text: str) -> str:
+    return "".join(TEX.get(character, character) for character in text)
+
+
+def write_grid(grid: Grid, path: Path, csv_columns: Sequence[str], csv_rows: Sequence[dict]) -> None:
+    """Write ``path`` with .csv (machine-readable, from ``csv_rows``), .md and .tex."""
+    write_csv(path.with_suffix(".csv"), csv_columns, csv_rows)
+    write_text(path.with_suffix(".md"), markdown(grid))
+    write_text(path.with_suffix(".tex"), tex(grid, path.stem))

@@ -1,0 +1,52 @@
+"""The README's results section, written from a run's tables; a test fails if it is stale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lesion_core.errors import RunError
+from lesion_core.files import write_text
+
+BEGIN = "<!-- results: begin (written by `make readme`; do not edit) -->"
+END = "<!-- results: end -->"
+SHOWN = ("table_05", "table_06", "table_08", "table_07")
+
+
+def results_section(root: Path) -> str:
+    """The generated Markdown between the markers.
+
+    Raises:
+        RunError: a table is missing.
+    """
+    more = len(list_tables(root)) - len(SHOWN)
+    parts = [f"Profile `{root.name}`; `make {root.name}` makes these tables and {more} more.", ""]
+    for name in SHOWN:
+        path = root / "tables" / f"{name}.md"
+        if not path.is_file():
+            raise RunError("A table is missing", file=path, remedy=f"run the pipeline with profile={root.name}")
+        parts.extend([path.read_text(encoding="utf-8").rstrip(), ""])
+    return "\n".join(parts)
+
+
+def list_tables(root: Path) -> list[Path]:
+    """All tables of a run."""
+    return sorted((root / "tables").glob("*.md"))
+
+
+def update_readme(root: Path, file: Path, *, check: bool = False) -> None:
+    """Put the section between the markers of ``file``; with ``check``, only compare.
+
+    Raises:
+        RunError: a marker or a table is missing, or (with ``check``) the section is stale.
+    """
+    text = file.read_text(encoding="utf-8")
+    if BEGIN not in text or END not in text:
+        raise RunError("The file has no results markers", file=file, remedy=f"add the lines '{BEGIN}' and '{END}'")
+    head, rest = text.split(BEGIN, 1)
+    tail = rest.split(END, 1)[1]
+    new = f"{head}{BEGIN}\n\n{results_section(root)}\n{END}{tail}"
+    if new == text:
+        return
+    if check:
+        raise RunError("The results section is stale", file=file, remedy="run `make readme`")
+    write_text(file, new)

@@ -1,0 +1,75 @@
+"""A run: task, method, datasets, settings and seed. Its id is readable and depends on content alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from lesion_core.errors import RunError
+from lesion_core.files import canonical_json, sha256_text, write_text
+from lesion_core.settings import Extraction, Harmonization, Method, Strict
+
+
+class Run(Strict):
+    """Everything a training job needs to know, and all that its id is made of (but for ``method``, a name).
+
+    Attributes:
+        method: the name in params.yaml; the ``method`` column of the scores.
+        seed: seed of every random source of the run.
+        spec: what is built and how it is trained.
+        harmonization, extraction: how pixels were prepared and lesions are cut out.
+        segmenter_run: id of the segmentation run whose pseudo-masks (or weights, in joint training) are used.
+        classifier_run: id of the classification run that joint training starts from.
+        threads: torch threads; part of the identity since floating-point sums depend on it.
+    """
+
+    method: str
+    seed: int
+    spec: Method
+    harmonization: Harmonization
+    extraction: Extraction
+    segmenter_run: str | None = None
+    classifier_run: str | None = None
+    threads: int
+
+    @property
+    def task(self) -> str:
+        """``segmentation``, ``classification`` or ``joint``."""
+        return self.spec.task
+
+    @property
+    def run_id(self) -> str:
+        """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
+        identity = self.model_dump(exclude={"method"})
+        digest = sha256_text(canonical_json(identity))[:8]
+        return f"{self.method}-{'+'.join(self.spec.train_on)}-s{self.seed}-{digest}"
+
+    def save(self, run_dir: Path) -> None:
+        """Write ``settings.yaml`` into the run's folder."""
+        import yaml
+
+        write_text(run_dir / "settings.yaml", yaml.safe_dump(self.model_dump(mode="json"), sort_keys=True))
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Run:
+        """Read ``settings.yaml`` of a run's folder.
+
+        Raises:
+            RunError: the file is missing or not a run's settings.
+        """
+        import yaml
+
+        path = Path(run_dir) / "settings.yaml"
+        try:
+            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except FileNotFoundError as error:
+            raise RunError(
+                "This folder is not a run: it has no settings.yaml",
+                file=path,
+                remedy="give the folder of a trained run, results/<profile>/runs/<task>/<run_id>",
+            ) from error
+        except (ValidationError, yaml.YAMLError) as error:
+            raise RunError(
+                f"The run's settings cannot be read: {error}", file=path, remedy="train the run again"
+            ) from error

@@ -1,0 +1,384 @@
+"""Typed settings: the shape of params.yaml. Unknown keys, wrong types and impossible values are refused here.
+
+The meaning of each key, the paper's value and our choices stand as comments in params.yaml, beside the value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+
+DATASETS = (
+    "isic2016",
+    "isic2017",
+    "isic2018_task1",
+    "isic2018_task3",
+    "isic2019",
+    "ham10000",
+    "ph2",
+    "custom",
+)
+CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
+Prompt = Literal["none", "automatic", "oracle_box", "oracle_click_1", "oracle_click_3"]
+
+
+class Strict(BaseModel):
+    """Unknown keys fail; values are not coerced from other types; settings do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Compute(Strict):
+    """How jobs use the machine; never part of a run's identity, except ``threads`` (sums depend on it)."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Count
+    gpu_memory_mb: Count
+    memory_mb: Count
+
+
+class Synthetic(Strict):
+    """Made images for the smoke profile and for pretraining."""
+
+    seed: int
+    size: Annotated[int, Field(ge=32)]
+    isic2018_task1: Count
+    ham10000_lesions: Count
+    photographs_per_lesion: Annotated[float, Field(ge=1.0)]
+    isic2018_task3: Count
+    ph2: Count
+
+
+class Custom(Strict):
+    """A user's own dataset: a folder of images, optional masks, and a CSV."""
+
+    images: str
+    csv: str
+    masks: str | None = None
+    licence: str = "not stated"
+
+
+class Data(Strict):
+    """Which datasets take part, and where they come from."""
+
+    datasets: Annotated[list[Dataset], Field(min_length=1)]
+    ph2: str | None
+    custom: Custom | None
+    retries: Whole
+    timeout_seconds: Positive
+
+
+class Duplicates(Strict):
+    """Near-duplicate search: perceptual-hash candidates, verified on pixels."""
+
+    max_hamming: Whole
+    min_correlation: Fraction
+
+
+class Splits(Strict):
+    """Leak-free splits by group, stratified by class."""
+
+    seed: int
+    train: Fraction
+    val: Fraction
+    test: Fraction
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Splits:
+        if abs(self.train + self.val + self.test - 1.0) > 1e-9:
+            raise ValueError("train, val and test must add up to 1")
+        return self
+
+
+class Harmonization(Strict):
+    """One appearance for all datasets (paper A, section 3.1)."""
+
+    histogram: Literal["specification", "none"]
+    colour: Literal["none", "grey_world", "shades_of_grey"]
+    hair_removal: bool
+    mask_closing: Whole
+    mask_min_component: Fraction
+    mask_smoothing: NotNegative
+    soft_mask_sigma: NotNegative
+
+
+class Augmentation(Strict):
+    """Random changes of a training sample (paper A, section 3.2); zero switches a part off."""
+
+    flip_horizontal: Fraction
+    flip_vertical: Fraction
+    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)]
+    affine: Annotated[float, Field(ge=0.0, le=0.5)]
+    translation: Annotated[float, Field(ge=0.0, le=0.5)]
+    elastic_alpha: NotNegative
+    elastic_grid: Annotated[int, Field(ge=2)]
+    noise_std: NotNegative
+    brightness: NotNegative
+    contrast: NotNegative
+    saturation: NotNegative
+
+
+class Training(Strict):
+    """One run's optimisation."""
+
+    epochs: Whole
+    batch_size: Count
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: NotNegative
+    momentum: Fraction
+    schedule: Literal["cosine", "constant"]
+    warmup_fraction: Fraction
+    gradient_clip: NotNegative
+    precision: Literal["fp32", "bf16", "fp16"]
+    checkpoint_steps: Count
+    patience: Whole
+
+
+class SegmentationModel(Strict):
+    """What is built; the keys a kind does not use must keep their defaults."""
+
+    kind: Literal["sam", "unet", "otsu"]
+    image_size: Annotated[int, Field(ge=32)]
+    backbone: Literal["sam_vit_t", "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam"] | None = None
+    adapter: Literal["none", "bottleneck", "lora"] = "none"
+    rank: Count = 64
+    depth: Annotated[int, Field(ge=1, le=8)] = 2
+    gated: bool = False
+    adapter_init: Literal["zero", "random"] = "zero"
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    prompt: Prompt = "none"
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> SegmentationModel:
+        if (self.kind == "sam") != (self.backbone is not None):
+            raise ValueError("backbone must be set for kind sam, and for no other kind")
+        if self.kind != "sam" and (self.adapter != "none" or self.prompt != "none" or self.gated):
+            raise ValueError(f"kind {self.kind} takes no adapter, gate or prompt")
+        if self.gated and self.adapter != "bottleneck":
+            raise ValueError("gated needs adapter: bottleneck")
+        if self.kind != "unet" and (self.encoder or self.encoder_weights):
+            raise ValueError("encoder and encoder_weights belong to kind unet")
+        if self.kind == "sam" and self.image_size % 16:
+            raise ValueError("image_size must be a multiple of 16, SAM's patch size")
+        return self
+
+
+class SegmentationLoss(Strict):
+    """L_seg = dice * Dice + bce * BCE (paper A, section 3.7)."""
+
+    dice: NotNegative
+    bce: NotNegative
+    soft_target: bool
+
+
+class Extraction(Strict):
+    """From probability map to lesion (paper A, section 3.4)."""
+
+    threshold: Fraction
+    closing: Whole
+    smoothing: NotNegative
+    largest_component: bool
+    crop_margin: NotNegative
+    blend: Fraction
+
+
+class ClassificationModel(Strict):
+    """Image encoder, input, and fusion with mask tokens (paper A, sections 3.5 and 3.6)."""
+
+    kind: Literal["fusion", "majority", "color_histogram"]
+    backbone: str | None = None
+    pretrained: bool = False
+    image_size: Annotated[int, Field(ge=32)] = 224
+    patch_size: Count = 16
+    input: Literal["full", "masked", "crop", "blend"] = "full"
+    fusion: Literal["none", "concat", "cross_attention", "gated"] = "none"
+    heads: Count = 4
+    dropout: Fraction = 0.0
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> ClassificationModel:
+        if (self.kind == "fusion") != (self.backbone is not None):
+            raise ValueError("backbone must be set for kind fusion, and for no other kind")
+        if self.image_size % self.patch_size:
+            raise ValueError("image_size must be a multiple of patch_size")
+        return self
+
+
+class ClassificationLoss(Strict):
+    """Weighted cross-entropy and what may stand beside it."""
+
+    weighting: Literal["none", "inverse_frequency", "effective_number"]
+    beta: Annotated[float, Field(ge=0.0, lt=1.0)]
+    focal_gamma: NotNegative
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=1.0)]
+    sampling: Literal["uniform", "inverse_frequency"]
+    mixup_alpha: NotNegative
+
+
+class SegmentationMethod(Strict):
+    """One segmentation method: what is built, on which data, how it is trained."""
+
+    task: Literal["segmentation"]
+    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    model: SegmentationModel
+    loss: SegmentationLoss
+    training: Training
+    augmentation: Augmentation
+
+
+class ClassificationMethod(Strict):
+    """One classification method; ``masks``: ``true``, or the segmentation method that makes the pseudo-masks."""
+
+    task: Literal["classification"]
+    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    masks: str | None
+    model: ClassificationModel
+    loss: ClassificationLoss
+    training: Training
+    augmentation: Augmentation
+
+    @model_validator(mode="after")
+    def _has_the_masks_it_uses(self) -> ClassificationMethod:
+        uses = self.model.fusion != "none" or self.model.input != "full"
+        if uses and self.masks is None:
+            raise ValueError("fusion other than none and input other than full need masks: true or a method")
+        if not uses and self.masks is not None:
+            raise ValueError("masks must be null where fusion is none and input is full: nothing would use them")
+        return self
+
+
+class JointMethod(Strict):
+    """Joint fine-tuning of a segmenter and a classifier: l1 * L_seg + l2 * L_cls (paper A, section 3.7)."""
+
+    task: Literal["joint"]
+    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    segmenter: str
+    classifier: str
+    mask_source: Literal["true", "pseudo"]
+    weight_segmentation: NotNegative
+    weight_classification: NotNegative
+    segmentation_loss: SegmentationLoss
+    classification_loss: ClassificationLoss
+    training: Training
+    augmentation: Augmentation
+
+
+Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod, Field(discriminator="task")]
+
+
+class Matrix(Strict):
+    """Which methods this profile runs, and with which seeds."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    methods: Annotated[list[str], Field(min_length=1)]
+
+
+class Scoring(Strict):
+    """How a prediction is compared with the truth."""
+
+    segmentation_on: list[Dataset]
+    classification_on: list[Dataset]
+    prompts: Annotated[list[Prompt], Field(min_length=1)]
+    box_jitter: Fraction
+    refine: bool
+    batch_size: Count
+
+    @model_validator(mode="after")
+    def _unprompted_first(self) -> Scoring:
+        if "none" not in self.prompts:
+            raise ValueError("prompts must contain none: masks, tables and the automatic box rest on it")
+        return self
+
+
+class Statistics(Strict):
+    """Tests and intervals."""
+
+    alpha: Annotated[float, Field(gt=0.0, lt=1.0)]
+    resamples: Annotated[int, Field(ge=100)]
+    seed: int
+    segmentation_metric: Literal["dice", "iou"]
+    segmentation_proposed: str
+    classification_proposed: str
+
+
+class Pretrain(Strict):
+    """The embedded foundation model: made images only, clicks and boxes."""
+
+    seed: int
+    images: Count
+    image_size: Annotated[int, Field(ge=64)]
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    checkpoint_steps: Count
+    prompt_none: Fraction
+    prompt_box: Fraction
+
+
+class TableRow(Strict):
+    """One row of a table: its label, the method that fills it, the paper's row beside it (None: of the same label)."""
+
+    label: str
+    method: str
+    published: str | None = None
+    prompt: Prompt = "none"
+
+
+class Table(Strict):
+    """A table of a paper: which rows we fill, scored on which dataset."""
+
+    title: str
+    paper: str
+    published: str
+    task: Literal["segmentation", "classification", "both"]
+    dataset: Dataset
+    segmentation_dataset: Dataset | None = None
+    metrics: Annotated[list[str], Field(min_length=1)]
+    rows: list[TableRow]
+
+
+class Plan(Strict):
+    """What tables, statistics and figures need to know besides the scores.
+
+    Attributes:
+        profile: smoke, mini or paper.
+        tables: as in params.yaml.
+        runs: method name -> run ids, one per seed, for every method that this profile runs.
+        statistics: as in params.yaml.
+    """
+
+    profile: str
+    tables: dict[str, Table]
+    runs: dict[str, list[str]]
+    statistics: Statistics
+
+
+class Settings(Strict):
+    """All of params.yaml after the profile's overlay and the command line."""
+
+    profile: Literal["smoke", "mini", "paper"]
+    mirror: str | None
+    compute: Compute
+    data: Data
+    synthetic: Synthetic | None
+    duplicates: Duplicates
+    splits: Splits
+    harmonization: Harmonization
+    extraction: Extraction
+    scoring: Scoring
+    statistics: Statistics
+    pretrain: Pretrain
+    matrix: Matrix
+    methods: dict[str, Method]
+    tables: dict[str, Table]

@@ -1,0 +1,1 @@
+"""Pure statistics: paired tests, bootstrap, power."""

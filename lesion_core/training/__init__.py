@@ -1,0 +1,1 @@
+"""Training loops and losses; selection on validation images only."""

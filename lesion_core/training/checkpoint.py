@@ -1,0 +1,92 @@
+"""Checkpoints: one file with everything that a run needs to go on bit for bit; and the lock of a run's folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lesion_core.errors import RunError
+from lesion_core.files import atomic_path, write_bytes
+from lesion_core.progress import say
+
+LOCK_SECONDS = 1.0
+_held: set[Path] = set()
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write ``state`` (nested dicts and lists of tensors, numbers, strings and None) atomically."""
+    with atomic_path(path) as partial:
+        torch.save(state, partial)
+
+
+def load_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
+    """Read a checkpoint onto the CPU; None if there is none, or if it belongs to another job.
+
+    Args:
+        path: the file.
+        identity: what the job is (a hash of its settings); must equal the ``identity`` that was saved.
+
+    Raises:
+        RunError: the file is not a checkpoint.
+    """
+    if not path.exists():
+        return None
+    try:
+        # weights_only: a checkpoint must never be able to run code.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        saved = state["identity"]
+    except Exception as error:
+        raise RunError(
+            f"The checkpoint cannot be read: {error}", file=path, remedy="delete it; the run starts anew"
+        ) from error
+    if saved != identity:
+        say(f"{path.name} belongs to other settings or data; starting anew")
+        return None
+    return state
+
+
+@contextmanager
+def folder_lock(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock on ``folder/.lock``; wait, with a line in the log, while another process holds it.
+
+    A killed pipeline may leave its training process alive; its successor must not write the same run beside it. The
+    kernel drops the lock when the holder ends, however it ends. Within one process it may be taken again.
+    """
+    import fcntl
+
+    folder.mkdir(parents=True, exist_ok=True)
+    folder = folder.resolve()
+    if folder in _held:
+        yield
+        return
+    with open(folder / ".lock", "a") as handle:
+        said = False
+        while True:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if not said:
+                    say(f"waiting: another process is training in {folder.name}")
+                    said = True
+                time.sleep(LOCK_SECONDS)
+        _held.add(folder)
+        try:
+            yield
+        finally:
+            _held.discard(folder)
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+    """Write tensors by sorted name, atomically: equal content gives equal bytes."""
+    from safetensors.torch import save
+
+    ordered = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
+    # Not save_file: it makes the file readable to its owner only.
+    write_bytes(path, save(ordered, metadata=metadata))

@@ -1,0 +1,270 @@
+"""Training of a classifier: the fusion network through the engine, the classical baselines in closed form."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lesion_core.data.augment import augment
+from lesion_core.data.balance import draw_mixup, sampling_probabilities
+from lesion_core.errors import SettingsError
+from lesion_core.files import write_csv
+from lesion_core.inference.load import REFERENCE_KEY
+from lesion_core.models.classical import BINS, ColourHistogram, Majority, balanced_accuracy, colour_histogram
+from lesion_core.models.classifier import Classifier, build_classifier
+from lesion_core.paths import Layout
+from lesion_core.progress import say
+from lesion_core.runs import Run
+from lesion_core.seeding import generator, make_deterministic
+from lesion_core.settings import CLASSES, Augmentation, ClassificationLoss
+from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
+from lesion_core.training.classification_data import LabelledImages, load_labelled_images
+
+VALIDATION_BATCH = 64
+# Balanced accuracies of two epochs differ by at least 1 / (7 * n_class) or not at all; this only decides
+# between equals.
+TIE_BREAK = 1e-6
+LOSS_CEILING = 20.0
+
+
+def selection_value(score: float, loss: float) -> float:
+    """What the best epoch is chosen by: balanced accuracy, and among equals the smaller validation loss."""
+    return score - TIE_BREAK * min(loss, LOSS_CEILING)
+
+
+def epoch_order(labels: np.ndarray, sampling: str, seed: int, epoch: int) -> np.ndarray:
+    """Positions 0..n - 1 in the order of one epoch: a permutation, or n draws with replacement with p ~ 1 /
+    n_c.
+
+    Args:
+        labels: int (n,), 0..6, of the training images.
+        sampling: ``uniform`` or ``inverse_frequency``.
+    """
+    rng = generator(seed, "order", epoch)
+    if sampling == "uniform":
+        return rng.permutation(len(labels))
+    return rng.choice(len(labels), size=len(labels), p=sampling_probabilities(labels, len(CLASSES)))
+
+
+def augmented_batch(
+    images: LabelledImages, rows: np.ndarray, augmentation: Augmentation, keys: tuple[int | str, ...]
+) -> tuple[Tensor, Tensor]:
+    """Augmented samples: images float32 (B, 3, S, S) in 0..255 and soft masks float32 (B, 1, S, S) in 0..1.
+
+    A sample's randomness depends on ``keys`` and its place in the batch alone.
+    """
+    pixels, masks = [], []
+    for place, row in enumerate(rows):
+        rng = generator(*keys, place)
+        pixel, mask = augment(images.image(row), images.mask(row), augmentation, rng)
+        pixels.append(pixel)
+        masks.append(mask)
+    return to_tensors(np.stack(pixels), np.stack(masks))
+
+
+def to_tensors(images: np.ndarray, masks: np.ndarray) -> tuple[Tensor, Tensor]:
+    """uint8 (B, S, S, 3) and (B, S, S) -> float32 (B, 3, S, S) in 0..255 and (B, 1, S, S) in 0..1."""
+    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
+    return pixels, torch.from_numpy(np.ascontiguousarray(masks))[:, None].float() / 255.0
+
+
+def validation_batches(images: LabelledImages) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
+    """Validation images, soft masks and labels, batch by batch, not augmented."""
+    for start in range(0, len(images.val), VALIDATION_BATCH):
+        rows = images.val[start : start + VALIDATION_BATCH]
+        pixels = np.stack([images.image(row) for row in rows])
+        masks = np.stack([images.mask(row) for row in rows])
+        yield *to_tensors(pixels, masks), images.labels[rows]
+
+
+def validation_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
+    """Of logits (N, 7) and labels int (N,): balanced accuracy, accuracy, unweighted loss in nats, selection."""
+    loss = float(torch.nn.functional.cross_entropy(logits.double(), torch.as_tensor(labels)))
+    predicted = logits.argmax(dim=1).numpy()
+    score = balanced_accuracy(labels, predicted)
+    return {
+        "balanced_accuracy": score,
+        "accuracy": float((predicted == labels).mean()),
+        "loss": loss,
+        "selection": selection_value(score, loss),
+    }
+
+
+class ClassificationTask:
+    """The engine's view of a classifier's training; see ``lesion_core.training.engine.TrainingTask``."""
+
+    selection_metric = "selection"
+    selection_mode = "max"
+
+    def __init__(
+        self,
+        model: Classifier,
+        images: LabelledImages,
+        *,
+        loss: ClassificationLoss,
+        augmentation: Augmentation,
+        seed: int,
+        device: str,
+    ) -> None:
+        self.module = model.to(device)
+        self.images, self.settings, self.augmentation = images, loss, augmentation
+        self.seed, self.device = seed, device
+        self.weights = loss_weights(images.counts(), loss).to(device)
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Every parameter of the classifier, by name."""
+        return dict(sorted(self.module.trainable_parameters()))
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Row numbers in the order of ``epoch``; a function of seed and epoch alone."""
+        labels = self.images.labels[self.images.train]
+        return self.images.train[epoch_order(labels, self.settings.sampling, self.seed, epoch)]
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
+        """Augmented and, if asked for, mixed samples: images, masks, targets (B, 7)."""
+        pixels, masks = augmented_batch(self.images, rows, self.augmentation, (self.seed, "augment", epoch, step))
+        targets = one_hot(self.images.labels[rows], len(CLASSES))
+        if self.settings.mixup_alpha > 0:
+            rng = generator(self.seed, "mixup", epoch, step)
+            share, partner = draw_mixup(len(rows), self.settings.mixup_alpha, rng)
+            pixels, masks, targets = (share * part + (1.0 - share) * part[partner] for part in (pixels, masks, targets))
+        return {"images": pixels, "masks": masks, "targets": targets}
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Weighted (focal) cross-entropy of a batch, and the share of samples classified right."""
+        images, masks, targets = (batch[key].to(self.device) for key in ("images", "masks", "targets"))
+        logits = self.module(images, masks)
+        loss = classification_loss(
+            logits,
+            targets,
+            self.weights,
+            label_smoothing=self.settings.label_smoothing,
+            focal_gamma=self.settings.focal_gamma,
+        )
+        right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).float().mean()
+        return loss, {"train_accuracy": float(right)}
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on the validation images, see ``validation_metrics``."""
+        self.module.eval()
+        logits, labels = [], []
+        with torch.inference_mode():
+            for images, masks, truth in validation_batches(self.images):
+                logits.append(self.module(images.to(self.device), masks.to(self.device)).float().cpu())
+                labels.append(truth)
+        return validation_metrics(torch.cat(logits), np.concatenate(labels))
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and batch-norm statistics."""
+        return self.module.trainable_state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put them back."""
+        self.module.load_trainable_state(state)
+
+
+def open_images(run: Run, root: Path) -> LabelledImages:
+    """The images and masks of a classification run; masks only where the model looks at them.
+
+    Raises:
+        SettingsError: the model needs masks and the run names none.
+    """
+    spec = run.spec
+    needs_masks = spec.model.kind != "majority" and (spec.model.input != "full" or spec.model.fusion != "none")
+    if needs_masks and spec.masks is None:
+        raise SettingsError(
+            f"{run.method} looks at masks (input {spec.model.input}, fusion {spec.model.fusion}) but names none",
+            remedy="set masks to true or to a segmentation method",
+        )
+    return load_labelled_images(
+        root,
+        spec.train_on,
+        spec.model.image_size,
+        masks=spec.masks if needs_masks else None,
+        segmenter_run=run.segmenter_run,
+    )
+
+
+def read_reference(root: Path, run: Run) -> tuple[dict[str, Tensor], list[Path]]:
+    """The reference histogram as a tensor to keep with the weights, and its file; nothing if the run used none."""
+    path = Layout(Path(root)).reference
+    if run.harmonization.histogram == "none":
+        return {}, []
+    return {REFERENCE_KEY: torch.from_numpy(np.load(path))}, [path]
+
+
+def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
+    """Train one classification run: writes settings.yaml, history.csv, weights.safetensors and
+    provenance.json.
+
+    The best epoch is the one with the highest balanced accuracy on validation images, ties broken by their
+    loss.
+
+    Args:
+        run: its settings; ``run.spec`` is a ClassificationMethod.
+        run_dir: where it lives. root: ``results/<profile>``. device: ``cpu`` or ``cuda``.
+
+    Raises:
+        SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.
+        SettingsError: the model's settings contradict each other.
+    """
+    from lesion_core.provenance import write_provenance
+    from lesion_core.training.checkpoint import write_safetensors
+
+    started = time.monotonic()
+    run_dir = Path(run_dir)
+    make_deterministic(run.threads)
+    images = open_images(run, root)
+    reference, inputs = read_reference(root, run)
+    run.save(run_dir)
+    if run.spec.model.kind == "fusion":
+        tensors = _train_network(run, run_dir, images, device)
+    else:
+        tensors, history = _fit_classical(run, images)
+        write_csv(run_dir / "history.csv", list(history[0]), history)
+    write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
+    seconds = time.monotonic() - started
+    write_provenance(run_dir, run, inputs=[*images.inputs, *inputs], device=device, seconds=seconds)
+
+
+def _train_network(run: Run, run_dir: Path, images: LabelledImages, device: str) -> dict[str, Tensor]:
+    from lesion_core.training.engine import fit
+
+    spec = run.spec
+    model = build_classifier(spec.model, run.extraction, seed=run.seed)
+    task = ClassificationTask(
+        model, images, loss=spec.loss, augmentation=spec.augmentation, seed=run.seed, device=device
+    )
+    fit(task, spec.training, run_dir, seed=run.seed, device=device)
+    return task.state()
+
+
+def _fit_classical(run: Run, images: LabelledImages) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    """Parameters as tensors, and the rows of history.csv: a candidate of C each, or one row."""
+    labels = images.labels
+    if run.spec.model.kind == "majority":
+        model: Majority | ColourHistogram = Majority.fit(labels[images.train])
+        predicted = model.class_probabilities(images.val).argmax(axis=1)
+        history = [{"balanced_accuracy": balanced_accuracy(labels[images.val], predicted)}]
+    else:
+        masked = run.spec.model.input != "full"
+
+        def features(rows: np.ndarray) -> np.ndarray:
+            return np.stack(
+                [colour_histogram(images.image(row), images.mask(row) if masked else None, BINS) for row in rows]
+            )
+
+        model, history = ColourHistogram.fit(
+            (features(images.train), labels[images.train]),
+            (features(images.val), labels[images.val]),
+            masked=masked,
+        )
+    best = max(row["balanced_accuracy"] for row in history)
+    say(f"{run.spec.model.kind}: balanced accuracy {best:.3f} on {len(images.val)} validation images")
+    return {name: torch.from_numpy(np.array(value)) for name, value in model.state().items()}, history

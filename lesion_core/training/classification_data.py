@@ -1,0 +1,159 @@
+"""Labelled training and validation images with the masks a classifier is given: true ones, a segmenter's, or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from lesion_core.data.datasets import Harmonized, combine
+from lesion_core.errors import CatalogError, MaskError, RunError, SettingsError, SplitError
+from lesion_core.files import read_csv
+from lesion_core.paths import Layout
+from lesion_core.settings import CLASSES
+
+TRUE_MASKS = "true"
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Images, labels and soft masks at one size.
+
+    Attributes:
+        data: harmonized pixels of all datasets of the run.
+        labels: int64 (N,), position in ``CLASSES``; -1 without one.
+        train, val: row numbers of the labelled images, int64, ascending.
+        pseudo: None, or one uint8 (n, S', S') array per dataset, aligned with its rows.
+        masked: whether ``mask`` may be called.
+        inputs: files that were read, for the provenance.
+    """
+
+    data: Harmonized
+    labels: np.ndarray
+    train: np.ndarray
+    val: np.ndarray
+    pseudo: tuple[np.ndarray, ...] | None
+    masked: bool
+    inputs: tuple[Path, ...]
+
+    def counts(self) -> np.ndarray:
+        """Training images per class, int64 (7,)."""
+        return np.bincount(self.labels[self.train], minlength=len(CLASSES))
+
+    def image(self, row: int) -> np.ndarray:
+        """uint8 (S, S, 3) RGB, read-only."""
+        return self.data.image(row)
+
+    def mask(self, row: int) -> np.ndarray:
+        """Soft mask uint8 (S, S), 0..255, of a training or validation image; 0 if the run uses no masks."""
+        if not self.masked:
+            return np.zeros((self.data.size, self.data.size), np.uint8)
+        if self.pseudo is None:
+            return self.data.soft_mask(row)
+        from lesion_core.inference.classify import resize_masks
+
+        for part in self.pseudo:
+            if row < len(part):
+                return resize_masks(np.asarray(part[row : row + 1]), self.data.size)[0]
+            row -= len(part)
+        raise IndexError(row)
+
+
+def load_labelled_images(
+    root: Path,
+    datasets: Sequence[str],
+    size: int,
+    *,
+    masks: str | None,
+    segmenter_run: str | None,
+) -> LabelledImages:
+    """Open what a classifier trains on.
+
+    Args:
+        root: ``results/<profile>``.
+        datasets: names, in any order.
+        size: pixels per side, the size of the images and of the masks that ``mask`` returns.
+        masks: None: the model needs none; ``true``: the datasets' own; otherwise the pseudo-masks of
+            ``segmenter_run``.
+        segmenter_run: id of a segmentation run.
+
+    Raises:
+        SplitError: a class has no training image.
+        CatalogError: no validation image has a label.
+        MaskError: a training or validation image has no mask, or a pseudo-mask belongs to another image.
+        SettingsError: pseudo-masks are asked for without a segmenter run.
+    """
+    layout = Layout(Path(root))
+    folders = [layout.harmonized(name, size) for name in sorted(datasets)]
+    data = combine([Harmonized.open(folder) for folder in folders])
+    inputs = [folder / file for folder in folders for file in ("images.npy", "index.csv")]
+    labels = data.labels()
+    train, val = data.rows("train", with_label=True), data.rows("val", with_label=True)
+    _check_classes(data, labels, train, val)
+    pseudo = None
+    if masks == TRUE_MASKS:
+        _check_true_masks(data, np.concatenate([train, val]))
+        inputs += [folder / "masks.npy" for folder in folders]
+    elif masks is not None:
+        if segmenter_run is None:
+            raise SettingsError(
+                f"The masks of {masks} are asked for, but no run of it is named",
+                remedy="set segmenter_run, or masks: true",
+            )
+        homes = [layout.pseudo_masks(segmenter_run, name) for name in data.names]
+        pseudo = tuple(_pseudo_masks(home, data, name) for home, name in zip(homes, data.names, strict=True))
+        inputs += [home / file for home in homes for file in ("probabilities.npy", "masks.csv")]
+    return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs))
+
+
+def _check_classes(data: Harmonized, labels: np.ndarray, train: np.ndarray, val: np.ndarray) -> None:
+    missing = [name for number, name in enumerate(CLASSES) if number not in labels[train]]
+    if missing:
+        waiting = [row for row in val if CLASSES[labels[row]] in missing]
+        told = f"; {len(waiting)} validation images wait for them" if waiting else ""
+        raise SplitError(
+            f"No training image of {data.name} has the class {', '.join(missing)}{told}",
+            ids=[data.index[row]["image_id"] for row in waiting],
+            remedy="train on more datasets, or make the splits again with a larger training share",
+        )
+    if not len(val):
+        raise CatalogError(
+            f"No validation image of {data.name} has a label", remedy="give the validation split a larger share"
+        )
+
+
+def _check_true_masks(data: Harmonized, rows: np.ndarray) -> None:
+    missing = [row for row in rows if data.index[row]["mask_row"] < 0]
+    if missing:
+        raise MaskError(
+            f"{len(missing)} training or validation images of {data.name} have no true mask",
+            ids=[data.index[row]["image_id"] for row in missing],
+            remedy="use pseudo-masks: set masks to a segmentation method instead of true",
+        )
+
+
+def _pseudo_masks(home: Path, data: Harmonized, dataset: str) -> np.ndarray:
+    """The probability maps of a dataset, uint8 (n, S', S'), checked to be of these images in this order."""
+    remedy = "make the pseudo-masks again"
+    try:
+        ids = [row["image_id"] for row in read_csv(home / "masks.csv")]
+        maps = np.load(home / "probabilities.npy", mmap_mode="r")
+    except FileNotFoundError as error:
+        raise MaskError(f"There are no pseudo-masks of {dataset}", file=error.filename, remedy=remedy) from error
+    except (KeyError, OSError, ValueError, EOFError) as error:
+        raise RunError(f"The pseudo-masks of {dataset} cannot be read: {error}", file=home, remedy=remedy) from error
+    expected = [entry["image_id"] for entry in data.index if entry["dataset"] == dataset]
+    if without := sorted(set(expected) - set(ids)):
+        raise MaskError(
+            f"{len(without)} images of {dataset} have no pseudo-mask", file=home, ids=without, remedy=remedy
+        )
+    if ids != expected or maps.shape[0] != len(ids) or maps.ndim != 3 or maps.dtype != np.uint8:
+        raise MaskError(
+            f"The pseudo-masks of {dataset} are not row-aligned with its {len(expected)} images: "
+            f"{len(ids)} ids, maps {maps.dtype} {maps.shape}",
+            file=home,
+            remedy=remedy,
+        )
+    return maps

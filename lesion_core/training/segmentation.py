@@ -1,0 +1,233 @@
+"""Training of a segmentation run: SAM with adapters, or a U-Net; a frozen SAM and Otsu have nothing to train."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from lesion_core.data.augment import augment
+from lesion_core.data.datasets import Harmonized, combine
+from lesion_core.errors import RunError, SettingsError
+from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv
+from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
+from lesion_core.inference.predict import finish
+from lesion_core.metrics.segmentation import confusion, dice
+from lesion_core.models.prompts import Prompts, oracle_prompts
+from lesion_core.models.registry import build_segmenter
+from lesion_core.models.trainable import Segmenter
+from lesion_core.paths import Layout
+from lesion_core.progress import say
+from lesion_core.provenance import write_provenance
+from lesion_core.runs import Run
+from lesion_core.seeding import generator, make_deterministic
+from lesion_core.settings import SegmentationMethod
+from lesion_core.training.checkpoint import folder_lock, write_safetensors
+from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, fit
+from lesion_core.training.losses import segmentation_loss
+
+# The refined masks are soft, 0..255; this is where the binary mask has its edge.
+BINARY = 128
+# A training box is never exact, so that boxes from elsewhere work at test time.
+BOX_JITTER = 0.1
+LOSS_UPSAMPLING = 2
+
+
+class SegmentationTask:
+    """The engine's view of a segmenter's training; see ``lesion_core.training.engine.TrainingTask``.
+
+    Validation is the mean per-image Dice at the model's input size, with the run's threshold, on validation images.
+
+    Args:
+        model: maps images (B, 3, S, S) in 0..255 to logits (B, 1, s, s).
+        data: harmonized images and soft masks of size S.
+        spec: prompt, loss, augmentation, batch size.
+        threshold: of the probability, 0..1.
+        seed: of order, augmentation and prompts.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        RunError: no training or no validation image has a mask.
+        SettingsError: the prompt cannot be had while training.
+    """
+
+    selection_metric = "dice"
+    selection_mode = "max"
+
+    def __init__(
+        self,
+        model: Segmenter,
+        data: Harmonized,
+        spec: SegmentationMethod,
+        *,
+        threshold: float,
+        seed: int,
+        device: str,
+    ) -> None:
+        if spec.model.prompt == "automatic":
+            raise SettingsError(
+                "An automatic box comes from a trained model, so there is none to train with",
+                remedy='set model.prompt to "none", and score with "automatic"',
+            )
+        self.module = model.to(device)
+        self.data, self.spec = data, spec
+        self.threshold, self.seed, self.device = threshold, seed, device
+        self.train_rows = data.rows("train", with_mask=True)
+        self.val_rows = data.rows("val", with_mask=True)
+        for split, rows in (("training", self.train_rows), ("validation", self.val_rows)):
+            if not len(rows):
+                raise RunError(f"No {split} image of {data.name} has a mask", remedy="check the splits and train_on")
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """What the model learns, by name: adapters, or a whole U-Net."""
+        return dict(self.module.trainable_parameters())
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """The training rows in an order that depends on (seed, epoch) alone."""
+        return generator(self.seed, "order", epoch).permutation(self.train_rows)
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
+        """Augmented samples: images and masks uint8 (B, 3, S, S) and (B, 1, S, S), and the prompts' tensors.
+
+        A sample's augmentation depends on (seed, epoch, row) alone.
+        """
+        pixels, masks = [], []
+        for row in rows:
+            rng = generator(self.seed, "augment", epoch, int(row))
+            pixel, mask = augment(self.data.image(row), self.data.soft_mask(row), self.spec.augmentation, rng)
+            pixels.append(pixel)
+            masks.append(mask)
+        stacked = np.stack(masks)
+        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
+        tensors = {"images": images, "masks": torch.from_numpy(stacked)[:, None]}
+        prompts = self._prompts(stacked, rows, f"epoch {epoch}", BOX_JITTER)
+        return tensors | _to_tensors(prompts)
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """L_seg of a batch.
+
+        Logits coarser than the image are upsampled twice, not to the full size: the loss then sees the edges between
+        coarse pixels, as the final upsampling will show them, at a quarter (SAM) of the full size's cost; below that,
+        the area average of the soft mask says how much lesion a pixel holds.
+        """
+        logits = self.module(batch["images"].float(), _to_prompts(batch))
+        size = batch["masks"].shape[-1]
+        side = min(size, LOSS_UPSAMPLING * logits.shape[-1])
+        if side != logits.shape[-1]:
+            logits = functional.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
+        return segmentation_loss(logits, batch["masks"].float() / 255.0, self.spec.loss)
+
+    def validate(self) -> dict[str, float]:
+        """``dice``: mean per-image Dice of the validation images (both masks empty: 1)."""
+        scores = []
+        size = self.spec.training.batch_size
+        for start in range(0, len(self.val_rows), size):
+            rows = self.val_rows[start : start + size]
+            masks = np.stack([self.data.soft_mask(row) for row in rows])
+            images = torch.from_numpy(np.stack([self.data.image(row) for row in rows])).permute(0, 3, 1, 2)
+            prompts = self._prompts(masks, rows, "validation", 0.0)
+            with torch.no_grad():
+                logits = self.module(
+                    images.to(self.device).float(), None if prompts is None else prompts.to(self.device)
+                )
+            lesions = finish(logits, masks.shape[-1]) >= self.threshold
+            scores += [
+                float(dice(confusion(lesion, mask >= BINARY))) for lesion, mask in zip(lesions, masks, strict=True)
+            ]
+        return {"dice": float(np.mean(scores))}
+
+    def state(self) -> dict[str, Tensor]:
+        """What is learnt, and the running statistics of its layers."""
+        return self.module.trainable_state()
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put it back."""
+        self.module.load_trainable_state(state)
+
+    def _prompts(self, masks: np.ndarray, rows: np.ndarray, when: str, jitter: float) -> Prompts | None:
+        """The oracle prompts that the method trains with, from soft masks (B, S, S); or None."""
+        if self.spec.model.prompt == "none":
+            return None
+        entries = [self.data.index[int(row)] for row in rows]
+        keys = [f"{when}/{entry['dataset']}/{entry['image_id']}" for entry in entries]
+        kind = self.spec.model.prompt
+        return oracle_prompts(masks >= BINARY, kind, jitter=jitter, seed=self.seed, keys=keys)
+
+
+def _to_tensors(prompts: Prompts | None) -> dict[str, Tensor]:
+    if prompts is None:
+        return {}
+    parts = {"boxes": prompts.boxes, "points": prompts.points, "point_labels": prompts.point_labels}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+def _to_prompts(batch: dict[str, Tensor]) -> Prompts | None:
+    parts = {name: batch[name] for name in ("boxes", "points", "point_labels") if name in batch}
+    return Prompts(**parts) if parts else None
+
+
+def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
+    """Train one segmentation run: writes settings.yaml, weights.safetensors, history.csv and provenance.json.
+
+    The best epoch is the one with the highest validation Dice. With 0 epochs or nothing to train, the weights hold the
+    reference histogram and the model's start. A run that was stopped goes on where its checkpoint stands.
+
+    Args:
+        run: its settings; ``run.spec`` is a SegmentationMethod.
+        run_dir: where it lives.
+        root: ``results/<profile>``; harmonized images and foundation weights are read from there.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        RunError: the harmonized data are incomplete, or training fails; see ``engine.fit``.
+        SettingsError: the model's settings contradict each other.
+        WeightsError: foundation weights are missing or do not fit.
+    """
+    started = time.time()
+    run_dir, layout, spec = Path(run_dir), Layout(Path(root)), run.spec
+    make_deterministic(run.threads)
+    with folder_lock(run_dir):
+        weights = foundation_weights(spec.model.backbone, layout.root / "weights")
+        model = build_segmenter(spec.model, weights, run.seed).to(device)
+        parameters = dict(model.trainable_parameters())
+        inputs = [] if weights is None else [weights]
+        extra: dict[str, float | int | str] = {
+            "parameters": sum(item.numel() for item in model.parameters()),
+            "trainable_parameters": sum(item.numel() for item in parameters.values()),
+        }
+        reference = {}
+        if run.harmonization.histogram != "none":
+            inputs.append(layout.reference)
+            reference[REFERENCE_KEY] = torch.from_numpy(_read_reference(layout.reference))
+        run.save(run_dir)
+        if parameters and spec.training.epochs:
+            folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
+            data = combine([Harmonized.open(folder) for folder in folders])
+            inputs += [folder / "index.csv" for folder in folders]
+            task = SegmentationTask(
+                model, data, spec, threshold=run.extraction.threshold, seed=run.seed, device=device
+            )
+            identity = sha256_text(canonical_json([run.run_id, [sha256_file(path) for path in inputs]]))
+            result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+            extra |= {
+                "best_epoch": result.best_epoch,
+                "best_validation_dice": result.best_value,
+                "epochs": result.epochs,
+                "precision": result.precision,
+            }
+        else:
+            say(f"{run_dir.name}: nothing to train")
+            write_csv(run_dir / HISTORY, HISTORY_START, [])
+        write_safetensors(run_dir / "weights.safetensors", {**model.trainable_state(), **reference})
+        write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
+        (run_dir / CHECKPOINT).unlink(missing_ok=True)
+
+
+def _read_reference(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise RunError("The reference histogram is missing", file=path, remedy="run the harmonization first")
+    return np.load(path)

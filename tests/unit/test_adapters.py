@@ -1,0 +1,264 @@
+"""Adapters: formulas, names of what learns, equality with SAM at step 0, gradients, strict state; the registry."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lesion_core.errors import WeightsError
+from lesion_core.models.adapters import Bottleneck, LayerAdapter, LoRAQueryValue
+from lesion_core.models.prompts import Prompts
+from lesion_core.models.registry import build_segmenter
+from lesion_core.models.sam import build_sam
+from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.seeding import seed_torch
+from lesion_core.settings import SegmentationModel
+
+LAYERS = 8
+DIM = 160
+KINDS = {
+    "bottleneck": {"adapter": "bottleneck", "rank": 4, "depth": 2},
+    "gated": {"adapter": "bottleneck", "rank": 4, "depth": 2, "gated": True},
+    "lora": {"adapter": "lora", "rank": 4},
+}
+
+
+@pytest.fixture(scope="module")
+def sam() -> torch.nn.Module:
+    seed_torch(3, "test_adapters")
+    sam = build_sam("sam_vit_t", image_size=64)
+    with torch.no_grad():
+        for parameter in sam.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return sam
+
+
+@pytest.fixture(scope="module")
+def images() -> torch.Tensor:
+    return torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(1)) * 255
+
+
+def adapted(sam, kind: str, **change) -> SamSegmenter:
+    seed_torch(5, "adapters")
+    return SamSegmenter(copy.deepcopy(sam), **{**KINDS[kind], **change})
+
+
+def loss(segmenter, images) -> torch.Tensor:
+    logits = segmenter(images)
+    target = torch.zeros_like(logits)
+    target[..., 4:12, 4:12] = 1
+    return torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+
+
+def test_bottleneck_is_its_formula():
+    adapter = Bottleneck(6, 2, gated=True)
+    torch.nn.init.normal_(adapter.up.weight)
+    x = torch.randn(3, 4, 6)
+    change = torch.nn.functional.gelu(x @ adapter.down.weight.T) @ adapter.up.weight.T
+    gate = torch.sigmoid(x @ adapter.gate.weight.T + adapter.gate.bias)
+    torch.testing.assert_close(adapter(x), x + gate * change)
+    adapter.gate = None
+    torch.testing.assert_close(adapter(x), x + change)
+
+
+def test_depth_is_a_chain():
+    layer = LayerAdapter(6, 2, 4, gated=False)
+    assert len(layer) == 4
+    for one in layer:
+        torch.nn.init.normal_(one.up.weight)
+    x = torch.randn(5, 6)
+    expected = x
+    for one in layer:
+        expected = expected + one.up(torch.nn.functional.gelu(one.down(expected)))
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_lora_is_its_formula_on_query_and_value():
+    qkv = torch.nn.Linear(6, 18)
+    lora = LoRAQueryValue(qkv, 2)
+    for part in (lora.query, lora.value):
+        torch.nn.init.normal_(part.b)
+    merged = qkv.weight.detach().clone()
+    merged[:6] += lora.query.b @ lora.query.a
+    merged[12:] += lora.value.b @ lora.value.a
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(lora(x), torch.nn.functional.linear(x, merged, qkv.bias))
+    assert torch.equal(lora(x)[:, 6:12], qkv(x)[:, 6:12])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("prompts", [None, Prompts(boxes=torch.tensor([[1.0, 2, 30, 40], [5, 6, 60, 50]]))])
+def test_step_0_equals_sam_to_the_bit(sam, images, kind, prompts):
+    plain = SamSegmenter(copy.deepcopy(sam), adapter="none")
+    with torch.no_grad():
+        assert torch.equal(adapted(sam, kind)(images, prompts), plain(images, prompts))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_random_start_does_not_equal_sam(sam, images, kind):
+    plain = SamSegmenter(copy.deepcopy(sam), adapter="none")
+    started = adapted(sam, kind, adapter_init="random")
+    with torch.no_grad():
+        assert not torch.equal(started(images), plain(images))
+    ups = [p for name, p in started.trainable_parameters() if name.endswith(("up.weight", ".b"))]
+    assert len(ups) == 2 * LAYERS
+    assert all(abs(float(up.detach().std()) - 0.02) < 0.005 for up in ups)
+
+
+def expected_names(kind: str) -> set[str]:
+    if kind == "lora":
+        return {
+            f"sam.image_encoder.blocks.{layer}.attn.qkv.{part}.{matrix}"
+            for layer in range(LAYERS)
+            for part in ("query", "value")
+            for matrix in "ab"
+        }
+    parts = ["down.weight", "up.weight"] + (["gate.weight", "gate.bias"] if kind == "gated" else [])
+    return {f"adapters.{layer}.{block}.{part}" for layer in range(LAYERS) for block in range(2) for part in parts}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_adapters_learn(sam, kind):
+    segmenter = adapted(sam, kind)
+    names = [name for name, _ in segmenter.trainable_parameters()]
+    assert set(names) == expected_names(kind)
+    assert names == sorted(names)
+    assert {name for name, parameter in segmenter.named_parameters() if parameter.requires_grad} == set(names)
+    assert set(segmenter.trainable_state()) == set(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "count"),
+    [
+        ("bottleneck", {"rank": 64, "depth": 1}, LAYERS * 2 * DIM * 64),
+        ("bottleneck", {"rank": 64, "depth": 2}, LAYERS * 2 * 2 * DIM * 64),
+        ("bottleneck", {"rank": 64, "depth": 4}, LAYERS * 4 * 2 * DIM * 64),
+        ("gated", {"rank": 64, "depth": 1}, LAYERS * (2 * DIM * 64 + DIM * DIM + DIM)),
+        ("lora", {"rank": 4}, LAYERS * 2 * 2 * DIM * 4),
+    ],
+)
+def test_trainable_counts(sam, kind, change, count):
+    segmenter = adapted(sam, kind, **change)
+    assert sum(parameter.numel() for _, parameter in segmenter.trainable_parameters()) == count
+
+
+def test_frozen_sam_learns_nothing(sam, images):
+    frozen = SamSegmenter(copy.deepcopy(sam), adapter="none")
+    assert list(frozen.trainable_parameters()) == []
+    assert frozen.trainable_state() == {}
+    frozen.load_trainable_state({})
+    assert not frozen(images).requires_grad
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradient_reaches_every_adapter_and_training_helps(sam, images, kind):
+    segmenter = adapted(sam, kind)
+    before = {name: parameter.clone() for name, parameter in segmenter.named_parameters()}
+    optimizer = torch.optim.AdamW([p for _, p in segmenter.trainable_parameters()], lr=1e-2, weight_decay=0.0)
+    losses = []
+    for step in range(3):
+        optimizer.zero_grad()
+        value = loss(segmenter, images)
+        value.backward()
+        losses.append(float(value.detach()))
+        for name, parameter in segmenter.trainable_parameters():
+            # W_up (LoRA: B) is zero at the start, so the other matrices feel it from the second step on.
+            if step > 0 or name.endswith(("up.weight", ".b")):
+                assert parameter.grad.abs().max() > 0, name
+        optimizer.step()
+    assert losses[-1] < losses[0]
+    learnt = dict(segmenter.trainable_parameters())
+    for name, parameter in segmenter.named_parameters():
+        assert torch.equal(parameter, before[name]) == (name not in learnt), name
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_state_comes_back_to_the_bit(sam, images, kind):
+    trained = adapted(sam, kind)
+    with torch.no_grad():
+        for _, parameter in trained.trainable_parameters():
+            parameter.normal_(std=0.1)
+    fresh = adapted(sam, kind)
+    with torch.no_grad():
+        assert not torch.equal(fresh(images), trained(images))
+        fresh.load_trainable_state(trained.trainable_state())
+        assert torch.equal(fresh(images), trained(images))
+
+
+def test_state_is_strict_and_all_or_nothing(sam):
+    segmenter = adapted(sam, "bottleneck")
+    before = segmenter.trainable_state()
+    good = {name: torch.ones_like(tensor) for name, tensor in before.items()}
+    name = "adapters.3.1.up.weight"
+    missing = {key: value for key, value in good.items() if key != name}
+    for bad in (
+        missing,
+        {**missing, "adapters.3.1.upp.weight": good[name]},
+        {**good, name: good[name][:, :2]},
+        {**good, name: good[name] * float("inf")},
+    ):
+        with pytest.raises(WeightsError, match=r"adapters\.3\.1\.up"):
+            segmenter.load_trainable_state(bad)
+    with pytest.raises(WeightsError):
+        segmenter.load_trainable_state(adapted(sam, "lora").trainable_state())
+    after = segmenter.trainable_state()
+    assert all(torch.equal(after[key], before[key]) for key in before)
+
+
+def test_freezing_later_does_not_change_what_is_saved(sam):
+    segmenter = adapted(sam, "gated")
+    names = set(segmenter.trainable_state())
+    segmenter.requires_grad_(False)
+    assert set(segmenter.trainable_state()) == names
+
+
+def test_returned_state_is_a_copy(sam):
+    segmenter = adapted(sam, "bottleneck")
+    state = segmenter.trainable_state()
+    with torch.no_grad():
+        for _, parameter in segmenter.trainable_parameters():
+            parameter.add_(1)
+    assert all(not torch.equal(state[name], p) for name, p in segmenter.trainable_parameters())
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    seed_torch(11, "weights")
+    path = tmp_path_factory.mktemp("weights") / "sam_vit_t.safetensors"
+    save_file(build_sam("sam_vit_t").state_dict(), path)
+    return path
+
+
+def settings(**change) -> SegmentationModel:
+    base = {"kind": "sam", "image_size": 64, "backbone": "sam_vit_t", "adapter": "bottleneck", "rank": 4}
+    return SegmentationModel(**{**base, **change})
+
+
+def test_registry_depends_on_the_seed_alone(weights):
+    torch.manual_seed(1)
+    one = build_segmenter(settings(), weights, 0).trainable_state()
+    torch.manual_seed(2)
+    same = build_segmenter(settings(), weights, 0).trainable_state()
+    other = build_segmenter(settings(), weights, 1).trainable_state()
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert not torch.equal(one["adapters.0.0.down.weight"], other["adapters.0.0.down.weight"])
+
+
+def test_registry_gives_the_adapters_asked_for(weights):
+    for kind, change in KINDS.items():
+        segmenter = build_segmenter(settings(**change), weights, 0)
+        assert {name for name, _ in segmenter.trainable_parameters()} == expected_names(kind)
+        assert not segmenter.training
+
+
+def test_registry_passes_the_random_start_on(weights):
+    state = build_segmenter(settings(adapter_init="random"), weights, 0).trainable_state()
+    assert state["adapters.0.0.up.weight"].abs().max() > 0
+
+
+def test_registry_never_takes_a_random_foundation_model():
+    with pytest.raises(WeightsError, match="sam_vit_b"):
+        build_segmenter(settings(backbone="sam_vit_b", image_size=1024), None, 0)

@@ -1,0 +1,103 @@
+"""Settings are refused before any job, with the key's name and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from lesion_core import config
+from lesion_core.errors import SettingsError
+
+PROFILES = ("smoke", "mini", "paper")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_load_and_expand(profile):
+    settings = config.load(profile)
+    runs = config.expand(settings)
+    assert settings.profile == profile
+    assert all(key == run.run_id for key, run in runs.items())
+    assert {run.task for run in runs.values()} == {"segmentation", "classification", "joint"}
+    for run in runs.values():
+        for needed in (run.segmenter_run, run.classifier_run):
+            assert needed is None or needed in runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "said"),
+    [
+        ({"splits": {"trian": 0.7}}, "splits.trian", "unknown key"),
+        ({"splits": {"train": "0.7"}}, "splits.train", "valid number"),
+        ({"splits": {"train": 0.9}}, "splits", "add up to 1"),
+        ({"nonsense": 1}, "nonsense", "unknown key"),
+        ({"compute": {"device": "tpu"}}, "compute.device", "'auto', 'cpu' or 'cuda'"),
+        ({"methods": {"unet": {"model": {"adapter": "lora"}}}}, "methods.unet.model", "takes no adapter"),
+        ({"methods": {"otsu": {"model": {"backbone": "sam_vit_b"}}}}, "methods.otsu.model", "backbone"),
+        ({"methods": {"vit_none": {"masks": "sam_adapter"}}}, "methods.vit_none", "masks must be null"),
+        ({"methods": {"vit_concat": {"masks": None}}}, "methods.vit_concat", "need masks"),
+        ({"methods": {"vit_concat": {"masks": "majority"}}}, "methods.vit_concat.masks", "not a segmentation method"),
+        ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
+        ({"methods": {"unet": {"train_on": ["isic2019"]}}}, "methods.unet.train_on", "not in data.datasets"),
+        ({"methods": {"unet": {"train_on": ["isic2018_task3"]}}}, "methods.unet.train_on", "cannot train"),
+        ({"scoring": {"prompts": ["automatic"]}}, "scoring", "must contain none"),
+        (
+            {"data": {"datasets": ["custom", "ham10000", "isic2018_task1", "isic2018_task3", "ph2"]}},
+            "data.custom",
+            "set",
+        ),
+        ({"methods": {"new": {"extends": "nowhere"}}}, "methods.new.extends", "does not exist"),
+        ({"methods": {"a": {"extends": "b"}, "b": {"extends": "a"}}}, "extends", "circle"),
+    ],
+)
+def test_bad_settings_name_the_key(overrides, key, said):
+    with pytest.raises(SettingsError) as caught:
+        config.load("paper", overrides)
+    assert key in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_unknown_profile_lists_the_known():
+    with pytest.raises(SettingsError, match="mini, paper, smoke"):
+        config.load("papre")
+
+
+def test_same_settings_share_a_run():
+    alias = {"methods": {"sam_adapter_depth_2": {"extends": "sam_adapter"}}}
+    base = config.load("paper")
+    methods = [*base.matrix.methods, "sam_adapter_depth_2"]
+    settings = config.load("paper", {**alias, "matrix": {"methods": methods}})
+    assert list(config.expand(settings)) == list(config.expand(base))
+    plan = config.plan(settings)
+    assert plan.runs["sam_adapter_depth_2"] == plan.runs["sam_adapter"]
+
+
+def test_id_depends_on_content_alone():
+    run = next(iter(config.expand(config.load("smoke")).values()))
+    again = run.model_validate(run.model_dump())
+    assert again.run_id == run.run_id
+    assert run.model_copy(update={"seed": 99}).run_id.rsplit("-", 1)[1] != run.run_id.rsplit("-", 1)[1]
+    assert run.model_copy(update={"method": "other"}).run_id.rsplit("-", 1)[1] == run.run_id.rsplit("-", 1)[1]
+
+
+def test_an_ablation_touches_its_own_runs_only():
+    before = set(config.expand(config.load("paper")))
+    after = set(config.expand(config.load("paper", {"methods": {"sam_adapter_depth_4": {"model": {"depth": 3}}}})))
+    gone = {run.split("-")[0] for run in before - after}
+    assert gone == {"sam_adapter_depth_4"}
+    assert len(before - after) == 3
+
+
+def test_changing_the_segmenter_changes_what_rests_on_it():
+    before = set(config.expand(config.load("smoke")))
+    after = set(config.expand(config.load("smoke", {"methods": {"sam_adapter": {"model": {"rank": 8}}}})))
+    gone = {run.split("-")[0] for run in before - after}
+    assert gone == {"sam_adapter", "vit_cross_attention", "joint_proposed"}
+
+
+def test_sections_hand_over_typed_settings():
+    given = config.sections('{"splits": {"seed": 1, "train": 0.7, "val": 0.1, "test": 0.2}, "mirror": null}')
+    assert given.splits.seed == 1
+    assert given.mirror is None
+    with pytest.raises(AttributeError):
+        _ = given.harmonization
+    with pytest.raises(SettingsError, match="no section"):
+        config.sections('{"split": {}}')

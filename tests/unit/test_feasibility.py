@@ -1,0 +1,281 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from lesion_core.errors import ScoreError
+from lesion_core.metrics.feasibility import (
+    check_effect,
+    check_pair,
+    check_rates,
+    iou_of_dice,
+    least_sd,
+    least_share_below,
+)
+
+# (Dice, IoU) as printed, with the place where they stand.
+GL_MED_SA = {  # paper 001, Table I, text
+    "SAM 1-point": (81.6, 70.4),
+    "SAM 3-points": (85.8, 77.5),
+    "MedSAM 1-point": (86.8, 77.5),
+    "MedSAM 3-points": (87.5, 78.6),
+    "Med-SA 1-point": (92.6, 84.1),
+    "Med-SA 3-points": (93.4, 84.7),
+    "GL-Med-SA 1-point": (92.9, 84.5),
+    "GL-Med-SA 3-points": (93.8, 85.0),
+    "ResUNet": (87.1, 78.2),
+    "BEAL": (86.6, 78.0),
+    "TransBTS": (88.1, 80.6),
+    "EnsemDiff": (88.2, 80.7),
+    "MTSeg": (87.5, 79.7),
+    "UltraUNet": (89.0, 81.8),
+    "FAT-Net": (90.7, 83.9),
+    "BAT": (91.2, 84.3),
+    "SegDiff": (87.3, 79.4),
+    "nnUNet": (90.8, 83.6),
+    "TransUNet": (89.4, 82.2),
+    "UNetr": (89.7, 82.8),
+    "Swin-UNetr": (90.2, 83.1),
+}
+SEGMAE = {  # paper 003, Tables 1-3, rows "SegMAE", text
+    "ISIC 2017": (0.864, 0.757),
+    "ISIC 2018": (0.896, 0.820),
+    "PH2": (0.941, 0.881),
+}
+SAM_VIT = {"ISIC 2018": (94.27, 92.83), "PH2": (95.62, 92.91)}  # paper 000, Tables 5 and 6, text
+DUAL_NETWORK = (91.17, 84.35)  # paper 002, key results, text
+PEFT_MEDSAM = (0.9411, 0.8918)  # paper 004, summary, text
+
+
+def test_gl_med_sa_exactly_the_four_adapter_pairs_are_impossible():
+    impossible = {name for name, pair in GL_MED_SA.items() if check_pair(*pair, decimals=1).verdict == "impossible"}
+    assert impossible == {"Med-SA 1-point", "Med-SA 3-points", "GL-Med-SA 1-point", "GL-Med-SA 3-points"}
+
+
+def test_segmae_exactly_isic_2017_and_ph2_are_impossible():
+    verdicts = {name: check_pair(*pair, decimals=3, percent=False).verdict for name, pair in SEGMAE.items()}
+    assert verdicts == {
+        "ISIC 2017": "impossible",
+        "ISIC 2018": "possible only with spread",
+        "PH2": "impossible",
+    }
+
+
+def test_sam_vit_needs_an_extreme_spread():
+    result = check_pair(*SAM_VIT["ISIC 2018"], n=519)
+    assert result.verdict == "possible only with spread"
+    assert round(result.least_sd_printed, 3) == 0.176
+    assert round(result.least_sd, 3) == 0.176
+    assert result.least_sd < result.least_sd_printed
+    assert not result.pooled_possible
+    assert result.pooled_iou == pytest.approx(0.9427 / 1.0573)
+    assert result.least_images_below == 19
+    assert "0.176" in result.explanation
+    ph2 = check_pair(*SAM_VIT["PH2"])
+    assert ph2.verdict == "possible only with spread"
+    assert ph2.least_sd_printed == pytest.approx(0.0916, abs=5e-5)
+
+
+def test_the_other_two_papers_are_possible():
+    assert check_pair(*DUAL_NETWORK).verdict == "possible only with spread"
+    peft = check_pair(*PEFT_MEDSAM, decimals=4, percent=False)
+    assert peft.verdict == "possible only with spread"
+    assert peft.least_sd < 0.06
+
+
+def test_pooled_pairs_are_possible_without_spread():
+    result = check_pair(90.0, 81.82)
+    assert result.verdict == "possible"
+    assert result.pooled_possible
+    assert result.least_sd == result.gap == result.least_share_below == 0.0
+    assert check_pair(100.0, 100.0).verdict == "possible"
+    assert check_pair(0.0, 0.0).verdict == "possible"
+
+
+def test_iou_above_dice_is_impossible():
+    result = check_pair(80.0, 80.1)
+    assert result.verdict == "impossible"
+    assert result.gap == pytest.approx(0.0009)
+    assert math.isnan(result.least_sd)
+    assert math.isnan(result.least_share_below)
+
+
+def test_rounding_decides_at_the_edge():
+    # 0.90 / 1.10 = 0.81818...
+    assert check_pair(0.900, 0.818, decimals=3, percent=False).verdict == "possible"
+    assert check_pair(0.900, 0.8175, decimals=3, iou_decimals=4, percent=False).verdict == "possible"
+    assert check_pair(0.9000, 0.8175, decimals=4, percent=False).verdict == "impossible"
+    assert check_pair(90, 82, decimals=0).verdict == "possible"
+
+
+def test_few_images_bound_the_iou_from_above():
+    # Two images of mean Dice 0.75: at best 1.0 and 0.5, IoU (1 + 1/3) / 2.
+    assert check_pair(0.75, 0.66, n=2, decimals=2, percent=False).verdict == "possible only with spread"
+    assert check_pair(0.75, 0.70, n=2, decimals=2, percent=False).verdict == "impossible"
+    assert check_pair(0.75, 0.70, decimals=2, percent=False).verdict == "possible only with spread"
+    assert check_pair(0.7500, 0.6667, n=2, decimals=4, percent=False).iou_high == pytest.approx(2 / 3, abs=1e-3)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_no_real_table_is_called_impossible(dices):
+    d = np.array(dices)
+    j = d / (2 - d)
+    result = check_pair(round(100 * d.mean(), 2), round(100 * j.mean(), 2), n=len(d))
+    assert result.verdict != "impossible"
+    assert d.std() >= result.least_sd - 1e-9
+    assert np.mean(j < 0.65 + 1e-12) >= result.least_share_below - 1e-9
+    exact = check_pair(d.mean(), j.mean(), decimals=12, percent=False)
+    assert d.std() >= exact.least_sd - 1e-5
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 10**6), st.integers(1, 10**6))
+def test_pooled_counts_are_never_called_impossible(tp, wrong):
+    d, j = 2 * tp / (2 * tp + wrong), tp / (tp + wrong)
+    result = check_pair(round(d, 4), round(j, 4), decimals=4, percent=False)
+    assert result.verdict == "possible"
+    assert result.pooled_possible
+
+
+def linear_programme(cost, dice, iou, grid):
+    from scipy.optimize import linprog
+
+    rows = np.array([np.ones_like(grid), grid, grid / (2 - grid)])
+    return linprog(cost, A_eq=rows, b_eq=[1.0, dice, iou], bounds=(0, None), method="highs")
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.05, 0.99), st.floats(0.02, 0.98))
+def test_closed_forms_equal_the_linear_programme(dice, position):
+    iou = iou_of_dice(dice) + position * (dice - iou_of_dice(dice))
+    d0 = 1.3 / 1.65
+    grid = np.unique(np.r_[np.linspace(0, 1, 2001), d0, np.linspace(max(0, dice - 0.02), min(1, dice + 0.02), 200)])
+    spread = linear_programme(grid**2, dice, iou, grid)
+    assert spread.status == 0
+    assert math.sqrt(max(0.0, spread.fun - dice**2)) == pytest.approx(least_sd(dice, iou), abs=2e-4)
+    share = linear_programme((grid < d0 - 1e-9).astype(float), dice, iou, grid)
+    assert share.fun == pytest.approx(least_share_below(dice, iou), abs=2e-3)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.1, 0.98), st.floats(0.0, 1.0))
+def test_rounding_works_in_the_pairs_favour(dice, position):
+    iou = iou_of_dice(dice) + position * (dice - iou_of_dice(dice))
+    assume(0.02 < iou < 0.98)
+    result = check_pair(round(dice, 2), round(iou, 2), decimals=2, percent=False)
+    assert result.verdict != "impossible"
+    assert result.least_sd <= least_sd(dice, iou) + 1e-12
+    assert result.least_share_below <= least_share_below(dice, iou) + 1e-9
+    corners = [
+        least_share_below(d, j)
+        for d in np.linspace(*result.dice_interval, 15)
+        for j in np.linspace(*result.iou_interval, 15)
+    ]
+    finite = [c for c in corners if not math.isnan(c)]
+    assert not finite or result.least_share_below <= min(finite) + 1e-9
+
+
+def test_planted_sets_reach_the_least_spread():
+    # 2 of 10 images of Dice 0.4, the others perfect.
+    d = np.array([0.4] * 2 + [1.0] * 8)
+    assert least_sd(d.mean(), (d / (2 - d)).mean()) == pytest.approx(d.std())
+    d0 = 1.3 / 1.65
+    d = np.array([0.0, 1.0, d0, d0])
+    assert least_share_below(d.mean(), (d / (2 - d)).mean()) == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        ({"dice": 120.0, "iou": 80.0}, "outside"),
+        ({"dice": 94.27, "iou": 92.83, "percent": False}, "percent"),
+        ({"dice": -1.0, "iou": 80.0}, "outside"),
+        ({"dice": math.nan, "iou": 80.0}, "outside"),
+        ({"dice": 90.0, "iou": 85.0, "n": 0}, "at least one image"),
+        ({"dice": 90.0, "iou": 85.0, "decimals": -1}, "decimals"),
+    ],
+)
+def test_bad_pairs_are_refused(arguments, says):
+    with pytest.raises(ScoreError, match=says):
+        check_pair(**arguments)
+
+
+def test_three_seeds_wilcoxon():
+    # Paper 000 repeats three times and reports all p < 0.05, Wilcoxon "with similar results" (section 4.4).
+    result = check_effect(3, p_below=0.05, test="wilcoxon")
+    assert result.smallest_p_wilcoxon == 0.25
+    assert result.verdict == "impossible"
+    assert check_effect(6, p_below=0.05, test="wilcoxon").verdict == "possible"
+    assert check_effect(5, p_below=0.05, test="wilcoxon").verdict == "impossible"
+
+
+@pytest.mark.parametrize("d", [0.89, 2.14, 0.68, 1.12])  # paper 000, section 4.4: ranges of Cohen's d
+def test_three_seeds_paired_t_contradicts_the_published_effects(d):
+    result = check_effect(3, d=d, p_below=0.05)
+    assert result.critical_d_z == pytest.approx(2.4841, abs=1e-4)
+    assert result.verdict == "impossible"
+    assert result.p[0] > 0.05
+
+
+def test_effect_at_the_critical_size():
+    assert check_effect(3, d=2.50, p_below=0.05).verdict == "possible"
+    assert check_effect(3, d=2.47, p_below=0.05).verdict == "impossible"
+    assert check_effect(519, d=0.89, p_below=0.05).verdict == "possible"
+
+
+def test_effect_and_t_must_agree():
+    assert check_effect(3, d=2.50, t=4.33).verdict == "possible"
+    result = check_effect(3, d=0.89, t=4.33)
+    assert result.verdict == "impossible"
+    assert "d_z = 2.5" in result.explanation
+
+
+def test_implied_p_equals_scipy():
+    from scipy.stats import ttest_1samp
+
+    x = np.array([0.3, 1.2, 0.7, 0.1])
+    expected = ttest_1samp(x, 0)
+    result = check_effect(4, d=x.mean() / x.std(ddof=1), decimals=9)
+    assert result.p[0] <= expected.pvalue <= result.p[1]
+    assert result.t[0] <= expected.statistic <= result.t[1]
+
+
+def test_least_correlation_makes_the_t_test_reach_alpha():
+    result = check_effect(3, d=0.89, p_below=0.05)
+    # d_z = d_av / sqrt(2 (1 - r)) for equal SDs.
+    assert 0.89 / math.sqrt(2 * (1 - result.least_correlation)) == pytest.approx(result.critical_d_z)
+
+
+def test_rates_of_segmae():
+    # Paper 003, Table 2: accuracy 0.947 under sensitivity 0.957 and specificity 0.979.
+    result = check_rates(0.947, 0.957, 0.979, decimals=3, percent=False)
+    assert result.pooled_verdict == "impossible"
+    assert result.mean_verdict == "possible"
+    # Table 1: 0.938, 0.858, 0.961.
+    result = check_rates(0.938, 0.858, 0.961, decimals=3, percent=False)
+    assert result.pooled_verdict == "possible"
+    low, high = result.prevalence
+    assert low < 0.023 / 0.103 < high
+    assert check_rates(0.938, 0.858, 0.961, prevalence=0.5, decimals=3, percent=False).pooled_verdict == "impossible"
+
+
+def test_rates_beyond_any_averaging():
+    result = check_rates(10.0, 90.0, 90.0)
+    assert result.pooled_verdict == result.mean_verdict == "impossible"
+    assert math.isnan(result.prevalence[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 50), st.integers(0, 50), st.integers(0, 50), st.integers(0, 50))
+def test_real_counts_are_never_called_impossible(tp, fn, fp, tn):
+    assume(tp + fn > 0)
+    assume(fp + tn > 0)
+    n = tp + fn + fp + tn
+    rates = (round((tp + tn) / n, 3), round(tp / (tp + fn), 3), round(tn / (tn + fp), 3))
+    result = check_rates(*rates, prevalence=(tp + fn) / n, decimals=3, percent=False)
+    assert result.pooled_verdict == result.mean_verdict == "possible"

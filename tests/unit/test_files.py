@@ -1,0 +1,47 @@
+"""Writes are atomic; hashes are of content."""
+
+from __future__ import annotations
+
+import hashlib
+
+import pytest
+
+from lesion_core.files import atomic_path, canonical_json, read_csv, sha256_file, write_csv, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    target = tmp_path / "table.csv"
+    write_text(target, "old")
+
+    def fail():
+        with atomic_path(target) as partial:
+            partial.write_text("half")
+            raise RuntimeError("disk on fire")
+
+    with pytest.raises(RuntimeError, match="disk on fire"):
+        fail()
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_csv_round_trip_and_line_ends(tmp_path):
+    path = tmp_path / "a.csv"
+    write_csv(path, ("a", "b"), [{"a": "1,2", "b": "x"}, {"a": "", "b": 'say "hi"'}])
+    assert b"\r" not in path.read_bytes()
+    assert read_csv(path) == [{"a": "1,2", "b": "x"}, {"a": "", "b": 'say "hi"'}]
+    with pytest.raises(ValueError, match="not in fieldnames"):
+        write_csv(path, ("a",), [{"a": 1, "c": 2}])
+
+
+def test_sha256_and_canonical_json(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"x" * 3_000_000)
+    assert sha256_file(path) == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+    assert canonical_json({"b": 1, "a": [1.5, None]}) == '{"a":[1.5,null],"b":1}'
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json(float("nan"))
+
+
+def test_json_is_sorted(tmp_path):
+    write_json(tmp_path / "a.json", {"b": 1, "a": 2})
+    assert (tmp_path / "a.json").read_text() == '{\n  "a": 2,\n  "b": 1\n}\n'

@@ -1,0 +1,156 @@
+# Training of classifiers, and joint fine-tuning of a segmenter with a classifier.
+
+
+def masks_for(run, datasets):
+    """Pseudo-masks that a classification run reads, and the pixels that they are aligned with."""
+    if run.segmenter_run is None:
+        return []
+    segmenter = segmenter_of(run)
+    folders = [LAYOUT.pseudo_masks(segmenter.run_id, dataset) for dataset in sorted(set(datasets))]
+    return [folder / name for folder in folders for name in ("probabilities.npy", "masks.csv")]
+
+
+def classifier_inputs(wildcards):
+    run = CLASSIFIERS[wildcards.run_id]
+    return [
+        *harmonized(run.spec.train_on, run.spec.model.image_size),
+        *masks_for(run, run.spec.train_on),
+        LAYOUT.reference,
+    ]
+
+
+rule train_classifier:
+    input:
+        classifier_inputs,
+    output:
+        **run_outputs("classification"),
+    log:
+        LAYOUT.run("classification", "{run_id}") / "log.txt",
+    benchmark:
+        benchmark_of("train_classifier/{run_id}")
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given_run,
+        code=code("training.classification"),
+    shell:
+        "lesion train --root {LAYOUT.root} --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+
+
+def joint_parts(run):
+    """Segmenter, classifier, and the files both need to be loaded."""
+    segmenter, classifier = RUNS[run.segmenter_run], RUNS[run.classifier_run]
+    files = [
+        run_dir(part) / name for part in (segmenter, classifier) for name in ("settings.yaml", "weights.safetensors")
+    ]
+    return segmenter, classifier, [*files, *foundation(segmenter)]
+
+
+def joint_inputs(wildcards):
+    run = JOINT[wildcards.run_id]
+    segmenter, classifier, files = joint_parts(run)
+    return [
+        *files,
+        *harmonized(run.spec.train_on, segmenter.spec.model.image_size),
+        *harmonized(run.spec.train_on, classifier.spec.model.image_size),
+        *masks_for(run, run.spec.train_on),
+        LAYOUT.reference,
+    ]
+
+
+rule train_joint:
+    input:
+        joint_inputs,
+    output:
+        **run_outputs("joint"),
+    log:
+        LAYOUT.run("joint", "{run_id}") / "log.txt",
+    benchmark:
+        benchmark_of("train_joint/{run_id}")
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given_run,
+        code=code("training.joint"),
+    shell:
+        "lesion train --root {LAYOUT.root} --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+
+
+def classification_score_inputs(wildcards):
+    run = CLASSIFIERS[wildcards.run_id]
+    tested = SETTINGS.scoring.classification_on
+    return [
+        run_dir(run) / "weights.safetensors",
+        *harmonized(tested, run.spec.model.image_size),
+        *masks_for(run, tested),
+    ]
+
+
+rule score_classifier:
+    input:
+        classification_score_inputs,
+    output:
+        LAYOUT.run("classification", "{run_id}") / "scores.parquet",
+    log:
+        log_of("score_classifier/{run_id}"),
+    benchmark:
+        benchmark_of("score_classifier/{run_id}")
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given("scoring"),
+        run=lambda wildcards: LAYOUT.run("classification", wildcards.run_id),
+        code=code("inference.score_classification"),
+    shell:
+        "lesion score classification --run {params.run} --root {LAYOUT.root} --out {output}"
+        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+
+
+def joint_score_inputs(wildcards):
+    run = JOINT[wildcards.run_id]
+    segmenter, classifier, files = joint_parts(run)
+    tested = {
+        "segmentation": [
+            LAYOUT.catalog,
+            *harmonized(SETTINGS.scoring.segmentation_on, segmenter.spec.model.image_size),
+        ],
+        "classification": [
+            *harmonized(SETTINGS.scoring.classification_on, segmenter.spec.model.image_size),
+            *harmonized(SETTINGS.scoring.classification_on, classifier.spec.model.image_size),
+        ],
+    }
+    return [run_dir(run) / "weights.safetensors", *files, *tested[wildcards.kind]]
+
+
+rule score_joint:
+    input:
+        joint_score_inputs,
+    output:
+        LAYOUT.run("joint", "{run_id}") / "scores_{kind}.parquet",
+    log:
+        log_of("score_joint/{run_id}_{kind}"),
+    benchmark:
+        benchmark_of("score_joint/{run_id}_{kind}")
+    wildcard_constraints:
+        kind="segmentation|classification",
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given("scoring"),
+        run=lambda wildcards: LAYOUT.run("joint", wildcards.run_id),
+        code=[code("inference.score_segmentation"), code("inference.score_classification")],
+    shell:
+        "lesion score {wildcards.kind} --run {params.run} --root {LAYOUT.root} --out {output}"
+        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"

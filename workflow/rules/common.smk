@@ -1,0 +1,111 @@
+# Settings, runs and helpers that every rule file uses. Settings are validated here, before any job.
+import atexit
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+from lesion_core import config as settings_reader
+from lesion_core.errors import LesionError
+from lesion_core.files import canonical_json
+from lesion_core.paths import Layout
+from lesion_core.provenance import code_hash
+from snakemake.exceptions import WorkflowError
+
+# jobs find `lesion` beside the Python that runs Snakemake, whether its environment is activated or not
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: page faults took a third of a SAM job's time
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+try:
+    SETTINGS = settings_reader.load(overrides=workflow.config_settings.overwrite_config)
+    RUNS = settings_reader.expand(SETTINGS)
+    PLAN = settings_reader.plan(SETTINGS)
+except LesionError as error:
+    raise WorkflowError(str(error)) from None
+
+LAYOUT = Layout(Path("results") / SETTINGS.profile)
+DATASETS = [name for name in SETTINGS.data.datasets if name != "custom"]
+DEVICE = SETTINGS.compute.device
+GPU = 0 if DEVICE == "cpu" else 1
+SEGMENTERS = {key: run for key, run in RUNS.items() if run.task == "segmentation"}
+CLASSIFIERS = {key: run for key, run in RUNS.items() if run.task == "classification"}
+JOINT = {key: run for key, run in RUNS.items() if run.task == "joint"}
+
+
+wildcard_constraints:
+    dataset="[a-z0-9_]+",
+    size="[0-9]+",
+    run_id="[A-Za-z0-9_+-]+",
+    weights="[a-z0-9_]+",
+
+
+def given(*names):
+    """Sections of the settings as JSON: what a rule declares is all that its command gets."""
+    full = {**SETTINGS.model_dump(mode="json"), "plan": PLAN.model_dump(mode="json")}
+    return canonical_json({name: full[name] for name in names})
+
+
+def given_run(wildcards):
+    """One run's settings as JSON."""
+    return canonical_json({"run": RUNS[wildcards.run_id].model_dump(mode="json")})
+
+
+def code(module):
+    """Identity of the code behind a rule: comments and docstrings do not count."""
+    return code_hash(f"lesion_core.{module}")
+
+
+def log_of(name):
+    return str(LAYOUT.root / "logs" / f"{name}.txt")
+
+
+def benchmark_of(name):
+    return str(LAYOUT.root / "benchmarks" / f"{name}.tsv")
+
+
+def run_dir(run):
+    return LAYOUT.run(run.task, run.run_id)
+
+
+def run_outputs(task):
+    """What a training job leaves; the checkpoint is no output, so that it survives an interrupted job."""
+    folder = LAYOUT.run(task, "{run_id}")
+    return {
+        "settings": folder / "settings.yaml",
+        "weights": folder / "weights.safetensors",
+        "history": folder / "history.csv",
+        "provenance": folder / "provenance.json",
+    }
+
+
+def harmonized(datasets, size):
+    """Files of harmonized datasets at one size."""
+    return [
+        LAYOUT.harmonized(dataset, size) / name
+        for dataset in sorted(set(datasets))
+        for name in ("images.npy", "masks.npy", "index.csv")
+    ]
+
+
+def foundation(run):
+    """Foundation weights of a segmentation run."""
+    backbone = run.spec.model.backbone
+    return [LAYOUT.weights(backbone)] if backbone else []
+
+
+def segmenter_of(run):
+    return RUNS[run.segmenter_run]
+
+
+def hold_lock():
+    """One run at a time in a results folder; the lock dies with this process, however it ends."""
+    path = LAYOUT.root / ".lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = open(path, "w")
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise WorkflowError(f"Another run works in {LAYOUT.root}. Wait for it to end, or stop it.") from None
+    atexit.register(handle.close)

@@ -1,0 +1,152 @@
+# download -> unpack -> catalog -> splits -> reference histogram -> harmonized pixels
+
+if SETTINGS.synthetic is not None:
+
+    rule synthetic:
+        output:
+            LAYOUT.made / "SHA256SUMS",
+        log:
+            log_of("synthetic"),
+        benchmark:
+            benchmark_of("synthetic")
+        params:
+            settings=given("synthetic"),
+            code=code("data.synthetic.archives"),
+        shell:
+            "lesion synthetic --out {LAYOUT.made} --settings {params.settings:q} > {log} 2>&1"
+
+
+def mirror_files(wildcards):
+    if SETTINGS.synthetic is not None:
+        return [LAYOUT.made / "SHA256SUMS"]
+    sums = Path(str(SETTINGS.mirror)) / "SHA256SUMS"
+    return [sums] if sums.is_file() else []
+
+
+def download_settings(wildcards):
+    sections = SETTINGS.model_dump(mode="json")
+    mirror = str(LAYOUT.made) if SETTINGS.synthetic is not None else SETTINGS.mirror
+    return canonical_json({"mirror": mirror, "data": {**sections["data"], "custom": None}})
+
+
+rule download:
+    input:
+        mirror_files,
+    output:
+        LAYOUT.downloads("{dataset}") / "files.json",
+    log:
+        log_of("download/{dataset}"),
+    benchmark:
+        benchmark_of("download/{dataset}")
+    params:
+        settings=download_settings,
+        out=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
+        code=code("data.download"),
+    shell:
+        "lesion download {wildcards.dataset} --out {params.out} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule unpack:
+    input:
+        LAYOUT.downloads("{dataset}") / "files.json",
+    output:
+        LAYOUT.data("{dataset}") / "manifest.csv",
+    log:
+        log_of("unpack/{dataset}"),
+    benchmark:
+        benchmark_of("unpack/{dataset}")
+    params:
+        downloads=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
+        out=lambda wildcards: LAYOUT.data(wildcards.dataset),
+        code=code("data.unpack"),
+    shell:
+        "lesion unpack {wildcards.dataset} --downloads {params.downloads} --out {params.out} > {log} 2>&1"
+
+
+rule catalog:
+    input:
+        [LAYOUT.data(dataset) / "manifest.csv" for dataset in DATASETS],
+    output:
+        LAYOUT.catalog,
+        LAYOUT.edges,
+        LAYOUT.catalog.with_name("report.json"),
+    log:
+        log_of("catalog"),
+    benchmark:
+        benchmark_of("catalog")
+    threads: 2
+    params:
+        settings=given("data", "duplicates"),
+        code=code("data.catalog"),
+    shell:
+        "lesion catalog --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule splits:
+    input:
+        LAYOUT.catalog,
+        LAYOUT.edges,
+    output:
+        [LAYOUT.split(dataset) for dataset in SETTINGS.data.datasets],
+        LAYOUT.certificate,
+    log:
+        log_of("splits"),
+    benchmark:
+        benchmark_of("splits")
+    params:
+        settings=given("splits"),
+        code=code("data.splits"),
+    shell:
+        "lesion splits --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+REFERENCE_SIZE = max(run.spec.model.image_size for run in RUNS.values() if run.task != "joint")
+
+
+rule reference:
+    input:
+        LAYOUT.catalog,
+        LAYOUT.certificate,
+        [LAYOUT.split(dataset) for dataset in SETTINGS.data.datasets],
+    output:
+        LAYOUT.reference,
+    log:
+        log_of("reference"),
+    benchmark:
+        benchmark_of("reference")
+    threads: 2
+    params:
+        settings=given("harmonization"),
+        size=REFERENCE_SIZE,
+        code=code("data.harmonize"),
+    shell:
+        "lesion reference --root {LAYOUT.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule harmonize:
+    input:
+        LAYOUT.catalog,
+        LAYOUT.reference,
+        LAYOUT.split("{dataset}"),
+    output:
+        multiext(
+            str(LAYOUT.root / "harmonized" / "{dataset}" / "{size}") + "/",
+            "images.npy",
+            "masks.npy",
+            "index.csv",
+            "contact_sheet.png",
+            "statistics.csv",
+        ),
+    log:
+        log_of("harmonize/{dataset}_{size}"),
+    benchmark:
+        benchmark_of("harmonize/{dataset}_{size}")
+    threads: 2
+    resources:
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given("harmonization"),
+        code=code("data.harmonize"),
+    shell:
+        "lesion harmonize {wildcards.dataset} {wildcards.size} --root {LAYOUT.root}"
+        " --settings {params.settings:q} > {log} 2>&1"

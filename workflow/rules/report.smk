@@ -1,0 +1,93 @@
+# From scores to claims: these rules read results and nothing else.
+SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
+DONE_RUNS = [run_dir(run) / name for run in RUNS.values() for name in ("provenance.json", "history.csv")]
+
+
+rule tables:
+    input:
+        SCORES,
+    output:
+        LAYOUT.root / "tables" / "cells.parquet",
+        [LAYOUT.table(name, suffix) for name in PLAN.tables for suffix in ("csv", "md", "tex")],
+    log:
+        log_of("tables"),
+    benchmark:
+        benchmark_of("tables")
+    params:
+        settings=given("plan"),
+        code=code("report.tables"),
+    shell:
+        "lesion tables --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule statistics:
+    input:
+        SCORES,
+    output:
+        LAYOUT.root / "statistics" / "tests.csv",
+        [LAYOUT.table(name, suffix) for name in ("table_15", "table_16") for suffix in ("csv", "md", "tex")],
+    log:
+        log_of("statistics"),
+    benchmark:
+        benchmark_of("statistics")
+    params:
+        settings=given("plan"),
+        code=code("report.statistics"),
+    shell:
+        "lesion statistics --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule figures:
+    input:
+        SCORES,
+        DONE_RUNS,
+        LAYOUT.catalog,
+    output:
+        LAYOUT.root / "figures" / "figures.json",
+    log:
+        log_of("figures"),
+    benchmark:
+        benchmark_of("figures")
+    params:
+        settings=given("plan"),
+        code=code("report.figures"),
+    shell:
+        "lesion figures --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule ledger:
+    input:
+        LAYOUT.root / "tables" / "cells.parquet",
+    output:
+        LAYOUT.root / "ledger" / "ledger.csv",
+    log:
+        log_of("ledger"),
+    benchmark:
+        benchmark_of("ledger")
+    params:
+        settings=given("plan"),
+        code=code("report.ledger"),
+    shell:
+        "lesion ledger --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule report:
+    input:
+        SCORES,
+        DONE_RUNS,
+        rules.tables.output,
+        rules.statistics.output,
+        rules.figures.output,
+        rules.ledger.output,
+        LAYOUT.certificate,
+    output:
+        LAYOUT.report,
+    log:
+        log_of("report"),
+    benchmark:
+        benchmark_of("report")
+    params:
+        settings=given("plan"),
+        code=code("report.page"),
+    shell:
+        "lesion report --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,65 @@
+# Training of segmenters; their test masks are opened by the scoring rule alone.
+
+
+def segmentation_inputs(wildcards):
+    run = RUNS[wildcards.run_id]
+    return [
+        *harmonized(run.spec.train_on, run.spec.model.image_size),
+        *foundation(run),
+        LAYOUT.reference,
+    ]
+
+
+rule train_segmenter:
+    input:
+        segmentation_inputs,
+    output:
+        **run_outputs("segmentation"),
+    log:
+        LAYOUT.run("segmentation", "{run_id}") / "log.txt",
+    benchmark:
+        benchmark_of("train_segmenter/{run_id}")
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given_run,
+        code=code("training.segmentation"),
+    shell:
+        "lesion train --root {LAYOUT.root} --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+
+
+def segmentation_score_inputs(wildcards):
+    run = SEGMENTERS[wildcards.run_id]
+    return [
+        run_dir(run) / "weights.safetensors",
+        LAYOUT.catalog,
+        *harmonized(SETTINGS.scoring.segmentation_on, run.spec.model.image_size),
+        *foundation(run),
+    ]
+
+
+rule score_segmenter:
+    input:
+        segmentation_score_inputs,
+    output:
+        scores=LAYOUT.run("segmentation", "{run_id}") / "scores.parquet",
+        masks=LAYOUT.run("segmentation", "{run_id}") / "test_masks.zip",
+    log:
+        log_of("score_segmenter/{run_id}"),
+    benchmark:
+        benchmark_of("score_segmenter/{run_id}")
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        settings=given("scoring"),
+        run=lambda wildcards: LAYOUT.run("segmentation", wildcards.run_id),
+        code=code("inference.score_segmentation"),
+    shell:
+        "lesion score segmentation --run {params.run} --root {LAYOUT.root} --out {output.scores}"
+        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"

@@ -1,0 +1,36 @@
+# Foundation models: the embedded one from the package, the others from their official addresses.
+
+
+rule weights:
+    output:
+        LAYOUT.weights("{weights}"),
+    log:
+        log_of("weights/{weights}"),
+    benchmark:
+        benchmark_of("weights/{weights}")
+    params:
+        settings=canonical_json(
+            {
+                "mirror": SETTINGS.mirror,
+                "data": {**SETTINGS.data.model_dump(mode="json"), "custom": None},
+            }
+        ),
+        code=code("models.foundation"),
+    shell:
+        "lesion weights {wildcards.weights} --out {output} --settings {params.settings:q} > {log} 2>&1"
+
+
+# Trains sam_vit_t anew: `snakemake pretrain --cores 2`. The package ships the result; nothing depends on this rule.
+rule pretrain:
+    output:
+        "results/pretrain/sam_vit_t.safetensors",
+    log:
+        "results/pretrain/log.txt",
+    threads: workflow.cores if workflow.cores else 1
+    resources:
+        gpu=GPU,
+    params:
+        settings=given("pretrain"),
+    shell:
+        "lesion pretrain --out {output} --work results/pretrain/work --threads {threads} --device {DEVICE}"
+        " --settings {params.settings:q} > {log} 2>&1"
