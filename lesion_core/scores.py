@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,14 +62,29 @@ def write_scores(path: Path, kind: str, rows: Iterable[Mapping[str, Any]]) -> No
     """Write score rows sorted by run, dataset, image (prompt, resolution), atomically, same bytes for same rows.
 
     Raises:
-        ScoreError: two rows have the same key.
+        ScoreError: two rows have the same key, a row has other columns, or a score is missing or not finite.
     """
     import pyarrow
 
     keys = KEYS[kind]
+    rows = list(rows)
+    _refuse_gaps(rows, kind, path)
     ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
     _refuse_twins(ordered, keys, path)
     write_parquet(path, pyarrow.Table.from_pylist(ordered, schema=schema(kind)))
+
+
+def _refuse_gaps(rows: list[Mapping[str, Any]], kind: str, path: Path) -> None:
+    columns = COLUMNS[kind]
+    needed = [name for name in columns if name != "lesion_id"]
+    measured = [name for name, dtype in columns.items() if dtype == "float64"]
+    for row in rows:
+        name = f"{row.get('run_id')}/{row.get('image_id')}"
+        if row.keys() != columns.keys():
+            wrong = sorted(row.keys() ^ columns.keys())
+            raise ScoreError(f"Not a {kind} score: columns {', '.join(wrong)}", file=path, ids=[name])
+        if any(row[key] is None for key in needed) or not all(math.isfinite(row[key]) for key in measured):
+            raise ScoreError("A score is missing or not finite", file=path, ids=[name], remedy="score the run again")
 
 
 def _refuse_twins(ordered: list[Mapping[str, Any]], keys: tuple[str, ...], path: Path) -> None:

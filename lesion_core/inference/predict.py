@@ -26,7 +26,8 @@ def to_input(images: np.ndarray, device: str) -> torch.Tensor:
     """(N, S, S, 3) uint8 RGB to the models' float32 (N, 3, S, S) in 0..255."""
     import torch
 
-    return torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
+    # a copy: torch warns of arrays that it could not write to, such as read-only memory maps
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
 
 
 def probabilities(

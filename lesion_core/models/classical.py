@@ -98,7 +98,7 @@ class ColourHistogram:
             masked: how the features were made; kept for prediction.
 
         Returns:
-            The model, and a row {"c", "balanced_accuracy"} per candidate.
+            The model, and a row {"c", "val_balanced_accuracy"} per candidate.
         """
         from sklearn.linear_model import LogisticRegression
 
@@ -113,7 +113,7 @@ class ColourHistogram:
             model = cls({**state, "coefficients": regression.coef_, "intercept": regression.intercept_}, masked=masked)
             predicted = model.probabilities_of(validation[0]).argmax(axis=1)
             score = balanced_accuracy(validation[1], predicted)
-            rows.append({"c": strength, "balanced_accuracy": score})
+            rows.append({"c": strength, "val_balanced_accuracy": score})
             if best is None or score > best[0]:
                 best = (score, model)
         return best[1], rows

@@ -25,7 +25,7 @@ def write_foundation(name: str, out: Path, *, mirror: str | None, retries: int, 
     """
     packaged = PACKAGED / f"{name}.safetensors"
     if packaged.is_file():
-        description = read_json(packaged.with_suffix(".json"))
+        description = read_json(packaged.with_name(packaged.name + ".json"))
         digest = sha256_file(packaged)
         if digest != description["sha256"]:
             raise WeightsError(
@@ -33,7 +33,7 @@ def write_foundation(name: str, out: Path, *, mirror: str | None, retries: int, 
                 file=packaged,
                 remedy="check out lesion_core/weights again",
             )
-        write_json(out.with_suffix(".json"), description)
+        write_json(out.with_name(out.name + ".json"), description)
         write_bytes(out, packaged.read_bytes())
         return
     from safetensors.torch import save_file
@@ -46,6 +46,6 @@ def write_foundation(name: str, out: Path, *, mirror: str | None, retries: int, 
     with atomic_path(out) as partial:
         save_file({key: value.contiguous() for key, value in sorted(sam.state_dict().items())}, partial)
     write_json(
-        out.with_suffix(".json"),
+        out.with_name(out.name + ".json"),
         {"name": name, "sha256": sha256_file(out), "source": checkpoint.name, "source_sha256": sha256_file(checkpoint)},
     )

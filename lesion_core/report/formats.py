@@ -2,25 +2,49 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lesion_core.files import write_csv, write_text
 
 NAMES = {
     "dice": "Dice",
     "iou": "IoU",
-    "sensitivity": "Sensitivity",
-    "specificity": "Specificity",
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "Balanced accuracy",
-    "precision": "Precision",
-    "recall": "Recall",
     "f1": "F1",
     "auc": "AUC",
+    "ece": "ECE",
+    "brier": "Brier score",
+    "dice_sd": "Dice SD",
+    "dice_ci_low": "Dice CI low",
+    "dice_ci_high": "Dice CI high",
+    "cohens_d": "Cohen's d",
+    "p_below": "p below",
+    "frozen_parameters": "Frozen parameters (M)",
+    "trainable_parameters": "Trainable parameters (M)",
 }
-TEX = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$", "≥": r"$\geq$", "≤": r"$\leq$", "×": r"$\times$"}
+UNIT_MARK = {"percent": " (%)"}
+TEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "_": r"\_",
+    "#": r"\#",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"$<$",
+    ">": r"$>$",
+    "|": r"$|$",
+    "±": r"$\pm$",
+    "≥": r"$\geq$",
+    "≤": r"$\leq$",
+    "×": r"$\times$",
+    "−": "$-$",
+}
 
 
 @dataclass(frozen=True)
@@ -41,28 +65,46 @@ class Grid:
     bold: frozenset[tuple[int, int]] = frozenset()
 
 
-def metric_name(metric: str) -> str:
-    """How a metric is called in print."""
-    return NAMES.get(metric, metric.replace("_", " "))
+def metric_name(metric: str, unit: str = "") -> str:
+    """How a metric is called in print, with its unit where that is per cent."""
+    return NAMES.get(metric, metric.replace("_", " ").capitalize()) + UNIT_MARK.get(unit, "")
+
+
+def table_name(name: str) -> str:
+    """``Table 5`` of ``table_05``; empty for tables whose title names the paper."""
+    number = name.removeprefix("table_")
+    return f"Table {int(number)}" if name.startswith("table_") and number.isdecimal() else ""
+
+
+def full_title(name: str, title: str) -> str:
+    """A table's number, where it has one, and its title."""
+    return f"{table_name(name)}. {title}" if table_name(name) else title
 
 
 def markdown(grid: Grid) -> str:
     """The grid as a Markdown table with title and notes."""
     lines = [f"**{grid.title}**", ""]
-    lines.append("| " + " | ".join(grid.columns) + " |")
+    lines.append("| " + " | ".join(_cell(column) for column in grid.columns) + " |")
     lines.append("|" + "|".join("---" if column == 0 else "---:" for column in range(len(grid.columns))) + "|")
     for number, row in enumerate(grid.rows):
-        cells = [f"**{cell}**" if (number, column) in grid.bold else cell for column, cell in enumerate(row)]
-        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+        cells = [
+            f"**{_cell(cell)}**" if (number, column) in grid.bold else _cell(cell) for column, cell in enumerate(row)
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     lines.extend(["", *[f"{note}  " for note in grid.notes]] if grid.notes else [])
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
 def tex(grid: Grid, label: str) -> str:
-    """The grid as a LaTeX table (booktabs)."""
+    """The grid as a LaTeX table (booktabs, graphicx)."""
     body = [
         r"\begin{table}",
         rf"\caption{{{_escape(grid.title)}}}\label{{tab:{label}}}",
+        r"\resizebox{\textwidth}{!}{%",
         rf"\begin{{tabular}}{{l{'r' * (len(grid.columns) - 1)}}}",
         r"\toprule",
         " & ".join(_escape(column) for column in grid.columns) + r" \\",
@@ -74,7 +116,7 @@ def tex(grid: Grid, label: str) -> str:
             for column, cell in enumerate(row)
         ]
         body.append(" & ".join(cells) + r" \\")
-    body.extend([r"\bottomrule", r"\end{tabular}"])
+    body.extend([r"\bottomrule", r"\end{tabular}}"])
     body.extend(rf"\par\footnotesize {_escape(note)}" for note in grid.notes)
     body.append(r"\end{table}")
     return "\n".join(body) + "\n"
@@ -84,7 +126,7 @@ def _escape(text: str) -> str:
     return "".join(TEX.get(character, character) for character in text)
 
 
-def write_grid(grid: Grid, path: Path, csv_columns: Sequence[str], csv_rows: Sequence[dict]) -> None:
+def write_grid(grid: Grid, path: Path, csv_columns: Sequence[str], csv_rows: Sequence[Mapping[str, Any]]) -> None:
     """Write ``path`` with .csv (machine-readable, from ``csv_rows``), .md and .tex."""
     write_csv(path.with_suffix(".csv"), csv_columns, csv_rows)
     write_text(path.with_suffix(".md"), markdown(grid))

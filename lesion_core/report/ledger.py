@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_csv
+from lesion_core.metrics.feasibility import check_effect
 from lesion_core.paths import Layout
 from lesion_core.report.published import Published, load, pairs
+from lesion_core.report.values import DECIMALS, SCALE
 from lesion_core.settings import Plan
 
 COLUMNS = (
@@ -19,6 +23,9 @@ COLUMNS = (
     "published",
     "unit",
     "averaging",
+    "n",
+    "source",
+    "where",
     "ours",
     "ours_sd",
     "n_seeds",
@@ -27,76 +34,157 @@ COLUMNS = (
     "verdict",
     "reason",
 )
-TOLERANCE = 1.0  # percentage points within which a mean counts as reproduced when no spread over seeds is known
+IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_RUN, UNTESTABLE = (
+    "arithmetically impossible",
+    "possible only if",
+    "reproduced",
+    "not reproduced",
+    "not run here",
+    "untestable",
+)
+VERDICTS = (IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_RUN, UNTESTABLE)
+TOLERANCE = 1.0  # ours: percentage points within which a mean counts as reproduced, whatever its spread over seeds
+SPREADS = 2.0  # ours: or within so many SDs over seeds
+COMPARING = "paper"  # the profile whose data and models are the papers'
 
 
 def write_ledger(root: Path, plan: Plan) -> None:
-    """Write ``ledger/ledger.csv``: one row per published number.
+    """Write ``ledger/ledger.csv``: one row per published number, with one of ``VERDICTS`` and its reason.
 
-    Verdicts: ``arithmetically impossible``, ``possible only if``, ``reproduced``, ``not reproduced``,
-    ``not run here``, ``untestable``.
+    Arithmetic comes first: what cannot be true is not compared. Then, in the paper profile, our value beside the
+    published one decides. What has no value of ours but is possible only under a condition says so.
 
     Raises:
         ScoreError: the cells' table is missing.
     """
     layout = Layout(root)
-    cells = read_parquet(layout.root / "tables" / "cells.parquet").to_pylist()
-    ours = {(cell["table"], cell["published_row"], cell["column"]): cell for cell in cells if cell["published_row"]}
+    path = layout.root / "tables" / "cells.parquet"
+    if not path.is_file():
+        raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
+    cells = [cell for cell in read_parquet(path).to_pylist() if cell["published"] is not None]
+    ours: dict[tuple[str, str, str], dict[str, Any]] = {}
+    for cell in cells:
+        key = (cell["table"], cell["published_row"], cell["column"])
+        if key not in ours or ours[key]["value"] is None:
+            ours[key] = cell
     published = load()
-    verdicts = {
-        (pair.dice.paper, pair.dice.table, pair.dice.row, pair.dice.dataset): pair.verdict for pair in pairs(published)
-    }
+    arithmetic = _arithmetic(published)
     names = {(table.paper, table.published): name for name, table in plan.tables.items()}
-    rows = []
-    for item in published:
-        cell = ours.get((names.get((item.paper, item.table), ""), item.row, item.metric))
-        rows.append(_entry(item, cell, verdicts.get((item.paper, item.table, item.row, item.dataset)), plan))
+    rows = [
+        _entry(item, ours.get((names.get((item.paper, item.table), ""), item.row, item.metric)), arithmetic, plan)
+        for item in published
+    ]
     write_csv(layout.root / "ledger" / "ledger.csv", COLUMNS, rows)
 
 
-def _entry(item: Published, cell: dict[str, Any] | None, pair: Any, plan: Plan) -> dict[str, Any]:
+def _arithmetic(published: list[Published]) -> dict[tuple[str, ...], tuple[str, str]]:
+    """claim -> (verdict, reason), where arithmetic alone says something: Dice with IoU, and p with d and n."""
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
+    for pair in pairs(published):
+        text = pair.verdict.explanation
+        if pair.verdict.verdict == "impossible":
+            found[_key(pair.dice)] = found[_key(pair.iou)] = (IMPOSSIBLE, text)
+        elif pair.verdict.verdict == "possible only with spread":
+            found[_key(pair.dice)] = found[_key(pair.iou)] = (ONLY_IF, text)
+    for claim in published:
+        if claim.metric == "p_below" and claim.n is not None:
+            effects = [
+                item
+                for item in published
+                if (item.paper, item.table, item.metric, item.n) == (claim.paper, claim.table, "cohens_d", claim.n)
+            ]
+            found[_key(claim)] = _significance(claim, effects)
+        elif claim.metric == "cohens_d":
+            found[_key(claim)] = (UNTESTABLE, _effect(claim))
+    return found
+
+
+def _key(item: Published) -> tuple[str, ...]:
+    return item.paper, item.table, item.row, item.metric
+
+
+def _significance(claim: Published, effects: list[Published]) -> tuple[str, str]:
+    """p < value in every comparison, so in that of the smallest published effect too."""
+    ranks = check_effect(claim.n, p_below=claim.value, test="wilcoxon")
+    text = f" Wilcoxon: {ranks.explanation}" if ranks.verdict == "impossible" else ""
+    if not effects:
+        return UNTESTABLE, f"the test statistics are not published.{text}"
+    smallest = min(effects, key=lambda item: item.value)
+    verdict = check_effect(claim.n, d=smallest.value, p_below=claim.value, decimals=smallest.decimals)
+    if verdict.verdict == "possible":
+        return UNTESTABLE, f"{verdict.explanation}{text}"
+    if math.isnan(verdict.least_correlation):
+        return IMPOSSIBLE, f"Paired t: {verdict.explanation}{text}"
+    return (
+        ONLY_IF,
+        f"Possible only if d = {smallest.value:g} is by the scores' own SD and the methods' scores correlate with at"
+        f" least {verdict.least_correlation:.3f} over seeds. Read as d of the differences: {verdict.explanation}{text}",
+    )
+
+
+def _effect(claim: Published) -> str:
+    text = "the values of the single seeds are not published"
+    if claim.n is None:
+        return text
+    verdict = check_effect(claim.n, d=claim.value, decimals=claim.decimals)
+    return f"{text}; {verdict.explanation.removeprefix('Possible; ')}"
+
+
+def _entry(
+    item: Published, cell: dict[str, Any] | None, arithmetic: dict[tuple[str, ...], tuple[str, str]], plan: Plan
+) -> dict[str, Any]:
     has_ours = cell is not None and cell["value"] is not None
-    scale = 100.0 if item.unit == "fraction" and cell is not None and cell["unit"] == "percent" else 1.0
-    difference = cell["value"] - scale * item.value if has_ours else None
-    verdict, reason = _verdict(item, cell, difference, pair, plan)
+    difference = cell["value"] - item.value if has_ours else None
+    verdict, reason = _verdict(item, cell if has_ours else None, arithmetic.get(_key(item)), plan)
+    decimals = DECIMALS[cell["unit"]] + 2 if has_ours else 0
     return {
         "paper": item.paper,
         "table": item.table,
         "row": item.row,
         "dataset": item.dataset,
         "metric": item.metric,
-        "published": item.value,
+        "published": item.printed,
         "unit": item.unit,
         "averaging": item.averaging or "not stated",
-        "ours": f"{cell['value']:.4f}" if has_ours else "",
-        "ours_sd": "" if not has_ours or cell["sd"] is None else f"{cell['sd']:.4f}",
+        "n": "not stated" if item.n is None else item.n,
+        "source": item.source,
+        "where": item.where,
+        "ours": f"{cell['value']:.{decimals}f}" if has_ours else "",
+        "ours_sd": "" if not has_ours or cell["sd"] is None else f"{cell['sd']:.{decimals}f}",
         "n_seeds": cell["n_seeds"] if has_ours else "",
         "n_images": cell["n_images"] if has_ours else "",
-        "difference": "" if difference is None else f"{difference:.4f}",
+        "difference": "" if difference is None else f"{difference:.{decimals}f}",
         "verdict": verdict,
         "reason": reason,
     }
 
 
 def _verdict(
-    item: Published, cell: dict[str, Any] | None, difference: float | None, pair: Any, plan: Plan
+    item: Published, cell: dict[str, Any] | None, arithmetic: tuple[str, str] | None, plan: Plan
 ) -> tuple[str, str]:
-    if pair is not None and item.metric in ("dice", "iou") and pair.verdict == "impossible":
-        return "arithmetically impossible", pair.explanation
-    if item.unit in ("effect_size", "p"):
-        return "untestable", "the paper's per-seed values are not published"
-    if item.unit == "million":
-        return "not run here", "a parameter count of a model that this profile does not build"
-    if difference is None:
-        condition = "" if pair is None or item.metric not in ("dice", "iou") else f" {pair.explanation}"
-        return "not run here", f"profile {plan.profile} has no run for this row.{condition}"
-    if plan.profile != "paper":
-        return (
-            "not run here",
-            f"profile {plan.profile} uses other data and smaller models; its value is shown, not compared",
-        )
-    spread = TOLERANCE if cell is None or cell["sd"] is None else max(TOLERANCE, 2.0 * cell["sd"])
-    limit = spread if cell is None or cell["unit"] == "percent" else spread / 100.0
-    if abs(difference) <= limit:
-        return "reproduced", f"within {limit:g} of the published value"
-    return "not reproduced", f"differs by more than {limit:g}"
+    """``cell`` holds our value, in the published number's unit; None where there is none."""
+    if arithmetic is not None and arithmetic[0] in (IMPOSSIBLE, UNTESTABLE):
+        return arithmetic
+    if item.metric == "p_below" and arithmetic is None:
+        return UNTESTABLE, "neither the number of pairs nor the values of single images are published"
+    condition = "" if arithmetic is None else arithmetic[1]
+    if cell is not None and plan.profile == COMPARING:
+        if item.dataset != cell["dataset"]:
+            return UNTESTABLE, f"published for {item.dataset}, ours is for {cell['dataset']}. {condition}".strip()
+        return _compared(item, cell, condition)
+    if cell is not None:
+        here = f"profile {plan.profile} uses other data and smaller models; its value is shown, not compared"
+    else:
+        here = f"profile {plan.profile} has no run for this row"
+    if arithmetic is not None:
+        return ONLY_IF, f"{condition} Not tested: {here}."
+    return NOT_RUN, here
+
+
+def _compared(item: Published, cell: dict[str, Any], condition: str) -> tuple[str, str]:
+    scale = SCALE[item.unit] / SCALE["percent"]
+    limit = max(TOLERANCE * scale, SPREADS * (cell["sd"] or 0.0))
+    difference = abs(cell["value"] - item.value)
+    measure = f"{difference:.4g} apart; allowed are {limit:.4g} ({TOLERANCE:g} points or {SPREADS:g} SD over seeds)"
+    verdict = REPRODUCED if difference <= limit else NOT_REPRODUCED
+    return verdict, f"{measure}. {condition}".strip()

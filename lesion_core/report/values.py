@@ -10,13 +10,29 @@ from typing import Any
 
 import numpy as np
 
+from lesion_core.errors import ScoreError, SettingsError
 from lesion_core.paths import Layout
 from lesion_core.scores import read_scores
 from lesion_core.settings import CLASSES
 
 SEGMENTATION_METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy")
 LESION_METRICS = ("dice", "iou")  # in a table of both tasks, these come from the segmentation scores
-FRACTIONS = ("auc", "brier", "ece")  # printed as fractions, as the papers do; everything else in per cent
+FRACTIONS = ("auc", "brier", "ece")  # printed as fractions where no paper prints them; everything else in per cent
+RANKED = (  # metrics of which the greatest is the best; a best value is marked for these alone
+    "dice",
+    "iou",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "auc",
+    "pointing_game",
+)
+SCALE = {"percent": 100.0, "fraction": 1.0}
+DECIMALS = {"percent": 2, "fraction": 4}  # both are hundredths of a percentage point
 
 
 @dataclass(frozen=True)
@@ -24,7 +40,7 @@ class Value:
     """One metric of one method: mean over runs (seeds) of the run's value.
 
     Attributes:
-        mean: fraction in [0, 1].
+        mean: fraction in [0, 1]; NaN where a run's value is not defined (AUC of one class alone).
         sd: over runs, n - 1; NaN for one run.
         run_ids: the runs it came from.
         per_run: the runs' values, in that order.
@@ -49,6 +65,7 @@ class Store:
 
     segmentation: dict[tuple[str, str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
     classification: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    _computed: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, root: Path) -> Store:
@@ -92,23 +109,43 @@ class Store:
             task: ``segmentation``, ``classification``, or ``both`` (Dice and IoU then come from segmentation).
             dataset, metric: as in the scores and `metrics`.
             prompt, resolution: of segmentation scores.
+
+        Raises:
+            ScoreError: the runs were scored on different images.
         """
         lesions = task == "segmentation" or (task == "both" and metric in LESION_METRICS)
-        found: list[tuple[str, float, int]] = []
+        found: dict[str, float] = {}
+        images: list[str] | None = None
         for run_id in run_ids:
             if lesions:
                 rows = self.segmentation.get((run_id, dataset, prompt, resolution), [])
-                if rows:
-                    found.append((run_id, float(np.mean([row[metric] for row in rows])), len(rows)))
             else:
                 rows = self.classification.get((run_id, dataset), [])
-                if rows:
-                    found.append((run_id, classification_metrics(rows)[metric], len(rows)))
-        if not found:
+            if not rows:
+                continue
+            own = [row["image_id"] for row in rows]
+            images = own if images is None else images
+            if own != images:
+                raise ScoreError(
+                    f"{run_id} was scored on other images of {dataset} than the method's other seeds",
+                    ids=sorted(set(own) ^ set(images)),
+                    remedy="score all seeds again",
+                )
+            found[run_id] = (
+                float(np.mean([row[metric] for row in rows])) if lesions else self.classified(run_id, dataset)[metric]
+            )
+        if images is None:
             return None
-        ids, values, sizes = zip(*found, strict=True)
+        values = tuple(found.values())
         sd = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
-        return Value(float(np.mean(values)), sd, tuple(ids), tuple(values), sizes[0])
+        return Value(float(np.mean(values)), sd, tuple(found), values, len(images))
+
+    def classified(self, run_id: str, dataset: str) -> dict[str, float]:
+        """All classification metrics of a scored run, fractions; computed once."""
+        key = (run_id, dataset)
+        if key not in self._computed:
+            self._computed[key] = classification_metrics(self.classification[key])
+        return self._computed[key]
 
 
 def truth_and_probabilities(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
@@ -131,11 +168,17 @@ def classification_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     }
 
 
-def shown(metric: str, fraction: float) -> float:
-    """A fraction as it is printed: per cent, but for the metrics in ``FRACTIONS``."""
-    return fraction if metric in FRACTIONS else 100.0 * fraction
+def column_unit(metric: str, printed: Iterable[str]) -> str:
+    """The unit of a table's column: the paper's where it prints the metric, so that its numbers stand as printed.
 
+    Args:
+        metric: the column.
+        printed: units of the published numbers of that column.
 
-def digits(metric: str) -> int:
-    """Decimals that are printed."""
-    return 3 if metric in FRACTIONS else 2
+    Raises:
+        SettingsError: the paper prints the column in two units.
+    """
+    units = sorted(set(printed))
+    if len(units) > 1:
+        raise SettingsError(f"{metric} is published in two units in one table: {', '.join(units)}")
+    return units[0] if units else ("fraction" if metric in FRACTIONS else "percent")

@@ -13,18 +13,21 @@ from torch import Tensor
 
 from lesion_core.data.augment import augment
 from lesion_core.data.balance import draw_mixup, sampling_probabilities
-from lesion_core.errors import SettingsError
-from lesion_core.files import write_csv
+from lesion_core.errors import RunError, SettingsError
+from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv
 from lesion_core.inference.load import REFERENCE_KEY
-from lesion_core.models.classical import BINS, ColourHistogram, Majority, balanced_accuracy, colour_histogram
+from lesion_core.models.classical import ColourHistogram, Majority, balanced_accuracy, colour_histogram
 from lesion_core.models.classifier import Classifier, build_classifier
 from lesion_core.paths import Layout
 from lesion_core.progress import say
+from lesion_core.provenance import write_provenance
 from lesion_core.runs import Run
 from lesion_core.seeding import generator, make_deterministic
 from lesion_core.settings import CLASSES, Augmentation, ClassificationLoss
+from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
+from lesion_core.training.engine import CHECKPOINT, HISTORY, FitResult, TrainingTask, fit
 
 VALIDATION_BATCH = 64
 # Balanced accuracies of two epochs differ by at least 1 / (7 * n_class) or not at all; this only decides
@@ -196,75 +199,101 @@ def read_reference(root: Path, run: Run) -> tuple[dict[str, Tensor], list[Path]]
     path = Layout(Path(root)).reference
     if run.harmonization.histogram == "none":
         return {}, []
+    if not path.is_file():
+        raise RunError("The reference histogram is missing", file=path, remedy="run the harmonization first")
     return {REFERENCE_KEY: torch.from_numpy(np.load(path))}, [path]
 
 
 def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
-    """Train one classification run: writes settings.yaml, history.csv, weights.safetensors and
-    provenance.json.
+    """Train one classification run: writes settings.yaml, history.csv, weights.safetensors and provenance.json.
 
-    The best epoch is the one with the highest balanced accuracy on validation images, ties broken by their
-    loss.
+    The best epoch is the one with the highest balanced accuracy on validation images, ties broken by their loss. A run
+    that was stopped goes on where its checkpoint stands.
 
     Args:
         run: its settings; ``run.spec`` is a ClassificationMethod.
-        run_dir: where it lives. root: ``results/<profile>``. device: ``cpu`` or ``cuda``.
+        run_dir: where it lives.
+        root: ``results/<profile>``.
+        device: ``cpu`` or ``cuda``.
 
     Raises:
         SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.
         SettingsError: the model's settings contradict each other.
     """
-    from lesion_core.provenance import write_provenance
-    from lesion_core.training.checkpoint import write_safetensors
-
-    started = time.monotonic()
+    started = time.time()
     run_dir = Path(run_dir)
     make_deterministic(run.threads)
-    images = open_images(run, root)
-    reference, inputs = read_reference(root, run)
-    run.save(run_dir)
-    if run.spec.model.kind == "fusion":
-        tensors = _train_network(run, run_dir, images, device)
-    else:
-        tensors, history = _fit_classical(run, images)
-        write_csv(run_dir / "history.csv", list(history[0]), history)
-    write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
-    seconds = time.monotonic() - started
-    write_provenance(run_dir, run, inputs=[*images.inputs, *inputs], device=device, seconds=seconds)
+    with folder_lock(run_dir):
+        images = open_images(run, root)
+        reference, files = read_reference(root, run)
+        inputs = [*images.inputs, *files]
+        run.save(run_dir)
+        train = _train_network if run.spec.model.kind == "fusion" else _fit_classical
+        tensors, extra = train(run, run_dir, images, input_identity(run, inputs), device)
+        write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
+        write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
+        (run_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
-def _train_network(run: Run, run_dir: Path, images: LabelledImages, device: str) -> dict[str, Tensor]:
-    from lesion_core.training.engine import fit
+def input_identity(run: Run, inputs: list[Path]) -> str:
+    """What a checkpoint of this run depends on beside the settings that the engine sees."""
+    return sha256_text(canonical_json([run.run_id, [sha256_file(path) for path in inputs]]))
 
+
+def fit_extra(model: torch.nn.Module, task: TrainingTask, result: FitResult) -> dict[str, Any]:
+    """What is worth knowing of a fit, for the provenance."""
+    return {
+        "parameters": sum(item.numel() for item in model.parameters()),
+        "trainable_parameters": sum(item.numel() for item in task.trainable().values()),
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        "best_validation_balanced_accuracy": best_score(result),
+        "precision": result.precision,
+    }
+
+
+def best_score(result: FitResult) -> float | None:
+    """Balanced accuracy of the selected epoch; None if nothing was trained."""
+    if result.best_epoch == 0:
+        return None
+    return result.history[result.best_epoch - 1]["val_balanced_accuracy"]
+
+
+def _train_network(
+    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     spec = run.spec
     model = build_classifier(spec.model, run.extraction, seed=run.seed)
     task = ClassificationTask(
         model, images, loss=spec.loss, augmentation=spec.augmentation, seed=run.seed, device=device
     )
-    fit(task, spec.training, run_dir, seed=run.seed, device=device)
-    return task.state()
+    result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+    return task.state(), fit_extra(model, task, result)
 
 
-def _fit_classical(run: Run, images: LabelledImages) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
-    """Parameters as tensors, and the rows of history.csv: a candidate of C each, or one row."""
+def _fit_classical(
+    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Fit a baseline in closed form; history.csv has a row per candidate of C, or one row."""
     labels = images.labels
     if run.spec.model.kind == "majority":
         model: Majority | ColourHistogram = Majority.fit(labels[images.train])
         predicted = model.class_probabilities(images.val).argmax(axis=1)
-        history = [{"balanced_accuracy": balanced_accuracy(labels[images.val], predicted)}]
+        history = [{"val_balanced_accuracy": balanced_accuracy(labels[images.val], predicted)}]
     else:
         masked = run.spec.model.input != "full"
 
         def features(rows: np.ndarray) -> np.ndarray:
-            return np.stack(
-                [colour_histogram(images.image(row), images.mask(row) if masked else None, BINS) for row in rows]
-            )
+            return np.stack([colour_histogram(images.image(row), images.mask(row) if masked else None) for row in rows])
 
         model, history = ColourHistogram.fit(
             (features(images.train), labels[images.train]),
             (features(images.val), labels[images.val]),
             masked=masked,
         )
-    best = max(row["balanced_accuracy"] for row in history)
-    say(f"{run.spec.model.kind}: balanced accuracy {best:.3f} on {len(images.val)} validation images")
-    return {name: torch.from_numpy(np.array(value)) for name, value in model.state().items()}, history
+    best = max(row["val_balanced_accuracy"] for row in history)
+    write_csv(run_dir / HISTORY, list(history[0]), history)
+    say(f"{run_dir.name}: balanced accuracy {best:.4f} on {len(images.val)} validation images")
+    tensors = {name: torch.from_numpy(np.array(value)) for name, value in model.state().items()}
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return tensors, {"parameters": parameters, "best_validation_balanced_accuracy": best}

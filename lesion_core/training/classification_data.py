@@ -27,7 +27,8 @@ class LabelledImages:
         train, val: row numbers of the labelled images, int64, ascending.
         pseudo: None, or one uint8 (n, S', S') array per dataset, aligned with its rows.
         masked: whether ``mask`` may be called.
-        inputs: files that were read, for the provenance.
+        inputs: files that say which images and masks were read (not the pixels, gigabytes at full scale), for the
+            provenance.
     """
 
     data: Harmonized
@@ -88,14 +89,13 @@ def load_labelled_images(
     layout = Layout(Path(root))
     folders = [layout.harmonized(name, size) for name in sorted(datasets)]
     data = combine([Harmonized.open(folder) for folder in folders])
-    inputs = [folder / file for folder in folders for file in ("images.npy", "index.csv")]
+    inputs = [folder / "index.csv" for folder in folders]
     labels = data.labels()
     train, val = data.rows("train", with_label=True), data.rows("val", with_label=True)
     _check_classes(data, labels, train, val)
     pseudo = None
     if masks == TRUE_MASKS:
         _check_true_masks(data, np.concatenate([train, val]))
-        inputs += [folder / "masks.npy" for folder in folders]
     elif masks is not None:
         if segmenter_run is None:
             raise SettingsError(
@@ -104,7 +104,7 @@ def load_labelled_images(
             )
         homes = [layout.pseudo_masks(segmenter_run, name) for name in data.names]
         pseudo = tuple(_pseudo_masks(home, data, name) for home, name in zip(homes, data.names, strict=True))
-        inputs += [home / file for home in homes for file in ("probabilities.npy", "masks.csv")]
+        inputs += [home / "masks.csv" for home in homes]
     return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs))
 
 

@@ -17,18 +17,23 @@ from lesion_core.errors import RunError, SettingsError
 from lesion_core.inference.classify import CLASSIFIER_PREFIX, load_classifier
 from lesion_core.inference.load import load_segmenter
 from lesion_core.paths import Layout
+from lesion_core.provenance import write_provenance
 from lesion_core.runs import Run
 from lesion_core.seeding import generator, make_deterministic
 from lesion_core.settings import CLASSES, JointMethod
+from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification import (
     augmented_batch,
     epoch_order,
+    fit_extra,
+    input_identity,
     read_reference,
     validation_batches,
     validation_metrics,
 )
 from lesion_core.training.classification_data import TRUE_MASKS, LabelledImages, load_labelled_images
+from lesion_core.training.engine import CHECKPOINT, fit
 from lesion_core.training.losses import segmentation_loss
 
 SEGMENTER_PREFIX = "segmenter."
@@ -187,11 +192,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the segmenter has nothing to learn, or cannot segment without a prompt.
         SplitError, CatalogError, MaskError: see ``load_labelled_images``.
     """
-    from lesion_core.provenance import write_provenance
-    from lesion_core.training.checkpoint import write_safetensors
-    from lesion_core.training.engine import fit
-
-    started = time.monotonic()
+    started = time.time()
     layout, run_dir, spec = Layout(Path(root)), Path(run_dir), run.spec
     make_deterministic(run.threads)
     if run.segmenter_run is None or run.classifier_run is None:
@@ -201,25 +202,28 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             remedy="set segmenter_run and classifier_run to trained runs",
         )
     starts = layout.run("segmentation", run.segmenter_run), layout.run("classification", run.classifier_run)
-    segmenter = load_segmenter(starts[0], layout.root / "weights", device)
-    classifier = load_classifier(starts[1], device)
-    model = build_joint(segmenter.model, classifier.model, classifier.size, run.method)
-    images = load_labelled_images(
-        root,
-        spec.train_on,
-        segmenter.size,
-        masks=TRUE_MASKS if spec.mask_source == "true" else spec.segmenter,
-        segmenter_run=run.segmenter_run,
-    )
-    reference, inputs = read_reference(root, run)
-    run.save(run_dir)
-    task = JointTask(model, images, spec, seed=run.seed, device=device)
-    fit(task, spec.training, run_dir, seed=run.seed, device=device)
-    kept = {SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}
-    write_safetensors(run_dir / "weights.safetensors", {**task.state(), **kept})
-    files = [start / file for start in starts for file in ("settings.yaml", "weights.safetensors")]
-    seconds = time.monotonic() - started
-    write_provenance(run_dir, run, inputs=[*images.inputs, *files, *inputs], device=device, seconds=seconds)
+    with folder_lock(run_dir):
+        segmenter = load_segmenter(starts[0], layout.root / "weights", device)
+        classifier = load_classifier(starts[1], device)
+        model = build_joint(segmenter.model, classifier.model, classifier.size, run.method)
+        images = load_labelled_images(
+            root,
+            spec.train_on,
+            segmenter.size,
+            masks=TRUE_MASKS if spec.mask_source == "true" else spec.segmenter,
+            segmenter_run=run.segmenter_run,
+        )
+        reference, files = read_reference(root, run)
+        inputs = [*images.inputs, *files, *(start / "weights.safetensors" for start in starts)]
+        run.save(run_dir)
+        task = JointTask(model, images, spec, seed=run.seed, device=device)
+        identity = input_identity(run, inputs)
+        result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+        kept = {SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}
+        write_safetensors(run_dir / "weights.safetensors", {**task.state(), **kept})
+        extra = fit_extra(model, task, result)
+        write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
+        (run_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
 def build_joint(segmenter: nn.Module, classifier: nn.Module, classifier_size: int, method: str) -> JointModel:
@@ -233,7 +237,7 @@ def build_joint(segmenter: nn.Module, classifier: nn.Module, classifier_size: in
         raise SettingsError(f"The segmenter of {method} has nothing to learn", remedy="choose one with adapters")
     if not isinstance(classifier, nn.Module) or not classifier.learns_masks:
         raise SettingsError(
-            f"The classifier of {method} takes no gradient to a mask",
+            f"The classifier of {method} passes no gradient to a mask",
             remedy="choose a network with a fusion, or with masked or blend input",
         )
     return JointModel(segmenter, classifier, classifier_size)

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lesion_core.errors import RunError
+from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv, write_json
 from lesion_core.models.prompts import Prompts, oracle_box, oracle_clicks, oracle_correction
-from lesion_core.models.sam import build_sam
+from lesion_core.models.sam import VARIANTS, build_sam
 from lesion_core.models.sam_segmenter import SamSegmenter
 from lesion_core.progress import say
 from lesion_core.seeding import generator, make_deterministic, seed_torch
@@ -33,6 +33,7 @@ from lesion_core.training.losses import bce_loss, dice_loss, resize_target
 from lesion_core.training.optim import build_optimizer, learning_rate_at, set_learning_rate
 from lesion_core.training.pretrain_data import HELD_OUT, MadeImages, made_images, sources_hash, training_batch
 
+NAME = "sam_vit_t"
 SOURCES = (
     "data/synthetic",
     "models/sam.py",
@@ -65,8 +66,14 @@ def pretrain(settings: Pretrain, out: Path, work: Path, device: str, threads: in
         threads: torch threads; on the CPU the bytes depend on it.
 
     Raises:
+        SettingsError: ``image_size`` is not the variant's.
         RunError: the loss is not finite, or the checkpoint cannot be read.
     """
+    if settings.image_size != VARIANTS[NAME].image_size:
+        raise SettingsError(
+            f"{NAME} is made for {VARIANTS[NAME].image_size} pixels, not {settings.image_size}",
+            remedy="change pretrain.image_size",
+        )
     make_deterministic(threads)
     with folder_lock(work):
         code = sources_hash(*SOURCES)
@@ -97,7 +104,7 @@ def pretrain(settings: Pretrain, out: Path, work: Path, device: str, threads: in
 def build(seed: int) -> SamSegmenter:
     """sam_vit_t at a random start, all of it trainable."""
     seed_torch(seed, "pretrain", "weights")
-    model = SamSegmenter(build_sam("sam_vit_t"), adapter="none")
+    model = SamSegmenter(build_sam(NAME), adapter="none")
     model.sam.requires_grad_(True)
     return model.train()
 

@@ -208,9 +208,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
-            task = SegmentationTask(
-                model, data, spec, threshold=run.extraction.threshold, seed=run.seed, device=device
-            )
+            task = SegmentationTask(model, data, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
             identity = sha256_text(canonical_json([run.run_id, [sha256_file(path) for path in inputs]]))
             result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
             extra |= {

@@ -11,6 +11,9 @@ from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_nam
 
 CHOSEN = (("best", 1.0), ("upper quartile", 0.75), ("median", 0.5), ("lower quartile", 0.25), ("worst", 0.0))
 TRUTH = "#000000"
+WIDTH = 7.4
+MOST_BASELINES = 5
+MOST_PIXELS = 480  # of a photograph's longer side, as it is drawn; contours are those of the native masks
 
 
 def isic2018(source: Source) -> Drawn | None:
@@ -37,15 +40,21 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     rows = source.store.segmentation[methods[proposed][0], dataset, "none", "native"]
     chosen = choose({row["image_id"]: row["dice"] for row in rows})
     files = _catalog(source.root, dataset)
-    shown = [name for name in methods if name != proposed] + [proposed]
-    figure, axes = new_figure(7.4, 1.55 * len(chosen) + 0.4, len(chosen), len(shown))
+    shown = [*_baselines(source, dataset, list(methods)), proposed]
+    pictures = [_read(source.root, files[image_id]) for _, image_id in chosen]
+    heights = [truth.shape[0] / truth.shape[1] for _, truth in pictures]
+    width = (WIDTH - 0.3) / len(shown)
+    height = sum(heights) * width + 0.22 * len(chosen) + 0.25
+    figure, axes = new_figure(WIDTH, height, len(chosen), len(shown), height_ratios=heights)
     for line, (place, image_id) in enumerate(chosen):
-        photograph, truth = _read(source.root, files[image_id])
+        photograph, truth = pictures[line]
+        rows_high, columns_wide = truth.shape
+        extent = (-0.5, columns_wide - 0.5, rows_high - 0.5, -0.5)
         for column, name in enumerate(shown):
             axis = axes[line][column]
             run = methods[name][0]
             mask = scored_mask(source.root, run, dataset, image_id)
-            axis.imshow(photograph)
+            axis.imshow(photograph, extent=extent)
             axis.contour(truth, [0.5], colors="white", linewidths=2.2)
             axis.contour(truth, [0.5], colors=TRUTH, linewidths=1.0)
             if mask.any() and not mask.all():
@@ -54,6 +63,7 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
             axis.set_xticks([])
             axis.set_yticks([])
             axis.grid(visible=False)
+            axis.spines[:].set_visible(False)
             dice = next(
                 row["dice"]
                 for row in source.store.segmentation[run, dataset, "none", "native"]
@@ -62,12 +72,21 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
             axis.set_xlabel(f"Dice {dice:.3f}", fontsize=7, labelpad=1)
             if line == 0:
                 axis.set_title(method_name(name), fontsize=8)
-        axes[line][0].set_ylabel(place, fontsize=8)
+        axes[line][0].set_ylabel(place, fontsize=7)
     caption = (
         f"{dataset_name(dataset)} test images at the best, quartile, median and worst Dice of {method_name(proposed)}"
-        " (first seed), chosen by that rule. Black: truth; colour: prediction, both at native resolution."
+        f" (first seed), chosen by that rule. Black: truth; orange: {method_name(proposed)}; blue: the"
+        " others; all at native resolution."
     )
     return Drawn(figure, title, caption)
+
+
+def _baselines(source: Source, dataset: str, methods: list[str]) -> list[str]:
+    """The methods of the paper's comparison on this dataset; every ablation's would make columns too small to see."""
+    proposed = source.plan.statistics.segmentation_proposed
+    table = next((table for table in source.plan.tables.values() if table.dataset == dataset and table.rows), None)
+    compared = {row.method for row in table.rows} if table else set(methods)
+    return [name for name in methods if name in compared and name != proposed][:MOST_BASELINES]
 
 
 def scored_mask(root: Path, run: str, dataset: str, image_id: str) -> np.ndarray:
@@ -90,7 +109,13 @@ def _catalog(root: Path, dataset: str) -> dict[str, tuple[str, str]]:
 
 
 def _read(root: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    import cv2
+
     from lesion_core.data.images import read_image, read_mask
 
     photograph = read_image(root / files[0])
-    return photograph, read_mask(root / files[1], photograph.shape[:2])
+    truth = read_mask(root / files[1], photograph.shape[:2])
+    scale = MOST_PIXELS / max(photograph.shape[:2])
+    if scale < 1.0:
+        photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    return photograph, truth

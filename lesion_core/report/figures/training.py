@@ -5,6 +5,9 @@ from __future__ import annotations
 from lesion_core.files import read_csv
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, method_name, new_figure
 
+SCORES = ("val_balanced_accuracy", "val_dice")  # what the best epoch is chosen by, first of them that a history has
+LINE = {"lw": 1.2, "marker": ".", "ms": 3}
+
 
 def learning_curves(source: Source) -> Drawn | None:
     """Loss and validation score by epoch, one panel per trained method, one line per seed."""
@@ -13,14 +16,16 @@ def learning_curves(source: Source) -> Drawn | None:
         for folder in sorted((source.root / "runs").glob("*/*/history.csv")):
             if folder.parent.name in runs:
                 rows = read_csv(folder)
-                if rows:
+                if rows and "epoch" in rows[0]:  # classical methods have no epochs
                     curves.append((name, folder.parent.name, rows))
     methods = list(dict.fromkeys(name for name, _, _ in curves))
     if not methods:
         return None
+    from matplotlib.ticker import MaxNLocator
+
     columns = min(3, len(methods))
     lines = -(-len(methods) // columns)
-    figure, axes = new_figure(7.2, 2.4 * lines, lines, columns)
+    figure, axes = new_figure(7.2, 2.2 * lines, lines, columns)
     for axis in axes.flat[len(methods) :]:
         axis.set_visible(False)
     for axis, name in zip(axes.flat, methods, strict=False):
@@ -31,15 +36,16 @@ def learning_curves(source: Source) -> Drawn | None:
             style = ("-", "--", ":", "-.")[number % 4]
             epochs = [int(row["epoch"]) for row in rows]
             loss = next((key for key in rows[0] if key.startswith("train_loss")), None)
-            score = [key for key in rows[0] if key.startswith("val_") and key != "val_loss"]
+            score = next((key for key in SCORES if key in rows[0]), None)
             if loss:
-                axis.plot(epochs, [float(row[loss]) for row in rows], style, color=PALETTE[1], lw=1.2)
+                axis.plot(epochs, [float(row[loss]) for row in rows], style, color=PALETTE[1], **LINE)
             if score:
-                validation = score[0].removeprefix("val_").replace("_", " ")
-                twin.plot(epochs, [float(row[score[0]]) for row in rows], style, color=PALETTE[0], lw=1.2)
+                validation = score.removeprefix("val_").replace("_", " ")
+                twin.plot(epochs, [float(row[score]) for row in rows], style, color=PALETTE[0], **LINE)
         axis.set_title(method_name(name))
         axis.set_xlabel("epoch")
         axis.set_ylabel("training loss", color=PALETTE[1])
-        twin.set_ylabel(f"validation {validation}", color=PALETTE[0])
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        twin.set_ylabel(f"validation\n{validation}", color=PALETTE[0])
     caption = "Training loss (orange) and validation score (blue) by epoch; one line style per seed."
     return Drawn(figure, "Learning curves", caption)

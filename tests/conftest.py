@@ -1,0 +1,45 @@
+"""Shared fixtures: one smoke run for the whole session, in a copy of the checkout."""
+
+from __future__ import annotations
+
+import os
+
+# one thread per test process: two of them share two cores, and sums do not depend on the machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+COPIED = ("Snakefile", "params.yaml", "workflow", "profiles")
+
+
+def checkout(folder: Path) -> Path:
+    """The parts of the checkout that Snakemake reads, in a folder of their own; the package is the installed one."""
+    folder.mkdir(parents=True)
+    for name in COPIED:
+        source = REPOSITORY / name
+        if source.is_dir():
+            shutil.copytree(source, folder / name)
+        else:
+            shutil.copy(source, folder / name)
+    return folder
+
+
+def snakemake(folder: Path, *arguments: str, timeout: int = 1500) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake there; never raises."""
+    command = [sys.executable, "-m", "snakemake", "--cores", str(os.cpu_count() or 1), *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout)
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory) -> Path:
+    """A folder in which the smoke profile has run to its end."""
+    folder = checkout(tmp_path_factory.mktemp("smoke") / "project")
+    done = snakemake(folder, "--resources", "gpu=1", "--config", "profile=smoke")
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+    return folder

@@ -1,0 +1,250 @@
+"""The whole chain on made images, and what must hold after it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from conftest import snakemake
+
+from lesion_core import config
+from lesion_core.files import read_csv, read_json, read_parquet, sha256_file
+from lesion_core.scores import COLUMNS
+
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("smoke")]
+RESULTS = Path("results") / "smoke"
+
+
+def lesion(folder: Path, *arguments: object, **options) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).parent / "lesion"), *map(str, arguments)]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, **options)
+
+
+def planned(folder: Path, *settings: str) -> str:
+    done = snakemake(folder, "--dry-run", "--quiet", "rules", "--config", "profile=smoke", *settings)
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_every_rule_ran_and_every_table_stands(smoke):
+    settings = config.load("smoke")
+    for name in (*settings.tables, "table_15", "table_16"):
+        for suffix in ("csv", "md", "tex"):
+            assert (smoke / RESULTS / "tables" / f"{name}.{suffix}").stat().st_size > 0
+    for run in config.expand(settings).values():
+        folder = smoke / RESULTS / "runs" / run.task / run.run_id
+        for name in ("settings.yaml", "weights.safetensors", "history.csv", "provenance.json", "log.txt"):
+            assert (folder / name).is_file(), folder / name
+        assert not (folder / "checkpoint.pt").exists()
+    for kind, columns in COLUMNS.items():
+        table = read_parquet(smoke / RESULTS / "scores" / f"{kind}.parquet")
+        assert table.column_names == list(columns)
+        assert table.num_rows > 0
+    assert read_json(smoke / RESULTS / "splits" / "certificate.json")["verdict"] == "no leak"
+    assert (smoke / RESULTS / "report.html").stat().st_size > 10_000
+
+
+def test_scores_are_of_test_images_only(smoke):
+    for kind in COLUMNS:
+        rows = read_parquet(smoke / RESULTS / "scores" / f"{kind}.parquet").to_pylist()
+        assert {row["split"] for row in rows} == {"test"}
+        for dataset in {row["dataset"] for row in rows}:
+            split = {r["image_id"]: r["split"] for r in read_csv(smoke / RESULTS / "splits" / f"{dataset}.csv")}
+            assert all(split[row["image_id"]] == "test" for row in rows if row["dataset"] == dataset)
+
+
+def test_oracle_prompts_are_named_as_such(smoke):
+    rows = read_parquet(smoke / RESULTS / "scores" / "segmentation.parquet").to_pylist()
+    prompts = {row["method"]: set() for row in rows}
+    for row in rows:
+        prompts[row["method"]].add(row["prompt"])
+    assert prompts["sam_adapter"] == set(config.load("smoke").scoring.prompts)
+    assert prompts["unet"] == prompts["otsu"] == {"none"}
+
+
+def test_second_call_has_nothing_to_do(smoke):
+    done = snakemake(smoke, "--resources", "gpu=1", "--config", "profile=smoke")
+    assert done.returncode == 0
+    assert "Nothing to be done" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "methods"),
+    [
+        ("methods={unet: {training: {epochs: 3}}}", {"unet"}),
+        ("methods={sam_adapter: {model: {rank: 8}}}", {"sam_adapter", "vit_cross_attention", "joint_proposed"}),
+    ],
+)
+def test_a_changed_setting_re_runs_what_it_touches(smoke, override, methods):
+    text = planned(smoke, override)
+    expected = config.expand(config.load("smoke", _parse(override)))
+    touched = {run.method: 0 for run in expected.values()}
+    for run_id, run in expected.items():
+        touched[run.method] += run_id not in config.expand(config.load("smoke"))
+    assert {name for name, count in touched.items() if count} == methods
+    counts = {name: int(n) for name, n in re.findall(r"^(train_\w+)\s+(\d+)\s*$", text, re.MULTILINE)}
+    assert sum(counts.values()) == sum(touched.values())
+    assert not re.search(r"^(download|catalog|splits|harmonize)\s", text, re.MULTILINE)
+
+
+def _parse(override: str) -> dict:
+    import yaml
+
+    key, value = override.split("=", 1)
+    return {key: yaml.safe_load(value)}
+
+
+def test_a_second_run_at_the_same_time_is_refused(smoke):
+    import fcntl
+
+    with open(smoke / RESULTS / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = snakemake(smoke, "--forcerun", "tables", "--config", "profile=smoke")
+    assert done.returncode != 0
+    assert "Another run works in" in done.stdout + done.stderr
+
+
+def copied_run(smoke: Path, folder: Path, method: str) -> tuple[Path, str, str]:
+    """A results folder of its own, in which a run's outputs are gone: (root, run settings, run id)."""
+    root = folder / "smoke"
+    shutil.copytree(smoke / RESULTS, root, ignore=shutil.ignore_patterns("downloads", "made", "report.html"))
+    run = next(run for run in config.expand(config.load("smoke")).values() if run.method == method)
+    shutil.rmtree(root / "runs" / run.task / run.run_id)
+    return root, json.dumps({"run": run.model_dump(mode="json")}), f"{run.task}/{run.run_id}"
+
+
+@pytest.mark.parametrize("method", ["sam_adapter", "unet", "vit_cross_attention", "joint_proposed"])
+def test_killed_training_resumes_to_the_same_bytes(smoke, tmp_path, method):
+    root, settings, run = copied_run(smoke, tmp_path, method)
+    command = [str(Path(sys.executable).parent / "lesion"), "train", "--root", str(root), "--settings", settings]
+    checkpoint = root / "runs" / run / "checkpoint.pt"
+    with subprocess.Popen([*command, "--device", "cpu"], stderr=subprocess.DEVNULL) as job:
+        end = time.monotonic() + 300
+        while not checkpoint.exists() and time.monotonic() < end and job.poll() is None:
+            time.sleep(0.01)
+        job.send_signal(signal.SIGKILL)
+    assert checkpoint.exists(), "the job ended before it was killed: nothing was tested"
+    assert not (root / "runs" / run / "weights.safetensors").exists()
+    again = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert "resum" in again.stderr.lower()
+    for name in ("weights.safetensors", "history.csv", "settings.yaml"):
+        assert sha256_file(root / "runs" / run / name) == sha256_file(smoke / RESULTS / "runs" / run / name), name
+
+
+def test_training_does_without_test_masks(smoke, tmp_path):
+    """Every test mask is deleted; training must neither notice nor come to another result."""
+    root, settings, run = copied_run(smoke, tmp_path, "sam_adapter")
+    sealed = 0
+    for row in read_parquet(root / "catalog" / "images.parquet").to_pylist():
+        split = {r["image_id"]: r["split"] for r in read_csv(root / "splits" / f"{row['dataset']}.csv")}
+        if row["mask_path"] and split[row["image_id"]] == "test":
+            (root / row["mask_path"]).unlink()
+            sealed += 1
+    assert sealed > 5
+    log = tmp_path / "opened.txt"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        f"_log = open({str(log)!r}, 'a')\n"
+        "def _hook(event, arguments):\n"
+        "    if event == 'open' and isinstance(arguments[0], str):\n"
+        "        _log.write(arguments[0] + '\\n'); _log.flush()\n"
+        "sys.addaudithook(_hook)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = lesion(tmp_path, "train", "--root", root, "--settings", settings, "--device", "cpu", env=environment)
+    assert done.returncode == 0, done.stderr
+    name = "weights.safetensors"
+    assert sha256_file(root / "runs" / run / name) == sha256_file(smoke / RESULTS / "runs" / run / name)
+    opened = log.read_text()
+    assert "masks.npy" in opened
+    assert "_segmentation.png" not in opened
+    assert "_lesion.bmp" not in opened
+
+
+def test_predict_masks_have_the_photographs_size(smoke, tmp_path):
+    import cv2
+    import numpy as np
+
+    from lesion_core.data.synthetic import draw_batch
+
+    photographs = tmp_path / "photographs"
+    photographs.mkdir()
+    images, _, _ = draw_batch(5, range(3), 256)
+    for number, (height, width) in enumerate(((100, 333), (450, 600), (64, 64))):
+        resized = cv2.resize(images[number], (width, height))
+        cv2.imwrite(str(photographs / f"photo {number}.jpg"), resized[:, :, ::-1])
+    cv2.imwrite(str(photographs / "grey.png"), np.full((40, 50), 128, np.uint8))
+    runs = smoke / RESULTS / "runs"
+    segmenter = next((runs / "segmentation").glob("sam_adapter-*"))
+    classifier = next((runs / "classification").glob("vit_cross_attention-*"))
+    arguments = ["--images", photographs, "--out", tmp_path / "out", "--device", "cpu"]
+    done = lesion(tmp_path, "predict", "--segmenter", segmenter, "--classifier", classifier, *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = {row["image"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
+    assert sorted(rows) == ["grey.png", "photo 0.jpg", "photo 1.jpg", "photo 2.jpg"]
+    for name, row in rows.items():
+        mask = cv2.imread(str(tmp_path / "out" / row["mask"]), cv2.IMREAD_UNCHANGED)
+        photograph = cv2.imread(str(photographs / name))
+        assert mask.shape == photograph.shape[:2] == (int(row["height"]), int(row["width"]))
+        assert set(np.unique(mask)) <= {0, 255}
+        assert abs(sum(float(row[key]) for key in row if key.startswith("p_")) - 1) < 1e-4
+
+
+def test_predict_refuses_a_broken_photograph(smoke, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
+    segmenter = next((smoke / RESULTS / "runs" / "segmentation").glob("otsu-*"))
+    done = lesion(tmp_path, "predict", "--segmenter", segmenter, "--images", tmp_path / "in", "--out", tmp_path / "out")
+    assert done.returncode == 2
+    assert "broken.jpg" in done.stderr
+    assert "remedy" in done.stderr
+    assert not (tmp_path / "out" / "predictions.csv").exists()
+
+
+def test_tables_are_computed_from_the_scores(smoke):
+    import numpy as np
+
+    rows = read_parquet(smoke / RESULTS / "scores" / "segmentation.parquet").to_pylist()
+    cells = read_parquet(smoke / RESULTS / "tables" / "cells.parquet").to_pylist()
+    checked = 0
+    for cell in cells:
+        if cell["table"] != "table_05" or cell["value"] is None:
+            continue
+        per_run = [
+            np.mean(
+                [
+                    row[cell["column"]]
+                    for row in rows
+                    if (row["run_id"], row["dataset"], row["prompt"], row["resolution"])
+                    == (run, "isic2018_task1", "none", "native")
+                ]
+            )
+            for run in cell["run_ids"].split()
+        ]
+        assert cell["value"] == pytest.approx(100 * np.mean(per_run), abs=1e-9)
+        assert cell["n_seeds"] == len(per_run)
+        checked += 1
+    assert checked >= 20
+
+
+def test_broken_archive_is_named_and_nothing_is_left(smoke, tmp_path):
+    downloads = tmp_path / "downloads"
+    shutil.copytree(smoke / RESULTS / "downloads" / "ham10000", downloads)
+    archive = downloads / "HAM10000_images_part_1.zip"
+    content = archive.read_bytes()
+    archive.unlink()
+    archive.write_bytes(content[: len(content) // 2])
+    done = lesion(tmp_path, "unpack", "ham10000", "--downloads", downloads, "--out", tmp_path / "data" / "ham10000")
+    assert done.returncode == 2
+    assert "HAM10000_images_part_1.zip" in done.stderr
+    assert "remedy" in done.stderr
+    assert not (tmp_path / "data" / "ham10000").exists()

@@ -1,0 +1,78 @@
+"""What a job imports is what it pays: rules without a network load no torch, nothing loads pandas at start-up."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("smoke")]
+RESULTS = Path("results") / "smoke"
+HEAVY = {
+    "torch",
+    "torchvision",
+    "timm",
+    "segmentation_models_pytorch",
+    "lightning",
+    "pandas",
+    "sklearn",
+    "albumentations",
+}
+COMMANDS = {
+    "--help": set(),
+    "runs --profile smoke": set(),
+    "feasible --dice 90 --iou 82.5": set(),
+    "splits --root {root} --profile smoke": set(),
+    "catalog --root {root} --profile smoke": set(),
+    "reference --root {root} --size 64 --profile smoke": set(),
+    "harmonize ph2 64 --root {root} --profile smoke": set(),
+    "tables --root {root} --profile smoke": set(),
+    "ledger --root {root} --profile smoke": set(),
+    "statistics --root {root} --profile smoke": set(),
+    "figures --root {root} --profile smoke": set(),
+    "report --root {root} --profile smoke": set(),
+}
+
+
+def modules(arguments: list[str], folder: Path) -> set[str]:
+    """Top-level names in ``sys.modules`` at the end of a command."""
+    listed = folder / "modules.txt"
+    (folder / "sitecustomize.py").write_text(
+        f"import atexit, sys\natexit.register(lambda: open({str(listed)!r}, 'w').write('\\n'.join(sys.modules)))\n"
+    )
+    command = [str(Path(sys.executable).parent / "lesion"), *arguments]
+    environment = {**os.environ, "PYTHONPATH": str(folder), "MPLBACKEND": "Agg"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    return {name.split(".")[0] for name in listed.read_text().splitlines()}
+
+
+@pytest.fixture(scope="module")
+def root(smoke, tmp_path_factory):
+    """A copy that commands may write into."""
+    copy = tmp_path_factory.mktemp("startup") / "smoke"
+    shutil.copytree(smoke / RESULTS, copy, ignore=shutil.ignore_patterns("downloads", "made"))
+    return copy
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_light_commands_import_nothing_heavy(root, tmp_path, command):
+    loaded = modules(command.format(root=root).split(), tmp_path)
+    assert not loaded & (HEAVY - COMMANDS[command])
+
+
+def test_help_imports_none_of_our_settings(tmp_path):
+    assert "pydantic" not in modules(["--help"], tmp_path)
+    assert "numpy" not in modules(["--help"], tmp_path)
+
+
+def test_a_sam_job_imports_no_torchvision(root, tmp_path):
+    run = next((root / "runs" / "segmentation").glob("sam_frozen-*"))
+    arguments = ["score", "segmentation", "--run", str(run), "--root", str(root), "--out", str(tmp_path / "s.parquet")]
+    loaded = modules([*arguments, "--device", "cpu", "--profile", "smoke"], tmp_path)
+    assert "torch" in loaded
+    assert not loaded & {"torchvision", "timm", "lightning", "lightning_fabric", "pandas", "sklearn"}

@@ -1,0 +1,53 @@
+"""The plan: complete without data, refused early when the settings are wrong."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from conftest import checkout, snakemake
+
+from lesion_core import config
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return checkout(tmp_path_factory.mktemp("dag") / "project")
+
+
+def jobs(text: str) -> dict[str, int]:
+    """Job counts from Snakemake's table."""
+    table = text.split("Job stats:")[1].split("total")[0]
+    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.MULTILINE)}
+
+
+def test_paper_profile_plans_every_run_without_data(folder):
+    done = snakemake(folder, "--dry-run", "--quiet", "rules", "--resources", "gpu=1")
+    assert done.returncode == 0, done.stderr
+    counted = jobs(done.stdout + done.stderr)
+    runs = config.expand(config.load("paper")).values()
+    assert counted["train_segmenter"] == sum(run.task == "segmentation" for run in runs)
+    assert counted["train_classifier"] == sum(run.task == "classification" for run in runs)
+    assert counted["train_joint"] == sum(run.task == "joint" for run in runs)
+    assert counted["download"] == len(config.load("paper").data.datasets)
+    assert counted["weights"] == 1
+    assert "synthetic" not in counted
+    assert not (folder / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("splits={trian: 0.7}", "splits.trian: unknown key"),
+        ("compute={threads: many}", "compute.threads"),
+        ("matrix={methods: [unett]}", "'unett' is none of methods"),
+        ("profile=papre", "mini, paper, smoke"),
+    ],
+)
+def test_wrong_settings_are_refused_before_any_job(folder, override, said):
+    arguments = ["--config", override] if override.startswith("profile") else ["--config", "profile=smoke", override]
+    done = snakemake(folder, *arguments)
+    assert done.returncode != 0
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr
+    assert not (folder / "results").exists()
