@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lesion_core import settings
-from lesion_core.data.duplicates import components, near_duplicates
+from lesion_core.data.duplicates import components
+from lesion_core.data.edges import REASONS, Edge, find_edges
 from lesion_core.data.inspection import Inspected, inspect_rows
 from lesion_core.data.readers import Row, joining_id, read_dataset
 from lesion_core.errors import CatalogError
@@ -45,18 +43,7 @@ EDGE_COLUMNS = (
     ("reason", "string"),
     ("value", "float64"),
 )
-REASONS = ("lesion", "image_id", "near_duplicate")
 COMMON_SIZES = 10
-
-
-@dataclass(frozen=True)
-class Edge:
-    """Rows ``first`` < ``second`` of the sorted catalog must share a split; ``value`` is 1 or a correlation."""
-
-    first: int
-    second: int
-    reason: str
-    value: float
 
 
 def build_catalog(
@@ -136,31 +123,6 @@ def build_catalog(
     say(f"catalog: {len(set(group_ids))} groups; edges {counts}; {len(report['problems'])} problems told")
 
 
-def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: settings.Duplicates) -> list[Edge]:
-    """All reasons to keep two photographs together, sorted by rows and reason.
-
-    ``lesion``: equal lesion ids (HAM10000, ISIC 2018 Task 3 and ISIC 2019 name lesions alike); ``image_id``: equal
-    ids in two datasets, ``_downsampled`` aside; ``near_duplicate``: equal bytes, or equal pixels up to size,
-    compression and orientation. Of a lesion's or id's k photographs k - 1 edges make a chain.
-    """
-    edges = [
-        *_chains([row.lesion_id for row in rows], "lesion"),
-        *_chains([joining_id(row.image_id) for row in rows], "image_id"),
-    ]
-    same_bytes = _chains([seen.sha256 for seen in inspected], "near_duplicate")
-    hashes = np.array([seen.fingerprint.phash for seen in inspected], dtype=np.uint64)
-    thumbnails = np.stack([seen.fingerprint.thumbnail for seen in inspected])
-    pairs, correlation = near_duplicates(hashes, thumbnails, duplicates)
-    known = {(edge.first, edge.second) for edge in same_bytes}
-    edges += same_bytes
-    edges += [
-        Edge(first, second, "near_duplicate", round(value, 6))
-        for (first, second), value in zip(pairs.tolist(), correlation.tolist(), strict=True)
-        if (first, second) not in known
-    ]
-    return sorted(edges, key=lambda edge: (edge.first, edge.second, REASONS.index(edge.reason)))
-
-
 def write_table(path: Path, columns: Sequence[tuple[str, str]], records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as Parquet with the given columns and types, atomically, the same bytes for the same records."""
     import pyarrow as pa
@@ -206,15 +168,6 @@ def relative_path(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def _chains(names: Sequence[str | None], reason: str) -> list[Edge]:
-    """Edges between neighbours among the rows of equal name."""
-    members: dict[str, list[int]] = defaultdict(list)
-    for row, name in enumerate(names):
-        if name is not None:
-            members[name].append(row)
-    return [Edge(first, second, reason, 1.0) for rows in members.values() for first, second in pairwise(rows)]
-
-
 def _describe_datasets(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     by_dataset: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
@@ -237,18 +190,46 @@ def _describe_datasets(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _describe_joins(rows: Sequence[Row], edges: Sequence[Edge], group_ids: Sequence[str]) -> dict[str, Any]:
-    between: dict[str, Counter[str]] = defaultdict(Counter)
+    edges_between: dict[str, Counter[str]] = defaultdict(Counter)
     for edge in edges:
-        pair = sorted({rows[edge.first].dataset, rows[edge.second].dataset})
-        between[" - ".join(pair)][edge.reason] += 1
-    sizes = Counter(Counter(group_ids).values())
+        edges_between[_pair(rows[edge.first].dataset, rows[edge.second].dataset)][edge.reason] += 1
     counts = Counter(edge.reason for edge in edges)
+    sizes = Counter(Counter(group_ids).values())
     return {
         "edges": {reason: counts[reason] for reason in REASONS},
-        "edges_between": {pair: dict(counter) for pair, counter in between.items()},
+        "edges_between": {pair: dict(counter) for pair, counter in edges_between.items()},
+        "shared": _describe_shared(rows, group_ids),
+        "lesions_joined": _lesions_joined(rows, group_ids),
         "groups": len(set(group_ids)),
         "groups_by_size": {str(size): count for size, count in sizes.items()},
     }
+
+
+def _describe_shared(rows: Sequence[Row], group_ids: Sequence[str]) -> dict[str, dict[str, int]]:
+    """What two datasets have in common: photographs by id, lesions by id, and groups however joined."""
+    kinds: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in ("image_ids", "lesion_ids", "groups")}
+    for row, group_id in zip(rows, group_ids, strict=True):
+        kinds["image_ids"][row.dataset].add(joining_id(row.image_id))
+        kinds["groups"][row.dataset].add(group_id)
+        if row.lesion_id is not None:
+            kinds["lesion_ids"][row.dataset].add(row.lesion_id)
+    return {
+        _pair(first, second): {kind: len(names[first] & names[second]) for kind, names in kinds.items()}
+        for first, second in combinations(sorted({row.dataset for row in rows}), 2)
+    }
+
+
+def _lesions_joined(rows: Sequence[Row], group_ids: Sequence[str]) -> list[list[str]]:
+    """Lesion ids of the releases that pixels show to be one lesion: worth a look, and a note in the report."""
+    lesions: dict[str, set[str]] = defaultdict(set)
+    for row, group_id in zip(rows, group_ids, strict=True):
+        if row.lesion_id is not None:
+            lesions[group_id].add(row.lesion_id)
+    return sorted(sorted(names) for names in lesions.values() if len(names) > 1)
+
+
+def _pair(first: str, second: str) -> str:
+    return " - ".join(sorted({first, second}))
 
 
 def _problems(rows: Sequence[Row], inspected: Sequence[Inspected]) -> list[dict[str, str]]:

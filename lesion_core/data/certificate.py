@@ -1,7 +1,7 @@
 """The leakage certificate: read the split files again, and look for anything shared across a split.
 
-It does not trust the groups: lesions and image ids are compared anew from the catalog, near-duplicates from
-equal bytes and from the verified pairs.
+It does not trust the groups: lesions and image ids are compared anew from the catalog, near-duplicates by equal
+bytes and by the verified pairs, other views of a lesion by the verified pairs.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from lesion_core.data.catalog import REASONS, read_edges, read_images
+from lesion_core.data.catalog import read_edges, read_images
+from lesion_core.data.edges import REASONS
 from lesion_core.data.readers import joining_id
 from lesion_core.errors import LeakageError, SplitError
 from lesion_core.files import read_csv, sha256_file, write_json

@@ -11,6 +11,7 @@ from lesion_core.data.hashing import Fingerprint, fingerprint
 from lesion_core.data.images import decode_image, inspect_mask, read_file
 from lesion_core.data.opencv import single_thread
 from lesion_core.data.readers import Row
+from lesion_core.data.views import Features, local_features
 from lesion_core.errors import ImageError, LesionError, MaskError
 from lesion_core.progress import track
 
@@ -24,7 +25,8 @@ class Inspected:
     Attributes:
         width, height: pixels, upright.
         sha256: hex digest of the photograph's bytes.
-        fingerprint: for the duplicate search.
+        fingerprint: for the search for copies.
+        features: for the search for other views of the same lesion.
         mask_usable: a mask is there and has lesion pixels.
         problems: (kind, detail) of what was repaired or set aside.
     """
@@ -33,6 +35,7 @@ class Inspected:
     height: int
     sha256: str
     fingerprint: Fingerprint
+    features: Features
     mask_usable: bool
     problems: tuple[tuple[str, str], ...]
 
@@ -75,6 +78,6 @@ def _inspect(row: Row) -> Inspected | LesionError:
             # A mask without lesion pixels says nothing about where the lesion is.
             usable = bool(mask.pixels.any())
         digest = hashlib.sha256(content).hexdigest()
-        return Inspected(width, height, digest, fingerprint(image), usable, problems)
+        return Inspected(width, height, digest, fingerprint(image), local_features(image), usable, problems)
     except (ImageError, MaskError) as error:
         return error

@@ -1,5 +1,5 @@
 "use strict";
-// Sorting: a click on a heading sorts its table; numbers by value, text by locale, empty cells last.
+// Sorting: a click on a heading sorts its table; numbers by value, text by locale, empty cells last either way.
 for (const button of document.querySelectorAll("thead button")) {
   button.addEventListener("click", () => {
     const heading = button.closest("th");
@@ -21,26 +21,35 @@ for (const button of document.querySelectorAll("thead button")) {
   });
 }
 
-// Provenance: a click on a cell shows the runs that it came from.
+// Provenance: a click on a cell shows the runs that it came from; a click on a run shows the run.
 const dialog = document.getElementById("trace");
-const runs = JSON.parse(document.getElementById("runs").textContent);
+const runs = JSON.parse(document.getElementById("runs-json").textContent);
+function show(title, details) {
+  document.getElementById("trace-title").textContent = title;
+  document.getElementById("trace-text").textContent = JSON.stringify(details, null, 2);
+  dialog.showModal();
+  document.getElementById("trace-text").scrollTop = 0;
+}
 for (const button of document.querySelectorAll("button[data-cell]")) {
   button.addEventListener("click", () => {
-    const cell = JSON.parse(button.dataset.cell);
-    document.getElementById("trace-title").textContent = `${cell.table}: ${cell.row}, ${cell.column}`;
-    const details = { ...cell, runs: (cell.run_ids ?? "").split(" ").filter(Boolean).map((id) => runs[id] ?? { run_id: id }) };
-    delete details.run_ids;
-    document.getElementById("trace-text").textContent = JSON.stringify(details, null, 2);
-    dialog.showModal();
+    const { run_ids: ids, ...cell } = JSON.parse(button.dataset.cell);
+    const own = (ids ?? "").split(" ").filter(Boolean).map((id) => runs[id] ?? { run_id: id });
+    show(`${cell.table}: ${cell.row}, ${cell.column}`, { ...cell, runs: own });
   });
+}
+for (const button of document.querySelectorAll("button[data-run]")) {
+  button.addEventListener("click", () => show(button.dataset.run, runs[button.dataset.run]));
 }
 document.getElementById("trace-close").addEventListener("click", () => dialog.close());
 
 // Filters of the ledger.
 const filters = [...document.querySelectorAll("[data-filter]")];
 function applyFilters() {
-  for (const row of document.querySelectorAll("#ledger tbody tr")) {
+  const rows = [...document.querySelectorAll("#claims tbody tr")];
+  for (const row of rows) {
     row.hidden = !filters.every((filter) => filter.value === "" || row.dataset[filter.dataset.filter] === filter.value);
   }
+  document.getElementById("shown").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} shown`;
 }
 for (const filter of filters) filter.addEventListener("input", applyFilters);
+applyFilters();

@@ -12,16 +12,7 @@ import pytest
 
 pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("smoke")]
 RESULTS = Path("results") / "smoke"
-HEAVY = {
-    "torch",
-    "torchvision",
-    "timm",
-    "segmentation_models_pytorch",
-    "lightning",
-    "pandas",
-    "sklearn",
-    "albumentations",
-}
+HEAVY = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "pandas", "sklearn", "albumentations"}
 COMMANDS = {
     "--help": set(),
     "runs --profile smoke": set(),

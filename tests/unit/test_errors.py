@@ -19,13 +19,9 @@ def test_text_names_file_ids_and_remedy():
 
 
 def test_command_line_exits_with_2_and_no_traceback(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "lesion_core.cli", "predict", "--segmenter", tmp_path, "--images", tmp_path]
-        + ["--out", tmp_path / "out"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [sys.executable, "-m", "lesion_core.cli", "predict"]
+    command += ["--segmenter", str(tmp_path), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "error: ImageError: No photographs in the folder" in done.stderr
     assert "Traceback" not in done.stderr

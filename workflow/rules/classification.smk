@@ -34,10 +34,12 @@ rule train_classifier:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given_run,
         code=code("training.classification"),
     shell:
-        "lesion train --root {LAYOUT.root} --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
 
 
 def joint_parts(run):
@@ -76,10 +78,12 @@ rule train_joint:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given_run,
         code=code("training.joint"),
     shell:
-        "lesion train --root {LAYOUT.root} --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
 
 
 def classification_score_inputs(wildcards):
@@ -107,12 +111,14 @@ rule score_classifier:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given("scoring"),
         run=lambda wildcards: LAYOUT.run("classification", wildcards.run_id),
         code=code("inference.score_classification"),
     shell:
-        "lesion score classification --run {params.run} --root {LAYOUT.root} --out {output}"
-        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion score classification --run {params.run} --root {params.root} --out {output}"
+        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
 
 
 def joint_score_inputs(wildcards):
@@ -148,9 +154,11 @@ rule score_joint:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given("scoring"),
         run=lambda wildcards: LAYOUT.run("joint", wildcards.run_id),
         code=[code("inference.score_segmentation"), code("inference.score_classification")],
     shell:
-        "lesion score {wildcards.kind} --run {params.run} --root {LAYOUT.root} --out {output}"
-        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion score {wildcards.kind} --run {params.run} --root {params.root} --out {output}"
+        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"

@@ -10,10 +10,11 @@ if SETTINGS.synthetic is not None:
         benchmark:
             benchmark_of("synthetic")
         params:
+            made=LAYOUT.made,
             settings=given("synthetic"),
             code=code("data.synthetic.archives"),
         shell:
-            "lesion synthetic --out {LAYOUT.made} --settings {params.settings:q} > {log} 2>&1"
+            "lesion synthetic --out {params.made} --settings {params.settings:q} > {log} 2>&1"
 
 
 def mirror_files(wildcards):
@@ -76,10 +77,11 @@ rule catalog:
         benchmark_of("catalog")
     threads: 2
     params:
+        root=LAYOUT.root,
         settings=given("data", "duplicates"),
         code=code("data.catalog"),
     shell:
-        "lesion catalog --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion catalog --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule splits:
@@ -94,10 +96,11 @@ rule splits:
     benchmark:
         benchmark_of("splits")
     params:
+        root=LAYOUT.root,
         settings=given("splits"),
         code=code("data.splits"),
     shell:
-        "lesion splits --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion splits --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
 REFERENCE_SIZE = max(run.spec.model.image_size for run in RUNS.values() if run.task != "joint")
@@ -116,11 +119,12 @@ rule reference:
         benchmark_of("reference")
     threads: 2
     params:
+        root=LAYOUT.root,
         settings=given("harmonization"),
         size=REFERENCE_SIZE,
         code=code("data.harmonize"),
     shell:
-        "lesion reference --root {LAYOUT.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
+        "lesion reference --root {params.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule harmonize:
@@ -145,8 +149,9 @@ rule harmonize:
     resources:
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
         settings=given("harmonization"),
         code=code("data.harmonize"),
     shell:
-        "lesion harmonize {wildcards.dataset} {wildcards.size} --root {LAYOUT.root}"
+        "lesion harmonize {wildcards.dataset} {wildcards.size} --root {params.root}"
         " --settings {params.settings:q} > {log} 2>&1"

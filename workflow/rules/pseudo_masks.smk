@@ -30,9 +30,11 @@ rule pseudo_masks:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given("scoring"),
         run=lambda wildcards: LAYOUT.run("segmentation", wildcards.run_id),
         code=code("inference.pseudo_masks"),
     shell:
-        "lesion pseudo-masks --segmenter {params.run} {wildcards.dataset} --root {LAYOUT.root}"
-        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion pseudo-masks --segmenter {params.run} {wildcards.dataset} --root {params.root}"
+        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"

@@ -14,10 +14,11 @@ rule tables:
     benchmark:
         benchmark_of("tables")
     params:
+        root=LAYOUT.root,
         settings=given("plan"),
         code=code("report.tables"),
     shell:
-        "lesion tables --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion tables --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule statistics:
@@ -31,10 +32,11 @@ rule statistics:
     benchmark:
         benchmark_of("statistics")
     params:
+        root=LAYOUT.root,
         settings=given("plan"),
         code=code("report.statistics"),
     shell:
-        "lesion statistics --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion statistics --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule figures:
@@ -49,10 +51,11 @@ rule figures:
     benchmark:
         benchmark_of("figures")
     params:
+        root=LAYOUT.root,
         settings=given("plan"),
         code=code("report.figures"),
     shell:
-        "lesion figures --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion figures --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule ledger:
@@ -65,10 +68,11 @@ rule ledger:
     benchmark:
         benchmark_of("ledger")
     params:
+        root=LAYOUT.root,
         settings=given("plan"),
         code=code("report.ledger"),
     shell:
-        "lesion ledger --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion ledger --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
 rule report:
@@ -87,7 +91,8 @@ rule report:
     benchmark:
         benchmark_of("report")
     params:
+        root=LAYOUT.root,
         settings=given("plan"),
         code=code("report.page"),
     shell:
-        "lesion report --root {LAYOUT.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion report --root {params.root} --settings {params.settings:q} > {log} 2>&1"

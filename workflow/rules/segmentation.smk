@@ -25,10 +25,12 @@ rule train_segmenter:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given_run,
         code=code("training.segmentation"),
     shell:
-        "lesion train --root {LAYOUT.root} --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
 
 
 def segmentation_score_inputs(wildcards):
@@ -57,9 +59,11 @@ rule score_segmenter:
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
+        root=LAYOUT.root,
+        device=DEVICE,
         settings=given("scoring"),
         run=lambda wildcards: LAYOUT.run("segmentation", wildcards.run_id),
         code=code("inference.score_segmentation"),
     shell:
-        "lesion score segmentation --run {params.run} --root {LAYOUT.root} --out {output.scores}"
-        " --device {DEVICE} --settings {params.settings:q} > {log} 2>&1"
+        "lesion score segmentation --run {params.run} --root {params.root} --out {output.scores}"
+        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, method_name, new_figure
+from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, legend_below, method_name, new_figure
 from lesion_core.report.values import truth_and_probabilities
 from lesion_core.settings import CLASSES
 
@@ -21,7 +21,7 @@ def roc(source: Source) -> Drawn | None:
         return None
     from lesion_core.metrics.classification import auc
 
-    figure, axes = new_figure(4.2, 4.0)
+    figure, axes = new_figure(4.6, 5.0)
     axis = axes[0][0]
     for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
         truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
@@ -36,7 +36,7 @@ def roc(source: Source) -> Drawn | None:
         axis.plot(false_positive, sensitivity, color=PALETTE[number % len(PALETTE)], label=label, lw=1.4)
     axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
     axis.set(xlabel="1 - specificity", ylabel="sensitivity", title=f"Melanoma, {dataset_name(dataset)}", aspect="equal")
-    axis.legend(loc="lower right", title="AUC")
+    legend_below(figure, axis, "AUC", columns=2)
     return Drawn(figure, "ROC of melanoma", "Melanoma against all other classes; first seed of each method.")
 
 
@@ -47,7 +47,7 @@ def reliability(source: Source) -> Drawn | None:
         return None
     from lesion_core.metrics.calibration import ece
 
-    figure, axes = new_figure(4.2, 4.0)
+    figure, axes = new_figure(4.6, 5.0)
     axis = axes[0][0]
     axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
     for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
@@ -66,9 +66,14 @@ def reliability(source: Source) -> Drawn | None:
             label=f"{method_name(name)} ({ece(truth, probabilities):.3f})",
         )
     axis.set(
-        xlabel="confidence", ylabel="accuracy", title=dataset_name(dataset), xlim=(0, 1), ylim=(0, 1), aspect="equal"
+        xlabel="confidence",
+        ylabel="accuracy",
+        title=dataset_name(dataset),
+        xlim=(-0.02, 1.02),
+        ylim=(-0.02, 1.02),
+        aspect="equal",
     )
-    axis.legend(loc="upper left", title="ECE")
+    legend_below(figure, axis, "ECE", columns=2)
     return Drawn(
         figure, "Reliability", "Accuracy by confidence, bins of a tenth with at least three images; first seed."
     )

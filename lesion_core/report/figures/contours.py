@@ -40,7 +40,7 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     rows = source.store.segmentation[methods[proposed][0], dataset, "none", "native"]
     chosen = choose({row["image_id"]: row["dice"] for row in rows})
     files = _catalog(source.root, dataset)
-    shown = [*_baselines(source, dataset, list(methods)), proposed]
+    shown = [*[name for name in methods if name != proposed][:MOST_BASELINES], proposed]
     pictures = [_read(source.root, files[image_id]) for _, image_id in chosen]
     heights = [truth.shape[0] / truth.shape[1] for _, truth in pictures]
     width = (WIDTH - 0.3) / len(shown)
@@ -79,14 +79,6 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
         " others; all at native resolution."
     )
     return Drawn(figure, title, caption)
-
-
-def _baselines(source: Source, dataset: str, methods: list[str]) -> list[str]:
-    """The methods of the paper's comparison on this dataset; every ablation's would make columns too small to see."""
-    proposed = source.plan.statistics.segmentation_proposed
-    table = next((table for table in source.plan.tables.values() if table.dataset == dataset and table.rows), None)
-    compared = {row.method for row in table.rows} if table else set(methods)
-    return [name for name in methods if name in compared and name != proposed][:MOST_BASELINES]
 
 
 def scored_mask(root: Path, run: str, dataset: str, image_id: str) -> np.ndarray:

@@ -5,7 +5,17 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_core.files import read_csv
-from lesion_core.report.figures.style import MARKERS, PALETTE, Drawn, Source, dataset_name, method_name, new_figure
+from lesion_core.report.figures.style import (
+    MARKERS,
+    PALETTE,
+    Drawn,
+    Source,
+    dataset_name,
+    legend_below,
+    method_name,
+    new_figure,
+)
+from lesion_core.report.formats import metric_name
 
 
 def _datasets(source: Source) -> list[str]:
@@ -45,12 +55,13 @@ def prompt_worth(source: Source) -> Drawn | None:
     present = [name for name in prompts if any(key[2] == name for key in source.store.segmentation)]
     if len(present) < 2:
         return None
-    figure, axes = new_figure(7.2, 3.2, 1, len(datasets), sharey=True)
+    oracles = next((place for place, name in enumerate(present) if name.startswith("oracle")), len(present))
+    figure, axes = new_figure(7.2, 3.6, 1, len(datasets), sharey=True)
     for axis, dataset in zip(axes[0], datasets, strict=True):
         number = 0
         for name, runs in source.segmenters(dataset).items():
             values = [source.store.value(runs, "segmentation", dataset, "dice", prompt) for prompt in present]
-            if values[1] is None:
+            if sum(value is not None for value in values) < 2:
                 continue
             axis.plot(
                 range(len(present)),
@@ -60,45 +71,46 @@ def prompt_worth(source: Source) -> Drawn | None:
                 label=method_name(name),
             )
             number += 1
-        axis.axvspan(1.5, len(present) - 0.5, color="#f2e6d9", zorder=0)
+        if oracles < len(present):
+            axis.axvspan(oracles - 0.5, len(present) - 0.5, color="#f2e6d9", zorder=0)
         axis.set_xticks(range(len(present)), [name.replace("_", " ") for name in present], rotation=30, ha="right")
         axis.set_title(dataset_name(dataset))
-        axis.legend(loc="lower right")
+    legend_below(figure, axes[0][0])
     axes[0][0].set_ylabel("mean Dice, native size")
     caption = "The same weights under each prompt. Prompts on the shaded ground are made from the true mask."
     return Drawn(figure, "What a prompt is worth", caption)
 
 
 def native_and_model_size(source: Source) -> Drawn | None:
-    """Mean Dice and pooled IoU scored at native size against scored at the model's size."""
+    """Mean Dice scored at native size beside mean Dice scored at the model's size."""
     datasets = _datasets(source)
     if not datasets:
         return None
-    figure, axes = new_figure(7.2, 3.0, 1, len(datasets), sharey=True)
+    figure, axes = new_figure(7.2, 3.2, 1, len(datasets), sharey=True)
     for axis, dataset in zip(axes[0], datasets, strict=True):
         methods = source.segmenters(dataset)
         for number, resolution in enumerate(("native", "model")):
-            values = [
+            found = (
                 source.store.value(runs, "segmentation", dataset, "dice", resolution=resolution)
                 for runs in methods.values()
-            ]
-            places = np.arange(len(values)) + (number - 0.5) * 0.36
-            bars = axis.bar(
-                places, [value.mean for value in values], 0.34, color=PALETTE[number], label=f"{resolution} size"
             )
+            values = [np.nan if value is None else value.mean for value in found]
+            places = np.arange(len(values)) + (number - 0.5) * 0.36
+            bars = axis.bar(places, values, 0.34, color=PALETTE[number], label=f"{resolution} size")
             axis.bar_label(bars, fmt="%.3f", fontsize=6, rotation=90, padding=2)
         axis.set_xticks(range(len(methods)), [method_name(name) for name in methods], rotation=30, ha="right")
         axis.set_title(dataset_name(dataset))
-        axis.set_ylim(0, 1.18)
+        axis.set_ylim(0, 1.15)
+        axis.set_yticks(np.linspace(0, 1, 6))
     axes[0][0].set_ylabel("mean Dice per image")
-    axes[0][0].legend(loc="lower left", facecolor="white", frameon=True, framealpha=0.9, edgecolor="none")
+    legend_below(figure, axes[0][0])
     return Drawn(figure, "Dual scoring", "The same predictions scored at the photograph's own and at the model's size.")
 
 
 def effects(source: Source) -> Drawn | None:
     """Forest plot: proposed minus other per image, with bootstrap intervals."""
     path = source.root / "statistics" / "tests.csv"
-    tests = [row for row in read_csv(path) if row["level"] == "image"] if path.is_file() else []
+    tests = [row for row in read_csv(path) if row["level"] == "image" and row["ci_low"]] if path.is_file() else []
     if not tests:
         return None
     figure, axes = new_figure(7.2, 0.9 + 0.27 * len(tests))
@@ -110,8 +122,8 @@ def effects(source: Source) -> Drawn | None:
         axis.plot([low, high], [place, place], color=color, lw=1.6)
         axis.plot(middle, place, "s", color=color, ms=4)
     labels = [
-        f"{dataset_name(test['dataset'])}, {test['metric']}:"
-        f" {method_name(test['proposed'])} - {method_name(test['other'])}"
+        f"{dataset_name(test['dataset'])}, {metric_name(test['metric'])}:"
+        f" {method_name(test['proposed'])} − {method_name(test['other'])}"
         for test in tests
     ]
     axis.set_yticks(range(len(tests)), labels, fontsize=7)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lesion_core.files import atomic_path
 from lesion_core.report.values import Store
@@ -20,6 +20,7 @@ DPI = 150
 STYLE = {
     "font.size": 9,
     "axes.titlesize": 10,
+    "legend.title_fontsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -47,7 +48,7 @@ METHOD_NAMES = {
     "color_histogram": "Colour histogram",
     "vit_none": "ViT, no fusion",
     "vit_cross_attention": "ViT, cross-attention",
-    "joint_proposed": "Joint",
+    "joint_proposed": "SAM-ViT, joint",
 }
 
 
@@ -65,19 +66,19 @@ class Source:
         return cls(root, plan, Store.read(root))
 
     def segmenters(self, dataset: str) -> dict[str, list[str]]:
-        """Methods with segmentation scores on a dataset -> their runs."""
-        scored = {key[0] for key in self.store.segmentation if key[1] == dataset}
-        return _present(self.plan, scored)
+        """Compared methods with segmentation scores on a dataset -> their runs."""
+        return self._compared(dataset, {key[0] for key in self.store.segmentation if key[1] == dataset})
 
     def classifiers(self, dataset: str) -> dict[str, list[str]]:
-        """Methods with classification scores on a dataset -> their runs."""
-        scored = {key[0] for key in self.store.classification if key[1] == dataset}
-        return _present(self.plan, scored)
+        """Compared methods with classification scores on a dataset -> their runs."""
+        return self._compared(dataset, {key[0] for key in self.store.classification if key[1] == dataset})
 
-
-def _present(plan: Plan, scored: set[str]) -> dict[str, list[str]]:
-    found = {name: [run for run in runs if run in scored] for name, runs in plan.runs.items()}
-    return {name: runs for name, runs in found.items() if runs}
+    def _compared(self, dataset: str, scored: set[str]) -> dict[str, list[str]]:
+        """The methods of the paper's comparison on this dataset (its first table with rows), no ablations."""
+        table = next((table for table in self.plan.tables.values() if table.dataset == dataset and table.rows), None)
+        names = {row.method for row in table.rows} if table else set(self.plan.runs)
+        found = {name: [run for run in runs if run in scored] for name, runs in self.plan.runs.items() if name in names}
+        return {name: runs for name, runs in found.items() if runs}
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ class Drawn:
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
             with atomic_path(folder / f"{name}.{suffix}") as partial:
                 self.figure.savefig(partial, dpi=DPI, metadata=metadata)
+
+
+def legend_below(figure: Figure, axis: Any, title: str | None = None, columns: int = 5) -> None:
+    """One legend for the whole figure, below it, where it hides no data."""
+    handles, labels = axis.get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), title=title)
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):

@@ -31,10 +31,11 @@ def learning_curves(source: Source) -> Drawn | None:
     for axis, name in zip(axes.flat, methods, strict=False):
         twin = axis.twinx()
         twin.grid(visible=False)
-        validation = ""
+        validation, longest = "", 1
         for number, (_, _, rows) in enumerate(curve for curve in curves if curve[0] == name):
             style = ("-", "--", ":", "-.")[number % 4]
             epochs = [int(row["epoch"]) for row in rows]
+            longest = max(longest, *epochs)
             loss = next((key for key in rows[0] if key.startswith("train_loss")), None)
             score = next((key for key in SCORES if key in rows[0]), None)
             if loss:
@@ -46,6 +47,7 @@ def learning_curves(source: Source) -> Drawn | None:
         axis.set_xlabel("epoch")
         axis.set_ylabel("training loss", color=PALETTE[1])
         axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.set_xlim(0.5, longest + 0.5)
         twin.set_ylabel(f"validation\n{validation}", color=PALETTE[0])
     caption = "Training loss (orange) and validation score (blue) by epoch; one line style per seed."
     return Drawn(figure, "Learning curves", caption)

@@ -1,0 +1,64 @@
+"""Pieces of the page: sortable tables and embedded pictures."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+
+LARGE_BYTES = 300_000
+JPEG_QUALITY = 88
+
+
+def table(
+    caption: str, columns: Sequence[str], rows: Sequence[str], *, text: Sequence[str] = (), identity: str = ""
+) -> str:
+    """A sortable table that scrolls by itself on a narrow screen.
+
+    Args:
+        caption: what a screen reader calls it.
+        columns: headings.
+        rows: ``<tr>`` elements.
+        text: headings of columns that hold text (aligned left); the first always does.
+        identity: the table's id.
+    """
+    head = "".join(
+        f'<th scope="col"{" class=text" if name in text else ""}><button type="button">{escape(name)}</button></th>'
+        for name in columns
+    )
+    named = f' id="{identity}"' if identity else ""
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table{named}>'
+        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def number(text: str) -> str:
+    """A number of a CSV as it is shown: whole numbers whole, others with four figures."""
+    try:
+        value = float(text)
+    except ValueError:
+        return escape(text)
+    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4g}"
+
+
+def picture(path: Path) -> str:
+    """A PNG as a data address; photographs (large files) as JPEG, so that the page stays light."""
+    content, kind = path.read_bytes(), "png"
+    if len(content) > LARGE_BYTES:
+        import cv2
+
+        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+        done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+        if done and len(encoded) < len(content):
+            content, kind = encoded.tobytes(), "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def figure(path: Path, title: str, caption: str) -> str:
+    """A picture with its caption, loaded when it is scrolled to."""
+    return (
+        f'<figure><img loading="lazy" alt="{escape(title)}: {escape(caption)}" src="{picture(path)}">'
+        f"<figcaption><b>{escape(title)}.</b> {escape(caption)}</figcaption></figure>"
+    )
