@@ -57,8 +57,8 @@ def picture(path: Path) -> str:
 
 
 def figure(path: Path, title: str, caption: str) -> str:
-    """A picture with its caption, loaded when it is scrolled to."""
+    """A picture with its caption."""
     return (
-        f'<figure><img loading="lazy" alt="{escape(title)}: {escape(caption)}" src="{picture(path)}">'
+        f'<figure><img alt="{escape(title)}: {escape(caption)}" src="{picture(path)}">'
         f"<figcaption><b>{escape(title)}.</b> {escape(caption)}</figcaption></figure>"
     )

@@ -51,3 +51,12 @@ def test_wrong_settings_are_refused_before_any_job(folder, override, said):
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr
     assert not (folder / "results").exists()
+
+
+def test_lint_has_no_advice_but_what_does_not_fit(folder):
+    done = snakemake(folder, "--lint")
+    found = set(re.findall(r"^    \* (.*)$", done.stdout + done.stderr, re.MULTILINE))
+    assert found <= {
+        "Specify a conda environment or container for each rule.:",  # one locked environment serves every rule
+        "Mixed rules and functions in same snakefile.:",  # input functions stand beside the rule they belong to
+    }

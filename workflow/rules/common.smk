@@ -13,7 +13,7 @@ from lesion_core.provenance import code_hash
 from snakemake.exceptions import WorkflowError
 
 # jobs find `lesion` beside the Python that runs Snakemake, whether its environment is activated or not
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+os.environ.update(PATH=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages: page faults took a third of a SAM job's time
 os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")

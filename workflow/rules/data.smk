@@ -67,6 +67,7 @@ rule unpack:
 rule catalog:
     input:
         [LAYOUT.data(dataset) / "manifest.csv" for dataset in DATASETS],
+        [SETTINGS.data.custom.csv] if SETTINGS.data.custom else [],
     output:
         LAYOUT.catalog,
         LAYOUT.edges,

@@ -46,7 +46,7 @@ def learning_curves(source: Source) -> Drawn | None:
         axis.set_title(method_name(name))
         axis.set_xlabel("epoch")
         axis.set_ylabel("training loss", color=PALETTE[1])
-        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True, min_n_ticks=1))
         axis.set_xlim(0.5, longest + 0.5)
         twin.set_ylabel(f"validation\n{validation}", color=PALETTE[0])
     caption = "Training loss (orange) and validation score (blue) by epoch; one line style per seed."

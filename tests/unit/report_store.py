@@ -1,0 +1,184 @@
+"""A tiny made score store that the report's tests compute by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lesion_core.files import write_json
+from lesion_core.paths import Layout
+from lesion_core.scores import write_scores
+from lesion_core.settings import CLASSES, Plan, Statistics, Table
+
+IMAGES = ("a", "b", "c", "d")
+# Dice per image; SAM-Adapter has two seeds, the frozen model none (one run), the U-Net was not run
+DICE = {
+    "sam_frozen-s0": (0.5, 0.6, 0.7, 0.8),
+    "sam_adapter-s0": (0.7, 0.8, 0.9, 0.8),
+    "sam_adapter-s1": (0.9, 0.8, 0.9, 1.0),
+}
+CLASSIFIED = {"vit_none-s0": ("nv", "nv", "nv", "nv"), "vit_cross_attention-s0": ("nv", "mel", "nv", "bkl")}
+TRUTH = ("nv", "mel", "mel", "bkl")
+
+
+def make_plan(profile: str = "smoke", **changes: Any) -> Plan:
+    """Two tables of paper A and a literature table, with runs of the store below."""
+    rows = [
+        {"label": "U-Net", "method": "unet"},
+        {"label": "SAM frozen", "method": "sam_frozen"},
+        {"label": "SAM-ViT (proposed)", "method": "sam_adapter"},
+        {"label": "SAM, oracle box", "method": "sam_frozen", "prompt": "oracle_box"},
+    ]
+    classifiers = [
+        {"label": "ViT without fusion", "method": "vit_none"},
+        {"label": "SAM-ViT (proposed)", "method": "vit_cross_attention"},
+    ]
+    shared = {"paper": "sam_vit", "task": "segmentation", "dataset": "isic2018_task1"}
+    tables = {
+        "table_01": {**shared, "title": "Literature", "published": "table_01", "metrics": ["dice", "iou"], "rows": []},
+        "table_05": {**shared, "title": "Seg", "published": "table_05", "metrics": ["dice", "iou"], "rows": rows},
+        "table_08": {
+            "title": "Cls",
+            "paper": "sam_vit",
+            "published": "table_08",
+            "task": "classification",
+            "dataset": "ham10000",
+            "metrics": ["accuracy", "auc", "balanced_accuracy"],
+            "rows": classifiers,
+        },
+    }
+    return Plan(
+        profile=profile,
+        tables={name: Table.model_validate(table) for name, table in tables.items()},
+        runs={
+            "sam_frozen": ["sam_frozen-s0"],
+            "sam_adapter": ["sam_adapter-s0", "sam_adapter-s1"],
+            "vit_none": ["vit_none-s0"],
+            "vit_cross_attention": ["vit_cross_attention-s0"],
+            **changes.pop("runs", {}),
+        },
+        statistics=Statistics(
+            alpha=0.05,
+            resamples=200,
+            seed=1,
+            segmentation_metric="dice",
+            segmentation_proposed="sam_adapter",
+            classification_proposed="vit_cross_attention",
+        ),
+    )
+
+
+def segmentation_row(run: str, image: str, dice: float, **changes: Any) -> dict[str, Any]:
+    """One segmentation score; IoU follows from Dice as for one image."""
+    return {
+        "run_id": run,
+        "method": run.rsplit("-", 1)[0],
+        "dataset": "isic2018_task1",
+        "split": "test",
+        "seed": int(run[-1]),
+        "image_id": image,
+        "lesion_id": None,
+        "prompt": "none",
+        "resolution": "native",
+        "dice": dice,
+        "iou": dice / (2 - dice),
+        "sensitivity": 0.5,
+        "specificity": 0.5,
+        "accuracy": 0.5,
+        "tp": 1,
+        "fp": 1,
+        "fn": 1,
+        "tn": 1,
+        **changes,
+    }
+
+
+def classification_row(run: str, image: str, label: str, predicted: str, **changes: Any) -> dict[str, Any]:
+    """One classification score: 0.7 on the predicted class, 0.05 on every other."""
+    return {
+        "run_id": run,
+        "method": run.rsplit("-", 1)[0],
+        "dataset": "ham10000",
+        "split": "test",
+        "seed": int(run[-1]),
+        "image_id": image,
+        "lesion_id": f"lesion_{image}",
+        "label": label,
+        "predicted": predicted,
+        **{f"p_{name}": 0.7 if name == predicted else 0.05 for name in CLASSES},
+        **changes,
+    }
+
+
+def segmentation_rows() -> list[dict[str, Any]]:
+    """All segmentation scores: no prompt at both sizes, and an oracle box for the frozen model."""
+    rows = []
+    for run, values in DICE.items():
+        for image, dice in zip(IMAGES, values, strict=True):
+            rows.append(segmentation_row(run, image, dice))
+            rows.append(segmentation_row(run, image, dice, resolution="model"))
+    rows.extend(segmentation_row("sam_frozen-s0", image, 0.99, prompt="oracle_box") for image in IMAGES)
+    return rows
+
+
+def classification_rows() -> list[dict[str, Any]]:
+    """All classification scores."""
+    return [
+        classification_row(run, image, label, predicted)
+        for run, answers in CLASSIFIED.items()
+        for image, label, predicted in zip(IMAGES, TRUTH, answers, strict=True)
+    ]
+
+
+def make_store(root: Path, segmentation: list | None = None, classification: list | None = None) -> Path:
+    """Write both score files under ``root``."""
+    layout = Layout(root)
+    write_scores(
+        layout.scores("segmentation"), "segmentation", segmentation_rows() if segmentation is None else segmentation
+    )
+    write_scores(
+        layout.scores("classification"),
+        "classification",
+        classification_rows() if classification is None else classification,
+    )
+    return root
+
+
+def make_surroundings(root: Path, plan: Plan) -> None:
+    """What the page shows besides scores: catalog report, certificate, provenance and history of every run."""
+    layout = Layout(root)
+    part = {
+        "images": 4,
+        "lesions": 3,
+        "masks": 4,
+        "labels": {"nv": 3, "mel": 1},
+        "missing": {"age": 1, "sex": 0},
+        "sizes": {"common": {"600 x 450": 3, "<script>": 1}, "different": 2},
+    }
+    problems = [{"dataset": "ham10000", "image_id": "x", "kind": "mask", "detail": "a <b>bold</b> claim"}]
+    write_json(layout.catalog.with_name("report.json"), {"datasets": {"ham10000": part}, "problems": problems})
+    write_json(
+        layout.certificate,
+        {
+            "verdict": "no leak",
+            "splits": {"ham10000": {"sha256": "0" * 64, "counts": {"train": 2, "val": 1, "test": 1}}},
+            "edges_checked": {"lesion": 3},
+            "crossing": [],
+        },
+    )
+    for runs in plan.runs.values():
+        for run in runs:
+            task = "classification" if run.startswith("vit") else "segmentation"
+            content = {
+                "seed": int(run[-1]),
+                "device": "cpu",
+                "code": {"hash": "abc"},
+                "settings": {"note": "</script><!--"},
+                "inputs": {},
+                "packages": {"numpy": "2"},
+                "extra": {},
+            }
+            write_json(layout.run(task, run) / "provenance.json", content)
+            header = "epoch,train_loss,val_dice\n"
+            text = header if run.startswith("sam_frozen") else header + "1,0.5,0.7\n2,0.4,0.8\n"
+            (layout.run(task, run) / "history.csv").write_text(text, encoding="utf-8")

@@ -1,0 +1,204 @@
+"""Tables: means and SDs by hand, published numbers beside ours, three formats that agree."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import pytest
+from report_store import classification_row, make_plan, make_store, segmentation_row, segmentation_rows
+
+from lesion_core.errors import ScoreError
+from lesion_core.files import read_csv, read_parquet
+from lesion_core.report.formats import Grid, full_title, markdown, metric_name, tex
+from lesion_core.report.tables import write_tables
+from lesion_core.report.values import Store
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    root = make_store(tmp_path_factory.mktemp("tables"))
+    write_tables(root, make_plan())
+    return root
+
+
+def cells(root):
+    return read_parquet(root / "tables" / "cells.parquet").to_pylist()
+
+
+def cell(root, table, row, column):
+    return next(c for c in cells(root) if (c["table"], c["row"], c["column"]) == (table, row, column))
+
+
+def test_mean_and_sd_over_seeds_by_hand(written):
+    # seed means: (0.7 + 0.8 + 0.9 + 0.8) / 4 = 0.8 and (0.9 + 0.8 + 0.9 + 1.0) / 4 = 0.9
+    ours = cell(written, "table_05", "SAM-ViT (proposed)", "dice")
+    assert ours["value"] == pytest.approx(85.0)
+    assert ours["sd"] == pytest.approx(100 * 0.1 / 2**0.5)
+    assert (ours["n_seeds"], ours["n_images"], ours["run_ids"]) == (2, 4, "sam_adapter-s0 sam_adapter-s1")
+
+
+def test_one_run_has_no_sd(written):
+    frozen = cell(written, "table_05", "SAM frozen", "dice")
+    assert frozen["value"] == pytest.approx(65.0)
+    assert frozen["sd"] is None
+
+
+def test_missing_run_says_so(written):
+    missing = cell(written, "table_05", "U-Net", "dice")
+    assert (missing["value"], missing["status"], missing["n_seeds"]) == (None, "not run here", 0)
+    assert "not run here" in (written / "tables" / "table_05.md").read_text()
+
+
+def test_published_stands_beside_ours_as_printed(written):
+    ours = cell(written, "table_05", "SAM-ViT (proposed)", "dice")
+    assert (ours["published"], ours["published_text"], ours["unit"]) == (94.27, "94.27", "percent")
+    assert "| SAM-ViT (proposed) | **85.00 ± 7.07** | 94.27 |" in (written / "tables" / "table_05.md").read_text()
+    auc = cell(written, "table_08", "SAM-ViT (proposed)", "auc")
+    assert (auc["published_text"], auc["unit"]) == ("0.979", "fraction")
+    assert 0.0 <= auc["value"] <= 1.0
+    other = cell(written, "table_08", "Skin-DeepNet (published)", "accuracy")
+    assert (other["published_text"], other["status"], other["method"]) == ("98.00", "published only", None)
+
+
+def test_classification_accuracy_by_hand(written):
+    assert cell(written, "table_08", "ViT without fusion", "accuracy")["value"] == pytest.approx(25.0)
+    assert cell(written, "table_08", "SAM-ViT (proposed)", "accuracy")["value"] == pytest.approx(75.0)
+    # recalls: nv 1, mel 1/2, bkl 1
+    balanced = cell(written, "table_08", "SAM-ViT (proposed)", "balanced_accuracy")["value"]
+    assert balanced == pytest.approx(100 * 2.5 / 3)
+
+
+def test_best_is_marked_among_like_rows_only(written):
+    assert cell(written, "table_05", "SAM-ViT (proposed)", "dice")["best"]
+    assert not cell(written, "table_05", "SAM frozen", "dice")["best"]
+    # 99 % with a box from the truth beats nobody
+    assert cell(written, "table_05", "SAM, oracle box", "dice")["value"] == pytest.approx(99.0)
+    assert not cell(written, "table_05", "SAM, oracle box", "dice")["best"]
+    assert cell(written, "table_08", "Skin-DeepNet (published)", "accuracy")["best_published"]
+    assert "Oracle prompts are made from the true mask." in (written / "tables" / "table_05.md").read_text()
+
+
+def test_literature_table_is_published_only(written):
+    text = (written / "tables" / "table_01.md").read_text()
+    assert text.startswith("**Table 1. Literature**")
+    assert "ours" not in text.splitlines()[2]
+    assert "no row of this table is run here" in text
+
+
+def test_csv_markdown_and_tex_agree(written):
+    rows = read_csv(written / "tables" / "table_05.csv")
+    md = [
+        [part.strip().strip("*") for part in line.strip("|").split("|")]
+        for line in (written / "tables" / "table_05.md").read_text().splitlines()
+        if line.startswith("| ")
+    ][1:]
+    body = (written / "tables" / "table_05.tex").read_text().split(r"\midrule")[1].split(r"\bottomrule")[0]
+    assert [row["row"] for row in rows] == [row[0] for row in md]
+    for row, line, latex in zip(rows, md, body.strip().splitlines(), strict=True):
+        latex_cells = [
+            part.strip().removeprefix(r"\textbf{").rstrip("}") for part in latex.removesuffix(r" \\").split("&")
+        ]
+        assert [part.replace(r"$\pm$", "±") for part in latex_cells] == line
+        if row["dice"]:
+            assert line[1].split(" ± ")[0] == f"{float(row['dice']):.2f}"
+            assert row["status"] == "ours"
+        else:
+            assert line[1] == row["status"] == "not run here"
+        assert line[2] == row["dice_published"]
+
+
+def test_same_scores_give_the_same_bytes(written, tmp_path):
+    again = make_store(tmp_path)
+    write_tables(again, make_plan())
+    first = {path.name: path.read_bytes() for path in sorted((written / "tables").iterdir())}
+    assert {path.name: path.read_bytes() for path in sorted((again / "tables").iterdir())} == first
+
+
+def test_any_cell_can_be_computed_again_from_the_store(written):
+    store = Store.read(written)
+    for found in cells(written):
+        if found["value"] is None:
+            continue
+        task = "segmentation" if found["dataset"] == "isic2018_task1" else "classification"
+        value = store.value(found["run_ids"].split(), task, found["dataset"], found["column"], found["prompt"])
+        assert found["value"] == (100 if found["unit"] == "percent" else 1) * value.mean
+
+
+def test_seeds_on_different_images_are_refused(tmp_path):
+    rows = [row for row in segmentation_rows() if not (row["run_id"] == "sam_adapter-s1" and row["image_id"] == "d")]
+    make_store(tmp_path, segmentation=rows)
+    with pytest.raises(ScoreError, match="other images") as error:
+        write_tables(tmp_path, make_plan())
+    assert error.value.ids == ("d",)
+
+
+def test_an_undefined_auc_is_not_a_number_in_a_table(tmp_path):
+    rows = [classification_row("vit_none-s0", image, "nv", "nv") for image in ("a", "b")]
+    make_store(tmp_path, classification=rows)
+    write_tables(tmp_path, make_plan())
+    auc = cell(tmp_path, "table_08", "ViT without fusion", "auc")
+    assert (auc["value"], auc["status"]) == (None, "not defined")
+
+
+def test_only_the_asked_prompt_and_size_count(tmp_path):
+    rows = segmentation_rows() + [
+        segmentation_row("sam_adapter-s0", image, 0.0, prompt="automatic") for image in ("a", "b", "c", "d")
+    ]
+    make_store(tmp_path, segmentation=rows)
+    write_tables(tmp_path, make_plan())
+    assert cell(tmp_path, "table_05", "SAM-ViT (proposed)", "dice")["value"] == pytest.approx(85.0)
+
+
+def test_missing_store_is_a_typed_error(tmp_path):
+    with pytest.raises(ScoreError, match="cannot be read"):
+        write_tables(tmp_path, make_plan())
+
+
+def test_formats_escape_their_own_marks():
+    grid = Grid("A & B_c", ("Row", "50 %"), (("a|b", "1 ± 2"), ("{x}", "< 0.1")), bold=frozenset({(0, 1)}))
+    assert "| a\\|b | **1 ± 2** |" in markdown(grid)
+    text = tex(grid, "t")
+    assert r"A \& B\_c" in text
+    assert r"\textbf{1 $\pm$ 2}" in text
+    assert r"\{x\} & $<$ 0.1" in text
+
+
+def test_names():
+    assert metric_name("balanced_accuracy", "percent") == "Balanced accuracy (%)"
+    assert metric_name("auc", "fraction") == "AUC"
+    assert full_title("table_05", "X") == "Table 5. X"
+    assert full_title("segmae_table_1", "X") == "X"
+
+
+def test_report_imports_neither_pandas_nor_torch():
+    modules = ["tables", "statistics", "ledger", "page", "readme", "bench", "published", "figures"]
+    code = (
+        "import sys\n"
+        + "".join(f"import lesion_core.report.{name}\n" for name in modules)
+        + "heavy = {'pandas', 'torch', 'pyarrow', 'scipy', 'matplotlib', 'cv2', 'sklearn'} & set(sys.modules)\n"
+        + "print(','.join(sorted(heavy)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_writing_tables_imports_neither_pandas_nor_torch(written, tmp_path):
+    code = (
+        "import sys\nfrom pathlib import Path\n"
+        "sys.path.insert(0, sys.argv[1])\nfrom report_store import make_plan\n"
+        "from lesion_core.report.tables import write_tables\n"
+        "write_tables(Path(sys.argv[2]), make_plan())\n"
+        "print(','.join(sorted({'pandas', 'torch', 'scipy', 'sklearn', 'matplotlib'} & set(sys.modules))))"
+    )
+    make_store(tmp_path)
+    here = str(__import__("pathlib").Path(__file__).parent)
+    done = subprocess.run([sys.executable, "-c", code, here, str(tmp_path)], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_csv_is_readable_by_any_reader(written):
+    with open(written / "tables" / "table_08.csv", encoding="utf-8", newline="") as handle:
+        rows = list(csv.reader(handle))
+    assert len({len(row) for row in rows}) == 1
