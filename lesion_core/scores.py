@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_core.arrow import table_of
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
 from lesion_core.settings import CLASSES
@@ -64,14 +65,12 @@ def write_scores(path: Path, kind: str, rows: Iterable[Mapping[str, Any]]) -> No
     Raises:
         ScoreError: two rows have the same key, a row has other columns, or a score is missing or not finite.
     """
-    import pyarrow
-
     keys = KEYS[kind]
     rows = list(rows)
     _refuse_gaps(rows, kind, path)
     ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
     _refuse_twins(ordered, keys, path)
-    write_parquet(path, pyarrow.Table.from_pylist(ordered, schema=schema(kind)))
+    write_parquet(path, table_of(ordered, COLUMNS[kind]))
 
 
 def _refuse_gaps(rows: list[Mapping[str, Any]], kind: str, path: Path) -> None:

@@ -87,15 +87,15 @@ def build_catalog(
             "lesion_id": row.lesion_id,
             "group_id": group_id,
             "path": relative_path(row.path, root),
-            "width": seen.width,
-            "height": seen.height,
+            "width": seen.pixels.width,
+            "height": seen.pixels.height,
             "label": row.label,
             "age": row.age,
             "sex": row.sex,
             "site": row.site,
             "mask_path": relative_path(row.mask_path, root) if seen.mask_usable else None,
             "sha256": seen.sha256,
-            "phash": seen.fingerprint.hex,
+            "phash": seen.pixels.fingerprint.hex,
             "licence": row.licence,
         }
         for row, seen, group_id in zip(rows, inspected, group_ids, strict=True)

@@ -42,8 +42,8 @@ def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: 
         *_chains([joining_id(row.image_id) for row in rows], "image_id"),
     ]
     same_bytes = _chains([seen.sha256 for seen in inspected], "near_duplicate")
-    hashes = np.array([seen.fingerprint.phash for seen in inspected], dtype=np.uint64)
-    thumbnails = np.stack([seen.fingerprint.thumbnail for seen in inspected])
+    hashes = np.array([seen.pixels.fingerprint.phash for seen in inspected], dtype=np.uint64)
+    thumbnails = np.stack([seen.pixels.fingerprint.thumbnail for seen in inspected])
     pairs, correlation = near_duplicates(hashes, thumbnails, duplicates)
     known = {(edge.first, edge.second) for edge in same_bytes}
     edges += same_bytes
@@ -62,7 +62,7 @@ def _view_edges(inspected: Sequence[Inspected]) -> list[Edge]:
     for row, seen in enumerate(inspected):
         first_of.setdefault(seen.sha256, row)
     originals = list(first_of.values())
-    pairs, inliers = find_views([inspected[row].features for row in originals])
+    pairs, inliers = find_views([inspected[row].pixels.features for row in originals])
     return [
         Edge(originals[first], originals[second], "view", float(count))
         for (first, second), count in zip(pairs.tolist(), inliers.tolist(), strict=True)

@@ -45,21 +45,14 @@ def read_image(path: str | Path) -> np.ndarray:
     Raises:
         ImageError: no such file, zero bytes, not an image, truncated, or an unsupported pixel type.
     """
-    return decode_image(read_file(path), path)
-
-
-def decode_image(content: bytes, path: str | Path) -> np.ndarray:
-    """As :func:`read_image`, from the file's bytes; ``path`` is named in errors."""
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(_open(content, path))
+    image = ImageOps.exif_transpose(_open(path))
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         grey = _high_byte(image, path)
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.mode not in EIGHT_BIT_MODES:
-        raise ImageError(
-            f"pixels of type {image.mode} are not supported", file=path, remedy="save it as 8-bit RGB"
-        )
+        raise ImageError(f"pixels of type {image.mode} are not supported", file=path, remedy="save it as 8-bit RGB")
     if image.mode in ALPHA_MODES or "transparency" in image.info:
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
@@ -124,8 +117,7 @@ def inspect_mask(path: str | Path, shape: tuple[int, int] | None = None) -> Mask
     return Mask(pixels, tuple(repairs))
 
 
-def read_file(path: str | Path) -> bytes:
-    """A file's bytes; ImageError if it cannot be read or has none."""
+def _read_bytes(path: str | Path) -> bytes:
     try:
         content = Path(path).read_bytes()
     except OSError as error:
@@ -135,10 +127,11 @@ def read_file(path: str | Path) -> bytes:
     return content
 
 
-def _open(content: bytes, path: str | Path) -> Image:
+def _open(path: str | Path) -> Image:
     """The first frame, all of its pixels decoded."""
     from PIL import Image
 
+    content = _read_bytes(path)
     try:
         image = Image.open(io.BytesIO(content))
         image.load()
@@ -157,9 +150,7 @@ def _open(content: bytes, path: str | Path) -> Image:
 def _high_byte(image: Image, path: str | Path) -> np.ndarray:
     wide = np.asarray(image)
     if wide.min() < 0 or wide.max() > 65535:
-        raise ImageError(
-            "pixel values lie outside 16 bits", file=path, remedy="save it as 8-bit or 16-bit unsigned"
-        )
+        raise ImageError("pixel values lie outside 16 bits", file=path, remedy="save it as 8-bit or 16-bit unsigned")
     return (wide.astype(np.uint32) >> 8).astype(np.uint8)
 
 
@@ -168,7 +159,7 @@ def _mask_values(path: str | Path) -> np.ndarray:
     from PIL import ImageOps
 
     try:
-        image = ImageOps.exif_transpose(_open(read_file(path), path))
+        image = ImageOps.exif_transpose(_open(path))
         if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
             return _high_byte(image, path)
     except ImageError as error:

@@ -1,41 +1,54 @@
-"""One pass over every file: bytes hashed, photograph decoded and fingerprinted, mask checked."""
+"""One pass over every file: bytes hashed, each different photograph decoded once, every mask checked."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 from lesion_core.data.hashing import Fingerprint, fingerprint
-from lesion_core.data.images import decode_image, inspect_mask, read_file
+from lesion_core.data.images import inspect_mask, read_image
 from lesion_core.data.opencv import single_thread
 from lesion_core.data.readers import Row
 from lesion_core.data.views import Features, local_features
 from lesion_core.errors import ImageError, LesionError, MaskError
+from lesion_core.files import sha256_file
 from lesion_core.progress import track
 
 WORKERS = 2  # decoding, hashing and resizing release the interpreter's lock, so threads do
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Inspected:
-    """What the pixels of one row say.
+class Pixels:
+    """What a photograph's pixels say.
 
     Attributes:
         width, height: pixels, upright.
-        sha256: hex digest of the photograph's bytes.
         fingerprint: for the search for copies.
         features: for the search for other views of the same lesion.
-        mask_usable: a mask is there and has lesion pixels.
-        problems: (kind, detail) of what was repaired or set aside.
     """
 
     width: int
     height: int
-    sha256: str
     fingerprint: Fingerprint
     features: Features
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """What the files of one row say.
+
+    Attributes:
+        sha256: hex digest of the photograph's bytes.
+        pixels: of the photograph; rows of equal bytes share them.
+        mask_usable: a mask is there and has lesion pixels.
+        problems: (kind, detail) of what was repaired or set aside.
+    """
+
+    sha256: str
+    pixels: Pixels
     mask_usable: bool
     problems: tuple[tuple[str, str], ...]
 
@@ -44,40 +57,65 @@ def inspect_rows(rows: Sequence[Row]) -> list[Inspected]:
     """Inspect all rows on two threads, results in the rows' order.
 
     Raises:
-        ImageError, MaskError: naming all files of that kind that cannot be used, photographs first.
+        ImageError: naming all photographs that cannot be used.
+        MaskError: naming all masks that cannot be used.
     """
-    with single_thread(), ThreadPoolExecutor(WORKERS) as pool:
-        results = list(track(pool.map(_inspect, rows), "inspecting photographs", total=len(rows)))
-    for kind, what in ((ImageError, "photographs"), (MaskError, "masks")):
-        bad = [(row, result) for row, result in zip(rows, results, strict=True) if type(result) is kind]
-        if len(bad) == 1:
-            row, error = bad[0]
-            raise kind(error.message, file=error.file, ids=["/".join(row.key)], remedy=error.remedy) from error
-        if bad:
-            first = bad[0][1]
-            raise kind(
-                f"{len(bad)} {what} cannot be used; the first: {first.message}",
-                file=first.file,
-                ids=["/".join(row.key) for row, _ in bad],
-                remedy=first.remedy,
-            ) from first
-    return results
+    digests = _collect(rows, _digest, rows, "hashing files", ImageError)
+    first_of: dict[str, Row] = {}
+    for row, digest in zip(rows, digests, strict=True):
+        first_of.setdefault(digest, row)
+    different = list(first_of.values())
+    measured = _collect(different, _measure, different, "inspecting photographs", ImageError)
+    pixels = dict(zip(first_of, measured, strict=True))
+    shapes = [(pixels[digest].height, pixels[digest].width) for digest in digests]
+    masks = _collect(zip(rows, shapes, strict=True), _check_mask, rows, "inspecting masks", MaskError)
+    return [
+        Inspected(digest, pixels[digest], usable, problems)
+        for digest, (usable, problems) in zip(digests, masks, strict=True)
+    ]
 
 
-def _inspect(row: Row) -> Inspected | LesionError:
-    """Errors are returned, so that all bad files are named at once."""
+def _digest(row: Row) -> str:
     try:
-        content = read_file(row.path)
-        image = decode_image(content, row.path)
-        height, width = image.shape[:2]
-        problems: tuple[tuple[str, str], ...] = ()
-        usable = False
-        if row.mask_path is not None:
-            mask = inspect_mask(row.mask_path, (height, width))
-            problems = mask.repairs
-            # A mask without lesion pixels says nothing about where the lesion is.
-            usable = bool(mask.pixels.any())
-        digest = hashlib.sha256(content).hexdigest()
-        return Inspected(width, height, digest, fingerprint(image), local_features(image), usable, problems)
-    except (ImageError, MaskError) as error:
-        return error
+        return sha256_file(row.path)
+    except OSError as error:
+        raise ImageError(
+            f"the file cannot be read ({error.strerror})", file=row.path, remedy="fetch the release again"
+        ) from error
+
+
+def _measure(row: Row) -> Pixels:
+    image = read_image(row.path)
+    height, width = image.shape[:2]
+    return Pixels(width, height, fingerprint(image), local_features(image))
+
+
+def _check_mask(item: tuple[Row, tuple[int, int]]) -> tuple[bool, tuple[tuple[str, str], ...]]:
+    row, shape = item
+    if row.mask_path is None:
+        return False, ()
+    mask = inspect_mask(row.mask_path, shape)
+    # A mask without lesion pixels says nothing about where the lesion is.
+    return bool(mask.pixels.any()), mask.repairs
+
+
+def _collect(
+    items: Iterable, work: Callable[..., Result], rows: Sequence[Row], label: str, kind: type[LesionError]
+) -> list[Result]:
+    """``work`` on every item; errors of ``kind`` are gathered, so that all bad files are named at once."""
+
+    def attempt(item) -> Result | LesionError:
+        try:
+            return work(item)
+        except kind as error:
+            return error
+
+    with single_thread(), ThreadPoolExecutor(WORKERS) as pool:
+        results = list(track(pool.map(attempt, items), label, total=len(rows)))
+    bad = [(row, result) for row, result in zip(rows, results, strict=True) if isinstance(result, kind)]
+    if bad:
+        first = bad[0][1]
+        message = first.message if len(bad) == 1 else f"{len(bad)} files cannot be used; the first: {first.message}"
+        ids = ["/".join(row.key) for row, _ in bad]
+        raise kind(message, file=first.file, ids=ids, remedy=first.remedy) from first
+    return results

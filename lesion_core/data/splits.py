@@ -164,9 +164,7 @@ class _Assignment:
     def _cover(self, split: int, cell: int) -> bool:
         holders = np.flatnonzero((self.weights[:, cell] > 0) & (self.chosen != split))
         movable = [
-            int(group)
-            for group in holders
-            if (self.present[self.chosen[group]][self.weights[group] > 0] > 1).all()
+            int(group) for group in holders if (self.present[self.chosen[group]][self.weights[group] > 0] > 1).all()
         ]
         if not movable:
             return False

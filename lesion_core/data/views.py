@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -206,13 +207,15 @@ def _lists(cell_of: np.ndarray, cells: int) -> list[np.ndarray]:
     """For each cell its items, in order; items of cell -1 are in none."""
     order = np.argsort(cell_of, kind="stable")
     bounds = np.searchsorted(cell_of[order], np.arange(cells + 1))
-    return [order[start:stop] for start, stop in zip(bounds[:-1], bounds[1:], strict=True)]
+    return [order[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _plausible(linear: np.ndarray) -> bool:
     """No mirror image, no extreme zoom or stretch."""
     large, small = np.linalg.svd(linear, compute_uv=False)
-    return bool(np.linalg.det(linear) > 0 and small >= MIN_SCALE and large <= MAX_SCALE and large <= MAX_STRETCH * small)
+    if np.linalg.det(linear) <= 0 or small < MIN_SCALE or large > MAX_SCALE:
+        return False
+    return bool(large <= MAX_STRETCH * small)
 
 
 def _spread(points: np.ndarray) -> int:

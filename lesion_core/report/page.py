@@ -195,6 +195,7 @@ TEST_COLUMNS = {
     "dataset": "Dataset",
     "metric": "Metric",
     "level": "Level",
+    "judgement": "Judgement",
     "n": "n",
     "clusters": "Lesions",
     "difference": "Difference",
@@ -210,7 +211,6 @@ TEST_COLUMNS = {
     "detectable_d_z": "detectable d_z",
     "p_mcnemar": "McNemar p",
     "p_delong_melanoma": "DeLong p (melanoma)",
-    "judgement": "Judgement",
     "notes": "Notes",
 }
 TEXT_COLUMNS = ("other", "dataset", "metric", "level", "judgement", "notes")
@@ -242,7 +242,7 @@ def _test_cell(test: dict[str, str], key: str, alpha: float) -> str:
     if key == "judgement":
         return f'<td class="text">{escape(judgement(test, alpha))}</td>'
     if key in TEXT_COLUMNS:
-        return f'<td class="{"prose" if key == "notes" else "text"}">{escape(test[key])}</td>'
+        return f'<td class="{"prose long" if key == "notes" else "text"}">{escape(test[key])}</td>'
     return f'<td data-value="{escape(test[key])}">{number(test[key])}</td>'
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from lesion_core.arrow import table_of
 from lesion_core.files import write_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.formats import Grid, full_title, metric_name, write_grid
@@ -57,10 +58,7 @@ def write_tables(root: Path, plan: Plan) -> None:
 
 def write_cells(cells: list[dict[str, Any]], path: Path) -> None:
     """Write the cells' table: which runs a number came from."""
-    import pyarrow
-
-    schema = pyarrow.schema([(name, getattr(pyarrow, dtype)()) for name, dtype in CELL_COLUMNS.items()])
-    write_parquet(path, pyarrow.Table.from_pylist(cells, schema=schema))
+    write_parquet(path, table_of(cells, CELL_COLUMNS))
 
 
 def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[Published]) -> list[dict[str, Any]]:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, write_bytes
 from lesion_core.progress import say
+
+if TYPE_CHECKING:
+    import torch
 
 LOCK_SECONDS = 1.0
 _held: set[Path] = set()
@@ -20,6 +21,8 @@ _held: set[Path] = set()
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (nested dicts and lists of tensors, numbers, strings and None) atomically."""
+    import torch
+
     with atomic_path(path) as partial:
         torch.save(state, partial)
 
@@ -34,6 +37,8 @@ def load_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
     Raises:
         RunError: the file is not a checkpoint.
     """
+    import torch
+
     if not path.exists():
         return None
     try:

@@ -270,7 +270,7 @@ class _Fit:
         )
         set_learning_rate(self.optimizer, rate)
         batch = {name: value.to(self.device, non_blocking=True) for name, value in batch.items()}
-        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad()
         with self._autocast():
             loss, parts = self.task.loss(batch)
         value = float(loss.detach())

@@ -143,7 +143,7 @@ def _train(
         set_learning_rate(optimizer, rate)
         images, masks = training_batch(made, settings, step)
         images, masks = images.to(device), masks.to(device)
-        optimizer.zero_grad(set_to_none=True)
+        optimizer.zero_grad()
         loss, kind, dice = training_loss(model, images, masks, settings, step)
         value = float(loss.detach())
         if not np.isfinite(value):

@@ -112,7 +112,7 @@ def test_a_stopped_training_ends_with_the_same_bytes(tmp_path, stop, optimizer):
 
 
 def test_a_killed_process_resumes_with_the_same_bytes(tmp_path):
-    """kill -9 in the midst of the steps, twice, then to the end."""
+    """kill -9 in the midst of an epoch, then to the end."""
     script = tmp_path / "job.py"
     script.write_text(
         "import sys, time\n"
@@ -122,27 +122,21 @@ def test_a_killed_process_resumes_with_the_same_bytes(tmp_path):
         "class Slow(Line):\n"
         "    def batch(self, rows, epoch, step):\n"
         "        print(step, flush=True)\n"
-        "        time.sleep(0.05)\n"
+        "        time.sleep(0.02)\n"
         "        return super().batch(rows, epoch, step)\n"
         "fit(Slow(), training(epochs=8), Path(sys.argv[1]), seed=1, device='cpu')\n"
     )
     here = Path(__file__).resolve()
     (tmp_path / "tests_engine.py").write_text(here.read_text(encoding="utf-8"))
     env = {**os.environ, "PYTHONPATH": str(here.parents[2]), "OMP_NUM_THREADS": "1"}
-    for last in ("7", "19"):
-        job = subprocess.Popen(
-            [sys.executable, script, tmp_path / "cut"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=env,
-            text=True,
-        )
-        for line in job.stdout:
-            if line.strip() == last:
-                break
-        job.send_signal(signal.SIGKILL)
-        job.wait()
-        job.stdout.close()
+    command = [sys.executable, script, tmp_path / "cut"]
+    job = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=env, text=True)
+    for line in job.stdout:
+        if line.strip() == "19":
+            break
+    job.send_signal(signal.SIGKILL)
+    job.wait()
+    job.stdout.close()
     assert (tmp_path / "cut" / CHECKPOINT).exists()
     rest, whole = Line(), Line()
     fit(rest, training(epochs=8), tmp_path / "cut", seed=1, device="cpu")
@@ -266,7 +260,7 @@ def test_a_gradient_or_a_metric_that_is_not_finite_is_refused(tmp_path):
 
     def loss(batch):
         weight = task.module[0].weight
-        return (weight * 0).sum().clamp(min=0).sqrt() + task.module(batch["x"]).sum() * 0, {}
+        return (weight - weight.detach()).square().sum().sqrt() + task.module(batch["x"]).sum() * 0, {}
 
     task.loss = loss
     with pytest.raises(RunError, match="gradient is not finite at step 0"):
@@ -296,11 +290,13 @@ def test_the_gradient_is_clipped(tmp_path):
     task = Line()
     plain = task.loss
     task.loss = lambda batch: (plain(batch)[0] * 1e6, {})
-    before = {name: value.clone() for name, value in task.trainable().items()}
+    before = {name: value.detach().clone() for name, value in task.trainable().items()}
     settings = training(epochs=1, optimizer="sgd", momentum=0.0, weight_decay=0.0, warmup_fraction=0.0)
     settings = settings.model_copy(update={"batch_size": 22, "learning_rate": 1.0})
     fit(task, settings, tmp_path, seed=1, device="cpu")
-    moved = math.sqrt(sum(float((value - before[name]).square().sum()) for name, value in task.trainable().items()))
+    moved = math.sqrt(
+        sum(float((value.detach() - before[name]).square().sum()) for name, value in task.trainable().items())
+    )
     assert moved == pytest.approx(1.0, rel=1e-3)
 
 
@@ -356,13 +352,56 @@ def test_learning_rate_schedule_by_hand():
         learning_rate_at(5, 10, base=1.0, warmup_fraction=0.0, schedule="step")
 
 
-def test_weight_decay_spares_vectors():
-    module = torch.nn.Linear(3, 2)
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_optimizers_have_the_numbers_of_torch(name):
+    """Twenty steps beside torch.optim, the same bits: now and then no gradient; decay on matrices only."""
+    ours, theirs = Line().module, Line().module
     options = {"learning_rate": 0.1, "weight_decay": 0.5}
-    groups = build_optimizer(dict(module.named_parameters()), name="adamw", **options).param_groups
-    assert [(group["weight_decay"], [p.ndim for p in group["params"]]) for group in groups] == [(0.5, [2]), (0.0, [1])]
+    optimizer = build_optimizer(dict(ours.named_parameters()), name=name, **options)
+    parameters = [value for _, value in sorted(theirs.named_parameters())]
+    groups = [
+        {"params": [item for item in parameters if item.ndim >= 2], "weight_decay": 0.5},
+        {"params": [item for item in parameters if item.ndim < 2], "weight_decay": 0.0},
+    ]
+    if name == "adamw":
+        reference = torch.optim.AdamW(groups, lr=0.1, foreach=False)
+    else:
+        reference = torch.optim.SGD(groups, lr=0.1, momentum=0.9, foreach=False)
+    for step in range(20):
+        for module in (ours, theirs):
+            for index, (_, parameter) in enumerate(sorted(module.named_parameters())):
+                noise = generator(step, index).standard_normal(parameter.shape).astype(np.float32)
+                parameter.grad = None if (step + index) % 7 == 0 else torch.from_numpy(noise)
+        optimizer.step()
+        reference.step()
+    for (key, one), (_, two) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        assert torch.equal(one, two), key
+    optimizer.zero_grad()
+    assert all(parameter.grad is None for parameter in ours.parameters())
+
+
+def test_an_unknown_optimizer_is_refused():
     with pytest.raises(ValueError, match="unknown optimizer"):
-        build_optimizer(dict(module.named_parameters()), name="lion", **options)
+        build_optimizer({}, name="lion", learning_rate=0.1, weight_decay=0.0)
+
+
+def test_a_training_job_does_not_import_the_compiler(tmp_path):
+    """torch._dynamo costs 4 s; torch.optim and Lightning would import it."""
+    script = tmp_path / "job.py"
+    here = Path(__file__).resolve()
+    (tmp_path / "tests_engine.py").write_text(here.read_text(encoding="utf-8"))
+    script.write_text(
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from tests_engine import Line, training\n"
+        "from lesion_core.training.engine import fit\n"
+        "fit(Line(), training(epochs=1), Path(sys.argv[1]), seed=1, device='cpu')\n"
+        "print([name for name in ('torch._dynamo', 'lightning', 'torchvision') if name in sys.modules])\n"
+    )
+    env = {**os.environ, "PYTHONPATH": str(here.parents[2])}
+    done = subprocess.run([sys.executable, script, tmp_path / "run"], env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"
 
 
 def test_equal_weights_make_equal_files(tmp_path):

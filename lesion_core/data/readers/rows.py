@@ -168,18 +168,14 @@ def require_images_of_masks(masks: Iterable[str], images: Iterable[str], folder:
     """MaskError unless every mask has an image."""
     alone = sorted(set(masks) - set(images))
     if alone:
-        raise MaskError(
-            "masks without an image", file=folder, ids=alone, remedy="add the images or remove the masks"
-        )
+        raise MaskError("masks without an image", file=folder, ids=alone, remedy="add the images or remove the masks")
 
 
 def require_masks_of_images(images: Iterable[str], masks: Iterable[str], folder: Path) -> None:
     """MaskError unless every image has a mask."""
     alone = sorted(set(images) - set(masks))
     if alone:
-        raise MaskError(
-            "images without a mask", file=folder, ids=alone, remedy="add the masks or remove the images"
-        )
+        raise MaskError("images without a mask", file=folder, ids=alone, remedy="add the masks or remove the images")
 
 
 def text_or_none(cell: str) -> str | None:

@@ -1,0 +1,121 @@
+"""Figures: drawn from the store, the same bytes twice, images chosen by rule, the truth unpainted."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+
+import cv2
+import numpy as np
+import pytest
+from report_store import DICE, IMAGES, make_plan, make_store, make_surroundings
+
+from lesion_core.arrow import table_of
+from lesion_core.files import write_parquet
+from lesion_core.paths import Layout
+from lesion_core.report.figures import FIGURES, write_figures
+from lesion_core.report.figures.contours import choose, scored_mask
+from lesion_core.report.figures.style import Source
+from lesion_core.report.statistics import write_statistics
+
+
+def disc(radius):
+    y, x = np.mgrid[:60, :80]
+    return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
+
+
+def make_photographs(root, plan):
+    """Photographs, true masks, the catalog and every segmenter's scored masks."""
+    layout = Layout(root)
+    records = []
+    for number, image in enumerate(IMAGES):
+        folder = layout.data("isic2018_task1")
+        folder.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / f"{image}.png"), np.full((60, 80, 3), 40 * number + 60, np.uint8))
+        cv2.imwrite(str(folder / f"{image}_mask.png"), disc(20))
+        records.append(
+            {
+                "dataset": "isic2018_task1",
+                "image_id": image,
+                "path": f"data/isic2018_task1/{image}.png",
+                "mask_path": f"data/isic2018_task1/{image}_mask.png",
+            }
+        )
+    write_parquet(layout.catalog, table_of(records, dict.fromkeys(records[0], "string")))
+    for run in DICE:
+        with zipfile.ZipFile(layout.run("segmentation", run) / "test_masks.zip", "w") as masks:
+            for number, image in enumerate(IMAGES):
+                # the frozen model finds nothing on the first image
+                empty = run.startswith("sam_frozen") and number == 0
+                encoded = cv2.imencode(".png", disc(0 if empty else 15 + number))[1].tobytes()
+                masks.writestr(f"isic2018_task1/{image}.png", encoded)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    folder, plan = tmp_path_factory.mktemp("figures"), make_plan()
+    make_store(folder)
+    make_surroundings(folder, plan)
+    make_photographs(folder, plan)
+    write_statistics(folder, plan)
+    write_figures(folder, plan)
+    return folder
+
+
+def listed(root):
+    return json.loads((root / "figures" / "figures.json").read_text())
+
+
+def test_every_figure_with_scores_is_drawn_as_pdf_and_png(root):
+    names = [item["name"] for item in listed(root)]
+    assert names == [name for name in FIGURES if name != "figure_09"]
+    for item in listed(root):
+        assert item["title"]
+        assert item["caption"]
+        assert (root / "figures" / f"{item['name']}.pdf").read_bytes().startswith(b"%PDF")
+        picture = cv2.imread(str(root / "figures" / f"{item['name']}.png"))
+        assert min(picture.shape[:2]) > 200
+        assert picture.std() > 5
+
+
+def test_same_scores_give_the_same_bytes(root):
+    paths = [path for path in sorted((root / "figures").iterdir()) if path.stem in ("figure_08", "effects", "figures")]
+    before = {path: path.read_bytes() for path in paths}
+    write_figures(root, make_plan())
+    assert {path: path.read_bytes() for path in paths} == before
+
+
+def test_drawing_leaves_photographs_and_masks_alone(root):
+    mask = cv2.imread(str(Layout(root).data("isic2018_task1") / "a_mask.png"), cv2.IMREAD_GRAYSCALE)
+    assert np.array_equal(mask, disc(20))
+
+
+def test_images_are_chosen_by_rule():
+    scores = {"e": 0.5, "d": 0.4, "c": 0.3, "b": 0.2, "a": 0.1}
+    assert [image for _, image in choose(scores)] == ["e", "d", "c", "b", "a"]
+    assert [image for _, image in choose({"b": 0.5, "a": 0.5})] == ["b", "b", "a", "a", "a"]
+
+
+def test_scored_mask_is_the_runs_own(root):
+    assert np.array_equal(scored_mask(root, "sam_adapter-s1", "isic2018_task1", "b"), disc(16) > 0)
+
+
+def test_only_methods_of_the_papers_comparison_are_drawn(root):
+    plan = make_plan(runs={"ablation": ["sam_adapter-s1"]})
+    assert set(Source.read(root, plan).segmenters("isic2018_task1")) == {"sam_frozen", "sam_adapter"}
+
+
+def test_an_empty_store_draws_nothing(tmp_path):
+    make_store(tmp_path, segmentation=[], classification=[])
+    write_figures(tmp_path, make_plan())
+    assert listed(tmp_path) == []
+
+
+def test_histories_without_epochs_are_left_out(tmp_path):
+    plan = make_plan()
+    make_store(tmp_path, segmentation=[], classification=[])
+    make_surroundings(tmp_path, plan)
+    for path in tmp_path.glob("runs/*/*/history.csv"):
+        path.write_text("c,val_balanced_accuracy\n0.1,0.5\n")
+    write_figures(tmp_path, plan)
+    assert listed(tmp_path) == []
