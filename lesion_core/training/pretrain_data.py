@@ -70,11 +70,13 @@ def _draw_all(seed: int, count: int, size: int, paths: dict[str, Path]) -> None:
     jobs = [(seed, start, min(start + CHUNK_IMAGES, count), size) for start in starts]
     workers = min(len(jobs), os.cpu_count() or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        for number, (start, chunk, truth) in enumerate(pool.map(_draw_chunk, jobs), start=1):
+        # One job is not worth a process.
+        drawn = pool.map(_draw_chunk, jobs) if len(jobs) > 1 else map(_draw_chunk, jobs)
+        for number, (start, chunk, truth) in enumerate(drawn, start=1):
             images[start : start + len(chunk)] = chunk
             masks[start : start + len(truth)] = truth
             if number % 10 == 0 or number == len(jobs):
-                say(f"made images: {min(number * CHUNK_IMAGES, count)} of {count}")
+                say(f"made images: {start + len(chunk)} of {count}")
     images.flush()
     masks.flush()
 
