@@ -258,15 +258,14 @@ def _ledger(ledger: list[dict[str, str]]) -> str:
         kind = VERDICT_CLASS.get(row["verdict"], "")
         attributes = "".join(f' data-{key}="{escape(row[key])}"' for key in FILTERS)
         rows.append(
-            f"<tr{attributes}>"
-            + "".join(f'<td class="text">{escape(row[key])}</td>' for key in identity)
+            f'<tr{attributes}><td><span class="verdict {kind}">{escape(row["verdict"])}</span></td>'
+            + "".join(f'<td class="text{" wrap" * (key == "row")}">{escape(row[key])}</td>' for key in identity)
             + f"<td>{escape(row['published'])}</td><td>{number(row['ours'])}</td><td>{number(row['difference'])}</td>"
-            + f'<td class="text"><span class="verdict {kind}">{escape(row["verdict"])}</span></td>'
-            + f'<td class="prose">{escape(row["reason"])}</td></tr>'
+            + f'<td class="prose long">{escape(row["reason"])}</td></tr>'
         )
-    columns = ["Paper", "Table", "Row", "Dataset", "Metric", "Published", "Ours", "Difference", "Verdict", "Reason"]
+    columns = ["Verdict", "Paper", "Table", "Row", "Dataset", "Metric", "Published", "Ours", "Difference", "Reason"]
     filters = f'<div class="filters">{"".join(map(choices, FILTERS))}<output id="shown"></output></div>'
-    body = table("Claim ledger", columns, rows, text=[*columns[:5], *columns[8:]], identity="claims")
+    body = table("Claim ledger", columns, rows, text=[*columns[:6], "Reason"], identity="claims")
     return f'{filters}<div class="tall">{body}</div>'
 
 
