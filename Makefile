@@ -18,7 +18,7 @@ mini: .venv/.installed
 	$(SNAKEMAKE) --config profile=mini mirror=$(MIRROR)
 
 test: lint
-	.venv/bin/python -m pytest --numprocesses auto --dist loadgroup
+	.venv/bin/python -m pytest --numprocesses auto
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -7,6 +7,7 @@ import os
 # one thread per test process: two of them share two cores, and sums do not depend on the machine
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import fcntl
 import shutil
 import subprocess
 import sys
@@ -37,9 +38,17 @@ def snakemake(folder: Path, *arguments: str, timeout: int = 1500) -> subprocess.
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory) -> Path:
-    """A folder in which the smoke profile has run to its end."""
-    folder = checkout(tmp_path_factory.mktemp("smoke") / "project")
-    done = snakemake(folder, "--resources", "gpu=1", "--config", "profile=smoke")
-    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-6000:]
+def smoke(tmp_path_factory, worker_id) -> Path:
+    """A folder in which the smoke profile has run to its end; test processes share one."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    folder = shared / "smoke-profile" / "project"
+    log = shared / "smoke-profile.log"
+    with open(shared / "smoke-profile.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not log.exists():
+            done = snakemake(checkout(folder), "--resources", "gpu=1", "--config", "profile=smoke")
+            log.write_text(f"{done.returncode}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
+    code, said = log.read_text().split("\n", 1)
+    assert code == "0", said
     return folder

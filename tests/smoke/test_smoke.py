@@ -19,7 +19,7 @@ from lesion_core import config
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file
 from lesion_core.scores import COLUMNS
 
-pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"
 
 

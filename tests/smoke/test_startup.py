@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.smoke, pytest.mark.xdist_group("smoke")]
+pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"
 HEAVY = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "pandas", "sklearn", "albumentations"}
 COMMANDS = {
