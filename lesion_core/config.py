@@ -99,6 +99,21 @@ def load(
     return resolve(base, profile, overrides)
 
 
+def typed(value: Any) -> Any:
+    """Values of a command line as YAML reads them: Snakemake hands what is nested over as text.
+
+    Args:
+        value: mappings and lists of texts, e.g. ``{"training": {"epochs": "3"}}``.
+    """
+    import yaml
+
+    if isinstance(value, Mapping):
+        return {key: typed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    return yaml.safe_load(value) if isinstance(value, str) else value
+
+
 def resolve(
     base: Mapping[str, Any], profile: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> Settings:

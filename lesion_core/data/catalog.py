@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core import settings
+from lesion_core.arrow import table_of
 from lesion_core.data.duplicates import components
 from lesion_core.data.edges import REASONS, Edge, find_edges
 from lesion_core.data.inspection import Inspected, inspect_rows
 from lesion_core.data.readers import Row, joining_id, read_dataset
 from lesion_core.errors import CatalogError
-from lesion_core.files import atomic_path, write_json
+from lesion_core.files import read_parquet, write_json, write_parquet
 from lesion_core.progress import say
 
 COLUMNS = (
@@ -125,22 +126,15 @@ def build_catalog(
 
 def write_table(path: Path, columns: Sequence[tuple[str, str]], records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as Parquet with the given columns and types, atomically, the same bytes for the same records."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types = {"string": pa.string(), "int32": pa.int32(), "float64": pa.float64()}
-    schema = pa.schema([(name, types[kind]) for name, kind in columns])
-    with atomic_path(path) as partial:
-        pq.write_table(pa.Table.from_pylist(list(records), schema=schema), partial, compression="zstd")
+    write_parquet(path, table_of(list(records), dict(columns)))
 
 
 def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Read a Parquet table written by :func:`write_table`; CatalogError if it is absent or has other columns."""
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     try:
-        table = pq.read_table(path)
+        table = read_parquet(path)
     except (OSError, pa.ArrowInvalid) as error:
         raise CatalogError("the table cannot be read", file=path, remedy="run the catalog stage again") from error
     if table.column_names != [name for name, _ in columns]:

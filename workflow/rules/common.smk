@@ -19,7 +19,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 try:
-    SETTINGS = settings_reader.load(overrides=workflow.config_settings.overwrite_config)
+    SETTINGS = settings_reader.load(overrides=settings_reader.typed(workflow.config_settings.overwrite_config))
     RUNS = settings_reader.expand(SETTINGS)
     PLAN = settings_reader.plan(SETTINGS)
 except LesionError as error:
