@@ -155,7 +155,8 @@ def _certificate(layout: Layout) -> str:
 
 def _tables(plan: Plan, cells: list[dict[str, Any]]) -> str:
     parts = []
-    for name, spec in plan.tables.items():
+    # numbered tables first: the plan comes sorted by name
+    for name, spec in sorted(plan.tables.items(), key=lambda item: (not item[0].startswith("table_"), item[0])):
         own = [cell for cell in cells if cell["table"] == name]
         by_place = {(cell["row"], cell["column"]): cell for cell in own}
         columns = columns_of(own)
