@@ -19,8 +19,11 @@ def results_section(root: Path) -> str:
         RunError: a table is missing.
     """
     more = len(list_tables(root)) - len(SHOWN)
-    said = f"Profile `{root.name}`; `make {root.name}` makes these tables and {more} more. Its networks are tiny twins and its"
-    parts = [f"{said} photographs a mirror's: no replication of the papers (what it leaves out: docs/methods.md).", ""]
+    parts = [
+        f"Profile `{root.name}`; `make {root.name}` makes these tables and {more} more. Its networks are tiny twins",
+        f"(what it leaves out: `workflow/profiles/{root.name}.yaml`): this is no replication of the papers.",
+        "",
+    ]
     for name in SHOWN:
         path = root / "tables" / f"{name}.md"
         if not path.is_file():
