@@ -35,7 +35,7 @@ RATIO = 0.9  # nearest to second nearest descriptor
 REPROJECTION = 4.0  # pixels at AREA
 MIN_SCALE, MAX_SCALE, MAX_STRETCH = 0.25, 4.0, 2.0
 SPREAD = 3.0  # pixels: inliers closer than this count once
-# Among 5,070 real photographs every pair with 8 or more shows one lesion; pairs with 7 begin to share hairs only.
+# Tuned on HAM10000's lesion ids, so not held out: of the pairs accepted there, 98 % name one lesion.
 MIN_INLIERS = 8
 WORKERS = 2
 
