@@ -172,6 +172,11 @@ def check(settings: Settings) -> None:
     for name in settings.matrix.methods:
         expect(name in methods, "matrix.methods", f"'{name}' is none of methods ({', '.join(sorted(methods))})")
     expect(len(set(settings.matrix.seeds)) == len(settings.matrix.seeds), "matrix.seeds", "a seed stands twice")
+    for name, seeds in settings.matrix.seeds_for.items():
+        key = f"matrix.seeds_for.{name}"
+        expect(name in methods, key, "is none of methods")
+        expect(set(seeds) <= set(settings.matrix.seeds), key, f"must be among matrix.seeds ({settings.matrix.seeds})")
+        expect(len(set(seeds)) == len(seeds), key, "a seed stands twice")
     for name in (settings.statistics.segmentation_proposed, settings.statistics.classification_proposed):
         expect(name in methods, "statistics", f"'{name}' is none of methods")
     for table, spec in settings.tables.items():
@@ -243,10 +248,10 @@ def expand(settings: Settings) -> dict[str, Run]:
     by_content: dict[str, Run] = {}
     for name in _closure(settings, []):
         spec = settings.methods[name]
-        for seed in settings.matrix.seeds if _is_seeded(spec) else settings.matrix.seeds[:1]:
+        for seed in _seeds(settings, name):
             linked: dict[str, str] = {}
             for key, needed, _ in _needs(settings, name):
-                other = by_name.get((needed, seed)) or by_name[(needed, settings.matrix.seeds[0])]
+                other = by_name.get((needed, seed)) or by_name[(needed, _seeds(settings, needed)[0])]
                 linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
             run = Run(
                 method=name,
@@ -262,6 +267,12 @@ def expand(settings: Settings) -> dict[str, Run]:
             by_name[(name, seed)] = run
             runs.setdefault(run.run_id, run)
     return runs
+
+
+def _seeds(settings: Settings, name: str) -> list[int]:
+    """The seeds that a method is run with: ``matrix.seeds_for``'s, else all; one where nothing is random."""
+    seeds = settings.matrix.seeds_for.get(name, settings.matrix.seeds)
+    return seeds if _is_seeded(settings.methods[name]) else seeds[:1]
 
 
 def _is_seeded(spec: Any) -> bool:

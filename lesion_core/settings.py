@@ -277,9 +277,10 @@ Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod, Fiel
 
 
 class Matrix(Strict):
-    """Which methods this profile runs, and with which seeds."""
+    """Which methods this profile runs, and with which seeds; ``seeds_for`` names the methods that take fewer."""
 
     seeds: Annotated[list[int], Field(min_length=1)]
+    seeds_for: dict[str, Annotated[list[int], Field(min_length=1)]] = {}
     methods: Annotated[list[str], Field(min_length=1)]
 
 

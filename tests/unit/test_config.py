@@ -36,6 +36,9 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"vit_concat": {"masks": None}}}, "methods.vit_concat", "need masks"),
         ({"methods": {"vit_concat": {"masks": "majority"}}}, "methods.vit_concat.masks", "not a segmentation method"),
         ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
+        ({"matrix": {"seeds_for": {"unett": [0]}}}, "matrix.seeds_for.unett", "is none of methods"),
+        ({"matrix": {"seeds_for": {"unet": [7]}}}, "matrix.seeds_for.unet", "must be among matrix.seeds"),
+        ({"matrix": {"seeds_for": {"unet": [1, 1]}}}, "matrix.seeds_for.unet", "stands twice"),
         ({"methods": {"unet": {"train_on": ["isic2019"]}}}, "methods.unet.train_on", "not in data.datasets"),
         ({"methods": {"unet": {"train_on": ["isic2018_task3"]}}}, "methods.unet.train_on", "cannot train"),
         ({"scoring": {"prompts": ["automatic"]}}, "scoring", "must contain none"),
@@ -68,6 +71,18 @@ def test_same_settings_share_a_run():
     assert list(config.expand(settings)) == list(config.expand(base))
     plan = config.plan(settings)
     assert plan.runs["sam_adapter_depth_2"] == plan.runs["sam_adapter"]
+
+
+def test_a_method_may_take_fewer_seeds():
+    settings = config.load("paper", {"matrix": {"seeds_for": {"sam_adapter": [1], "joint_proposed": [2]}}})
+    plan, runs = config.plan(settings), config.expand(settings)
+    assert [runs[key].seed for key in plan.runs["sam_adapter"]] == [1]
+    assert [runs[key].seed for key in plan.runs["unet"]] == [0, 1, 2]
+    # what needs the method at a seed that it does not have takes its first
+    [joint] = plan.runs["joint_proposed"]
+    assert runs[joint].seed == 2
+    assert runs[runs[joint].segmenter_run].seed == 1
+    assert runs[runs[joint].classifier_run].seed == 2
 
 
 def test_id_depends_on_content_alone():
