@@ -301,6 +301,24 @@ def report(root: Root, settings: Given = None, profile: Profile = None) -> None:
 
 
 @app.command()
+def trace(
+    table: Annotated[str, typer.Argument(help="As its file is called, e.g. table_05.")],
+    row: Annotated[str, typer.Argument(help="The row's label.")],
+    column: Annotated[str, typer.Argument(help="The metric, e.g. dice (a column of the table's .csv).")],
+    root: Root = Path("results/smoke"),
+    images: Annotated[bool, typer.Option("--images", help="List every photograph with its hash.")] = False,
+) -> None:
+    """A cell back to its photographs, computed anew from the score rows. Exit status 1 if the chain does not hold."""
+    from lesion_core.report.trace import trace as follow
+    from lesion_core.report.trace import trace_text
+
+    found = follow(root, table, row, column)
+    typer.echo(trace_text(found, images=images))
+    if found.faults:
+        raise typer.Exit(1)
+
+
+@app.command()
 def readme(
     root: Root,
     file: Annotated[Path, typer.Option("--readme")] = Path("README.md"),

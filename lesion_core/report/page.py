@@ -10,11 +10,12 @@ from typing import Any
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, read_parquet, write_text
 from lesion_core.paths import Layout
+from lesion_core.report.cells import value_text
 from lesion_core.report.data_section import data_section
 from lesion_core.report.formats import full_title, table_name
 from lesion_core.report.html import figure, number, table
 from lesion_core.report.statistics import judgement
-from lesion_core.report.tables import columns_of, notes_of, value_text
+from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
 
 HERE = Path(__file__).resolve().parent

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lesion_core.files import write_json
+from lesion_core.arrow import table_of
+from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES, Plan, Statistics, Table
@@ -182,3 +183,40 @@ def make_surroundings(root: Path, plan: Plan) -> None:
             header = "epoch,train_loss,val_dice\n"
             text = header if run.startswith("sam_frozen") else header + "1,0.5,0.7\n2,0.4,0.8\n"
             (layout.run(task, run) / "history.csv").write_text(text, encoding="utf-8")
+
+
+def make_results(root: Path, plan: Plan | None = None) -> Path:
+    """Scores as scoring leaves them, gathered and per run, with weights, splits, certificate and catalog."""
+    plan = plan or make_plan()
+    make_store(root)
+    make_surroundings(root, plan)
+    layout = Layout(root)
+    for runs in plan.runs.values():
+        for run in runs:
+            kind = "classification" if run.startswith("vit") else "segmentation"
+            rows = classification_rows() if kind == "classification" else segmentation_rows()
+            folder = layout.run(kind, run)
+            write_scores(folder / "scores.parquet", kind, [row for row in rows if row["run_id"] == run])
+            (folder / "weights.safetensors").write_bytes(run.encode())
+    certificate = read_json(layout.certificate)
+    records = []
+    for dataset in ("isic2018_task1", "ham10000"):
+        lines = [f"{image},{dataset}:{image},test\n" for image in IMAGES]
+        layout.split(dataset).write_text("image_id,group_id,split\n" + "".join(lines), encoding="utf-8")
+        counts = {"train": 0, "val": 0, "test": len(IMAGES)}
+        certificate["splits"][dataset] = {"sha256": sha256_file(layout.split(dataset)), "counts": counts}
+        records += [
+            {
+                "dataset": dataset,
+                "image_id": image,
+                "path": f"data/{dataset}/{image}.png",
+                "mask_path": f"data/{dataset}/{image}_mask.png",
+                "sha256": f"{number:064x}",
+                "licence": "CC0-1.0",
+                "label": label,
+            }
+            for number, (image, label) in enumerate(zip(IMAGES, TRUTH, strict=True))
+        ]
+    write_json(layout.certificate, certificate)
+    write_parquet(layout.catalog, table_of(records, dict.fromkeys(records[0], "string")))
+    return root

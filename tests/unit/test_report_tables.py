@@ -11,6 +11,7 @@ from report_store import classification_row, make_plan, make_store, segmentation
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_parquet
+from lesion_core.report.cells import measure_of
 from lesion_core.report.formats import Grid, full_title, markdown, metric_name, tex
 from lesion_core.report.tables import write_tables
 from lesion_core.report.values import Store
@@ -47,8 +48,8 @@ def test_one_run_has_no_sd(written):
 
 def test_missing_run_says_so(written):
     missing = cell(written, "table_05", "U-Net", "dice")
-    assert (missing["value"], missing["status"], missing["n_seeds"]) == (None, "not run here", 0)
-    assert "not run here" in (written / "tables" / "table_05.md").read_text()
+    assert (missing["value"], missing["status"], missing["n_seeds"]) == (None, "not run in this profile", 0)
+    assert "not run in this profile" in (written / "tables" / "table_05.md").read_text()
 
 
 def test_published_stands_beside_ours_as_printed(written):
@@ -105,7 +106,7 @@ def test_csv_markdown_and_tex_agree(written):
             assert line[1].split(" ± ")[0] == f"{float(row['dice']):.2f}"
             assert row["status"] == "ours"
         else:
-            assert line[1] == row["status"] == "not run here"
+            assert line[1] == row["status"] == "not run in this profile"
         assert line[2] == row["dice_published"]
 
 
@@ -121,8 +122,7 @@ def test_any_cell_can_be_computed_again_from_the_store(written):
     for found in cells(written):
         if found["value"] is None:
             continue
-        task = "segmentation" if found["dataset"] == "isic2018_task1" else "classification"
-        value = store.value(found["run_ids"].split(), task, found["dataset"], found["column"], found["prompt"])
+        value = store.measure(found["run_ids"].split(), measure_of(found))
         assert found["value"] == (100 if found["unit"] == "percent" else 1) * value.mean
 
 

@@ -1,4 +1,6 @@
 # From scores to claims: these rules read results and nothing else.
+from lesion_core.report.extra_tables import EXTRA_TABLES
+
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
 DONE_RUNS = [run_dir(run) / name for run in RUNS.values() for name in ("provenance.json", "history.csv")]
 
@@ -6,9 +8,10 @@ DONE_RUNS = [run_dir(run) / name for run in RUNS.values() for name in ("provenan
 rule tables:
     input:
         SCORES,
+        DONE_RUNS,
     output:
         LAYOUT.root / "tables" / "cells.parquet",
-        [LAYOUT.table(name, suffix) for name in PLAN.tables for suffix in ("csv", "md", "tex")],
+        [LAYOUT.table(name, suffix) for name in (*PLAN.tables, *EXTRA_TABLES) for suffix in ("csv", "md", "tex")],
     log:
         log_of("tables"),
     benchmark:

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.files import atomic_path
+from lesion_core.report.names import dataset_name, method_name
 from lesion_core.report.values import Store
 from lesion_core.settings import Plan
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+__all__ = ["MARKERS", "PALETTE", "Drawn", "Source", "dataset_name", "legend_below", "method_name", "new_figure"]
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/ ; yellow is left out, it vanishes on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
@@ -32,23 +35,6 @@ STYLE = {
     "figure.constrained_layout.use": True,
     "pdf.fonttype": 42,
     "svg.hashsalt": "lesion",
-}
-DATASET_NAMES = {
-    "isic2018_task1": "ISIC 2018 Task 1",
-    "isic2018_task3": "ISIC 2018 Task 3",
-    "ham10000": "HAM10000",
-    "ph2": "PH2",
-}
-METHOD_NAMES = {
-    "otsu": "Otsu",
-    "unet": "U-Net",
-    "sam_frozen": "SAM frozen",
-    "sam_adapter": "SAM-Adapter",
-    "majority": "Majority class",
-    "color_histogram": "Colour histogram",
-    "vit_none": "ViT, no fusion",
-    "vit_cross_attention": "ViT, cross-attention",
-    "joint_proposed": "SAM-ViT, joint",
 }
 
 
@@ -110,13 +96,3 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     matplotlib.rcParams.update(STYLE)
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def method_name(method: str) -> str:
-    """A method as it is called in print."""
-    return METHOD_NAMES.get(method, method.replace("_", " "))
-
-
-def dataset_name(dataset: str) -> str:
-    """A dataset as it is called in print."""
-    return DATASET_NAMES.get(dataset, dataset)

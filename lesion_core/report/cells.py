@@ -1,0 +1,132 @@
+"""A table's cell: one number of ours, what it measures, the runs that it came from, and the published one beside it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+from lesion_core.arrow import table_of
+from lesion_core.files import write_parquet
+from lesion_core.report.measures import Measure
+from lesion_core.report.published import Published
+from lesion_core.report.values import DECIMALS, RANKED, SCALE, Value
+
+OURS, NOT_RUN, PUBLISHED_ONLY, NOT_DEFINED = "ours", "not run in this profile", "published only", "not defined"
+CELL_COLUMNS = {
+    "table": "string",
+    "row": "string",
+    "column": "string",
+    "heading": "string",
+    "kind": "string",
+    "metric": "string",
+    "dataset": "string",
+    "method": "string",
+    "prompt": "string",
+    "resolution": "string",
+    "averaging": "string",
+    "minus": "string",
+    "explainer": "string",
+    "value": "float64",
+    "sd": "float64",
+    "n_seeds": "int64",
+    "n_images": "int64",
+    "run_ids": "string",
+    "published": "float64",
+    "published_text": "string",
+    "published_row": "string",
+    "unit": "string",
+    "status": "string",
+    "best": "bool_",
+    "best_published": "bool_",
+}
+MEASURE_COLUMNS = tuple(field.name for field in fields(Measure))
+
+
+def write_cells(cells: list[dict[str, Any]], path: Path) -> None:
+    """Write the cells' table: which runs a number came from."""
+    write_parquet(path, table_of(cells, CELL_COLUMNS))
+
+
+def our_cell(
+    table: str,
+    row: str,
+    column: str,
+    method: str | None,
+    measure: Measure | None,
+    unit: str,
+    value: Value | None,
+    heading: str | None = None,
+) -> dict[str, Any]:
+    """One cell with our value, its measure and its runs, and nothing published beside it."""
+    defined = value is not None and math.isfinite(value.mean)
+    described = asdict(measure) if measure is not None else dict.fromkeys(MEASURE_COLUMNS)
+    return {
+        "table": table,
+        "row": row,
+        "column": column,
+        "heading": heading,
+        "method": method,
+        **described,
+        "value": SCALE[unit] * value.mean if defined else None,
+        "sd": SCALE[unit] * value.sd if defined and math.isfinite(value.sd) else None,
+        "n_seeds": 0 if value is None else len(value.run_ids),
+        "n_images": 0 if value is None else value.n_images,
+        "run_ids": None if value is None else " ".join(value.run_ids),
+        **published_part(None),
+        "unit": unit,
+        "status": OURS if defined else NOT_DEFINED if value is not None else NOT_RUN,
+        "best": False,
+        "best_published": False,
+    }
+
+
+def published_part(item: Published | None) -> dict[str, Any]:
+    if item is None:
+        return {"published": None, "published_text": None, "published_row": None}
+    return {"published": item.value, "published_text": item.printed, "published_row": item.row}
+
+
+def mark_best(cells: list[dict[str, Any]]) -> None:
+    """Mark the greatest value, ours and published apart, of each column; one value alone is no contest.
+
+    Like competes with like: the same dataset, and our values with a prompt from the truth apart from those without.
+    """
+    for kind, mark in (("value", "best"), ("published", "best_published")):
+        groups: dict[tuple[Any, ...], list[float]] = {}
+        for cell in cells:
+            if cell[kind] is not None and _is_ranked(cell):
+                groups.setdefault(_contest(cell, kind), []).append(cell[kind])
+        for cell in cells:
+            rivals = groups.get(_contest(cell, kind), [])
+            cell[mark] = len(rivals) > 1 and cell[kind] is not None and cell[kind] == max(rivals)
+
+
+def _is_ranked(cell: dict[str, Any]) -> bool:
+    return cell["minus"] is None and (cell["metric"] or cell["column"]) in RANKED
+
+
+def _contest(cell: dict[str, Any], kind: str) -> tuple[Any, ...]:
+    return cell["column"], cell["dataset"], kind == "value" and is_oracle(cell["prompt"])
+
+
+def is_oracle(prompt: str | None) -> bool:
+    """Whether a prompt is made from the true mask."""
+    return bool(prompt) and prompt.startswith("oracle")
+
+
+def measure_of(cell: dict[str, Any]) -> Measure:
+    """What the cell measures; with ``run_ids`` it can be computed again."""
+    return Measure(**{name: cell[name] for name in MEASURE_COLUMNS})
+
+
+def value_text(cell: dict[str, Any]) -> str:
+    """Our value as it is printed: mean ± SD, ``not run in this profile``, ``not defined``, or nothing."""
+    if cell["value"] is None:
+        return cell["status"] if cell["status"] in (NOT_RUN, NOT_DEFINED) else ""
+    decimals = DECIMALS[cell["unit"]]
+    spread = "" if cell["sd"] is None else f" ± {cell['sd']:.{decimals}f}"
+    text = f"{cell['value']:.{decimals}f}"
+    # a small negative difference is printed as 0, not as minus 0
+    return (text.removeprefix("-") if float(text) == 0 else text) + spread

@@ -1,0 +1,49 @@
+"""Methods, datasets and prompts as they are called in print."""
+
+from __future__ import annotations
+
+DATASET_NAMES = {
+    "isic2018_task1": "ISIC 2018 Task 1",
+    "isic2018_task3": "ISIC 2018 Task 3",
+    "ham10000": "HAM10000",
+    "ph2": "PH2",
+}
+METHOD_NAMES = {
+    "otsu": "Otsu",
+    "unet": "U-Net",
+    "sam_frozen": "SAM frozen",
+    "sam_adapter": "SAM-Adapter",
+    "majority": "Majority class",
+    "color_histogram": "Colour histogram",
+    "vit_none": "ViT, no fusion",
+    "vit_cross_attention": "ViT, cross-attention",
+    "joint_proposed": "SAM-ViT, joint",
+}
+PROMPT_NAMES = {
+    "none": "no prompt",
+    "automatic": "automatic box",
+    "oracle_box": "oracle box",
+    "oracle_click_1": "oracle click",
+    "oracle_click_3": "3 oracle clicks",
+}
+EXPLAINER_NAMES = {"grad_cam": "Grad-CAM", "rollout": "attention roll-out", "centre_prior": "centre prior"}
+
+
+def method_name(method: str) -> str:
+    """A method as it is called in print."""
+    return METHOD_NAMES.get(method, method.replace("_", " "))
+
+
+def dataset_name(dataset: str) -> str:
+    """A dataset as it is called in print."""
+    return DATASET_NAMES.get(dataset, dataset)
+
+
+def prompt_name(prompt: str) -> str:
+    """A prompt as it is called in print."""
+    return PROMPT_NAMES.get(prompt, prompt.replace("_", " "))
+
+
+def explainer_name(explainer: str) -> str:
+    """An explanation's method as it is called in print."""
+    return EXPLAINER_NAMES.get(explainer, explainer.replace("_", " "))

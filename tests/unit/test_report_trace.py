@@ -1,0 +1,130 @@
+"""The trace: a cell's chain down to the photographs, and what happens when a link is broken."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pytest
+from report_store import IMAGES, make_plan, make_results, segmentation_rows
+from typer.testing import CliRunner
+
+from lesion_core.cli import app
+from lesion_core.errors import ScoreError
+from lesion_core.files import read_json, read_parquet, sha256_file, write_json
+from lesion_core.paths import Layout
+from lesion_core.report.cells import write_cells
+from lesion_core.report.tables import write_tables
+from lesion_core.report.trace import trace, trace_text
+from lesion_core.scores import write_scores
+
+PLACE = ("table_05", "SAM-ViT (proposed)", "dice")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    root = tmp_path_factory.mktemp("trace")
+    make_results(root)
+    write_tables(root, make_plan())
+    return root
+
+
+@pytest.fixture
+def root(built, tmp_path):
+    copy = tmp_path / "results"
+    shutil.copytree(built, copy)
+    return copy
+
+
+def test_chain_of_a_cell(built):
+    found = trace(built, *PLACE)
+    assert found.faults == ()
+    # 0.8 and 0.9 by hand
+    assert found.recomputed["per_run"] == pytest.approx((80.0, 90.0))
+    assert found.recomputed["value"] == found.cell["value"] == pytest.approx(85.0)
+    assert [item["run"]["run_id"] for item in found.runs] == ["sam_adapter-s0", "sam_adapter-s1"]
+    assert [item["rows"]["rows"] for item in found.runs] == [4, 4]
+    store = Layout(built).scores("segmentation")
+    assert {item["rows"]["file_sha256"] for item in found.runs} == {sha256_file(store)}
+    weights = Layout(built).run("segmentation", "sam_adapter-s0") / "weights.safetensors"
+    assert found.runs[0]["run"]["weights_sha256"] == sha256_file(weights)
+    assert [image["image_id"] for image in found.images] == sorted(IMAGES)
+    assert found.split["sha256"] == sha256_file(Layout(built).split("isic2018_task1"))
+
+
+def test_every_cell_with_a_value_of_ours_can_be_traced(built):
+    cells = [c for c in read_parquet(built / "tables" / "cells.parquet").to_pylist() if c["value"] is not None]
+    assert {c["kind"] for c in cells} == {"segmentation", "classification"}
+    assert {"prompt_worth", "dual_scoring"} <= {c["table"] for c in cells}
+    for cell in cells:
+        found = trace(built, cell["table"], cell["row"], cell["column"])
+        assert found.faults == ()
+
+
+def test_command_prints_the_chain_and_lists_images_on_demand(built):
+    run = CliRunner()
+    done = run.invoke(app, ["trace", *PLACE, "--root", str(built)])
+    assert done.exit_code == 0
+    assert "the cell is what its score rows give" in done.stdout
+    assert "photographs" in done.stdout
+    hashes = [f"{number:064x}" for number in range(len(IMAGES))]
+    assert not any(digest in done.stdout for digest in hashes)
+    done = run.invoke(app, ["trace", *PLACE, "--root", str(built), "--images"])
+    assert all(digest in done.stdout for digest in hashes)
+
+
+def test_a_number_that_was_typed_in_is_found(root):
+    path = root / "tables" / "cells.parquet"
+    cells = read_parquet(path).to_pylist()
+    for cell in cells:
+        if (cell["table"], cell["row"], cell["column"]) == PLACE:
+            # one unit in the last place
+            cell["value"] = float(np.nextafter(cell["value"], 100.0))
+    write_cells(cells, path)
+    done = CliRunner().invoke(app, ["trace", *PLACE, "--root", str(root)])
+    assert done.exit_code == 1
+    assert "the table's value is" in done.stdout
+
+
+def test_a_store_that_scoring_did_not_write_is_found(root):
+    rows = segmentation_rows()
+    for row in rows:
+        row["tn"] += row["run_id"] == "sam_adapter-s1"
+    write_scores(Layout(root).scores("segmentation"), "segmentation", rows)
+    found = trace(root, *PLACE)
+    assert found.recomputed["value"] == found.cell["value"]
+    assert found.faults == ("the store's rows of sam_adapter-s1 are not those that its scoring wrote",)
+
+
+def test_changed_inputs_splits_and_lost_weights_are_found(root):
+    layout = Layout(root)
+    folder = layout.run("segmentation", "sam_adapter-s0")
+    content = read_json(folder / "provenance.json")
+    layout.split("isic2018_task1").write_text("image_id,group_id,split\n")
+    (folder / "weights.safetensors").unlink()
+    index = root / "harmonized" / "index.csv"
+    index.parent.mkdir()
+    index.write_text("new")
+    write_json(folder / "provenance.json", content | {"inputs": {"harmonized/index.csv": "0" * 64, "gone": "1" * 64}})
+    found = trace(root, *PLACE)
+    assert set(found.faults) == {
+        "harmonized/index.csv has changed since sam_adapter-s0 read it",
+        "sam_adapter-s0 has no weights",
+        "splits/isic2018_task1.csv is not the file of the certificate",
+    }
+    assert "the chain is broken" in trace_text(found)
+    assert found.runs[0]["run"]["inputs"]["gone"]["state"] == "not here"
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        (("table_99", "x", "dice"), "No table 'table_99'"),
+        (("table_05", "x", "dice"), "No row 'x'"),
+        (("table_05", "SAM-ViT (proposed)", "f1"), "No column 'f1'"),
+        (("table_05", "U-Net", "dice"), "not run in this profile"),
+    ],
+)
+def test_what_cannot_be_traced_says_why(built, place, says):
+    with pytest.raises(ScoreError, match=says):
+        trace(built, *place)
