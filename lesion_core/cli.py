@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from lesion_core.cli_checks import feasible, feasible_effect, feasible_rates, trace
+
 if TYPE_CHECKING:
     from lesion_core.runs import Run
 
@@ -301,24 +303,6 @@ def report(root: Root, settings: Given = None, profile: Profile = None) -> None:
 
 
 @app.command()
-def trace(
-    table: Annotated[str, typer.Argument(help="As its file is called, e.g. table_05.")],
-    row: Annotated[str, typer.Argument(help="The row's label.")],
-    column: Annotated[str, typer.Argument(help="The metric, e.g. dice (a column of the table's .csv).")],
-    root: Root = Path("results/smoke"),
-    images: Annotated[bool, typer.Option("--images", help="List every photograph with its hash.")] = False,
-) -> None:
-    """A cell back to its photographs, computed anew from the score rows. Exit status 1 if the chain does not hold."""
-    from lesion_core.report.trace import trace as follow
-    from lesion_core.report.trace import trace_text
-
-    found = follow(root, table, row, column)
-    typer.echo(trace_text(found, images=images))
-    if found.faults:
-        raise typer.Exit(1)
-
-
-@app.command()
 def readme(
     root: Root,
     file: Annotated[Path, typer.Option("--readme")] = Path("README.md"),
@@ -377,23 +361,6 @@ def pretrain(
 
 
 @app.command()
-def feasible(
-    dice: Annotated[float, typer.Option("--dice", help="Mean Dice as published.")],
-    iou: Annotated[float, typer.Option("--iou", help="Mean IoU as published.")],
-    n: Annotated[int | None, typer.Option("--n", help="Number of images.")] = None,
-    decimals: Annotated[int, typer.Option("--decimals", help="Decimals of the published numbers.")] = 2,
-    fraction: Annotated[bool, typer.Option("--fraction", help="Values are fractions, not per cent.")] = False,
-) -> None:
-    """Can a published pair of mean Dice and mean IoU be true? Exit status 1 where it cannot."""
-    from lesion_core.metrics.feasibility import check_pair
-
-    verdict = check_pair(dice, iou, n=n, decimals=decimals, percent=not fraction)
-    typer.echo(verdict.explanation)
-    if verdict.verdict == "impossible":
-        raise typer.Exit(1)
-
-
-@app.command()
 def runs(profile: Profile = None) -> None:
     """The experiment matrix, expanded: one line per run."""
     from lesion_core import config
@@ -408,6 +375,10 @@ def bench(root: Root) -> None:
     from lesion_core.report.bench import bench_table
 
     typer.echo(bench_table(root))
+
+
+for _command in (trace, feasible, feasible_effect, feasible_rates):
+    app.command()(_command)
 
 
 def main() -> None:

@@ -7,9 +7,7 @@ perfect ones (Dice 1) and equal bad ones (Dice x); hence ``least_sd``. Everythin
 numbers (half a unit of the last decimal); truncated numbers are not catered for.
 The bounds hold for plain IoU and for one way of averaging in both columns; a thresholded IoU, or Dice and IoU averaged
 differently, can break them, and then the table compares unlike things.
-
-Effects. With n pairs t = d_z sqrt(n), and p follows from t with n - 1 degrees of freedom.
-Rates. For pooled samples accuracy = prevalence * sensitivity + (1 - prevalence) * specificity.
+Effects stand in ``feasible_effects``, accuracy with sensitivity and specificity in ``feasible_rates``.
 """
 
 from __future__ import annotations
@@ -85,8 +83,8 @@ def check_pair(
     Raises:
         ScoreError: a value outside 0..100 (0..1), or an impossible n or number of decimals.
     """
-    d, d_interval = _printed(dice, decimals, percent, "Dice")
-    j, j_interval = _printed(iou, decimals if iou_decimals is None else iou_decimals, percent, "IoU")
+    d, d_interval = printed_interval(dice, decimals, percent, "Dice")
+    j, j_interval = printed_interval(iou, decimals if iou_decimals is None else iou_decimals, percent, "IoU")
     if n is not None and n < 1:
         raise ScoreError(f"A mean needs at least one image, not {n}")
     low, high = iou_of_dice(d_interval[0]), _greatest_iou(d_interval[1], n)
@@ -218,172 +216,7 @@ def _explain_pair(
     return text + "; pooled pixels cannot give it."
 
 
-@dataclass(frozen=True)
-class EffectVerdict:
-    """What n seeds (or images) allow a paired comparison to claim.
-
-    Attributes:
-        n, alpha: pairs and level.
-        d_z, t, p: implied by what was given, as intervals (least, greatest in size) after rounding; NaN if nothing was
-            given that fixes them. p falls as |t| grows: ``p`` is (least, greatest).
-        critical_d_z: |d_z| beyond which p < alpha. smallest_p_wilcoxon: 2 / 2^n.
-        least_correlation: least correlation between the methods' scores with which a standardised difference of the
-            given size *by the SD of the scores* (d_av) has p < alpha; NaN without d or with no need for one.
-        verdict: "impossible" if the claims contradict each other or n.
-        explanation: one sentence.
-    """
-
-    n: int
-    alpha: float
-    d_z: tuple[float, float]
-    t: tuple[float, float]
-    p: tuple[float, float]
-    critical_d_z: float
-    smallest_p_wilcoxon: float
-    least_correlation: float
-    verdict: Literal["impossible", "possible"]
-    explanation: str
-
-
-def check_effect(
-    n: int,
-    *,
-    d: float | None = None,
-    t: float | None = None,
-    p_below: float | None = None,
-    test: Literal["t", "wilcoxon"] = "t",
-    decimals: int = 2,
-    alpha: float = 0.05,
-) -> EffectVerdict:
-    """Judge a published paired test of n pairs: are d_z, t and "p < p_below" possible together?
-
-    Args:
-        n: pairs (seeds, images), at least 2.
-        d: Cohen's d of the paired differences (d_z), as printed.
-        t: t statistic, as printed.
-        p_below: the claim p < p_below. test: which test claims it; for "wilcoxon" only n counts.
-        decimals: printed decimals of d and t.
-    """
-    if n < 2 or not 0 < alpha < 1:
-        raise ScoreError(f"A paired test needs 2 pairs and 0 < alpha < 1, not n = {n}, alpha = {alpha}")
-    if p_below is not None and not 0 < p_below <= 1:
-        raise ScoreError(f"p < {p_below} is no claim")
-    from scipy.special import stdtr, stdtrit
-
-    half, root = 0.5 * 10.0**-decimals, math.sqrt(n)
-    smallest = min(1.0, 2.0 ** (1 - n))
-    critical = float(stdtrit(n - 1, 1 - alpha / 2)) / root
-    by_d = (max(0.0, abs(d) - half), abs(d) + half) if d is not None else (0.0, math.inf)
-    by_t = (max(0.0, abs(t) - half) / root, (abs(t) + half) / root) if t is not None else (0.0, math.inf)
-    low, high = max(by_d[0], by_t[0]), min(by_d[1], by_t[1])
-    nothing = d is None and t is None
-    p_range = (float("nan"),) * 2 if nothing else tuple(float(2 * stdtr(n - 1, -x * root)) for x in (high, low))
-    reasons = []
-    if low > high:
-        reasons.append(f"t = {t:g} gives d_z = {abs(t) / root:.3g} with n = {n}, not {abs(d):g}")
-    if p_below is not None and test == "wilcoxon" and smallest >= p_below:
-        reasons.append(f"a two-sided Wilcoxon test of {n} pairs cannot go below p = {smallest:g}")
-    if p_below is not None and test == "t" and not nothing and low <= high and p_range[0] >= p_below:
-        given = f"d_z = {d:g}" if d is not None else f"t = {t:g}"
-        reasons.append(f"{given} with {n} pairs gives p = {p_range[0]:.3g} at best")
-    correlation = float("nan")
-    if d is not None and 0 < abs(d) < critical:
-        correlation = 1.0 - (abs(d) / critical) ** 2 / 2.0
-    if reasons:
-        explanation = "Impossible: " + "; ".join(reasons)
-        if test == "t" and not math.isnan(correlation):
-            explanation += f" (a d by the scores' own SD would need a correlation of at least {correlation:.3f})"
-    else:
-        explanation = f"Possible; with {n} pairs p < {alpha:g} needs |d_z| > {critical:.3f} in a paired t test"
-        explanation += f" and a Wilcoxon test cannot go below p = {smallest:.3g}"
-    return EffectVerdict(
-        n=n,
-        alpha=alpha,
-        d_z=(float("nan"),) * 2 if nothing else (low, high),
-        t=(float("nan"),) * 2 if nothing else (low * root, high * root),
-        p=p_range,
-        critical_d_z=critical,
-        smallest_p_wilcoxon=smallest,
-        least_correlation=correlation,
-        verdict="impossible" if reasons else "possible",
-        explanation=explanation + ".",
-    )
-
-
-@dataclass(frozen=True)
-class RatesVerdict:
-    """Accuracy, sensitivity and specificity of pooled samples (or pixels).
-
-    Attributes:
-        prevalence: shares of positives with which the three agree, (least, greatest) after rounding; NaN if none.
-        pooled_verdict: of counts pooled over all samples.
-        mean_verdict: of three means over images, which allow far more (only max(0, se + sp - 1) <= accuracy <=
-            min(1, se + sp) is certain).
-        explanation: one sentence.
-    """
-
-    prevalence: tuple[float, float]
-    pooled_verdict: Literal["impossible", "possible"]
-    mean_verdict: Literal["impossible", "possible"]
-    explanation: str
-
-
-def check_rates(
-    accuracy: float,
-    sensitivity: float,
-    specificity: float,
-    *,
-    prevalence: float | None = None,
-    decimals: int = 2,
-    percent: bool = True,
-) -> RatesVerdict:
-    """Judge published accuracy, sensitivity and specificity of a two-class task.
-
-    Args:
-        accuracy, sensitivity, specificity: as printed, with ``decimals`` decimals.
-        prevalence: share of positives 0..1 if known (exactly), e.g. the lesions' share of pixels.
-        percent: True if 94.27 is printed, False if 0.9427.
-    """
-    a, a_interval = _printed(accuracy, decimals, percent, "accuracy")
-    _, se = _printed(sensitivity, decimals, percent, "sensitivity")
-    _, sp = _printed(specificity, decimals, percent, "specificity")
-    if prevalence is not None and not 0 <= prevalence <= 1:
-        raise ScoreError(f"A prevalence lies in 0..1, not {prevalence}")
-    # accuracy - (w se + (1 - w) sp) can be 0 in the box iff both inequalities hold; each is linear in w.
-    low, high = _half_line(sp[0] - a_interval[1], se[0] - sp[0], (0.0, 1.0))
-    low, high = _half_line(a_interval[0] - sp[1], sp[1] - se[1], (low, high))
-    possible = low <= high + TINY and (prevalence is None or low - 1e-9 <= prevalence <= high + 1e-9)
-    mean_low, mean_high = max(0.0, se[0] + sp[0] - 1.0), min(1.0, se[1] + sp[1])
-    mean_possible = mean_low <= a_interval[1] + TINY and mean_high >= a_interval[0] - TINY
-    if possible:
-        text = f"Possible: they agree for a share of positives of {low:.3g} to {max(low, high):.3g}."
-    else:
-        at = "any share of positives" if prevalence is None else f"a share of positives of {prevalence:g}"
-        text = f"Pooled accuracy {a:.4g} is impossible with {at}: it must lie between sensitivity and specificity"
-        text += ", weighted by that share; " + (
-            "means over images could still give it." if mean_possible else "means over images cannot give it either."
-        )
-    return RatesVerdict(
-        prevalence=(low, max(low, high)) if low <= high + TINY else (float("nan"),) * 2,
-        pooled_verdict="possible" if possible else "impossible",
-        mean_verdict="possible" if mean_possible else "impossible",
-        explanation=text,
-    )
-
-
-def _half_line(offset: float, slope: float, interval: tuple[float, float]) -> tuple[float, float]:
-    """The part of ``interval`` where offset + slope * w <= 0; (1, 0) if there is none."""
-    low, high = interval
-    if abs(slope) < TINY:
-        return interval if offset <= TINY else (1.0, 0.0)
-    if slope > 0:
-        high = min(high, -offset / slope)
-    else:
-        low = max(low, -offset / slope)
-    return (low, high) if low <= high + TINY else (1.0, 0.0)
-
-
-def _printed(value: float, decimals: int, percent: bool, name: str) -> tuple[float, tuple[float, float]]:
+def printed_interval(value: float, decimals: int, percent: bool, name: str) -> tuple[float, tuple[float, float]]:
     """A printed number as a fraction, and the interval it may have been rounded from."""
     factor = 100.0 if percent else 1.0
     if not (np.isfinite(value) and 0.0 <= value <= factor):
@@ -393,6 +226,18 @@ def _printed(value: float, decimals: int, percent: bool, name: str) -> tuple[flo
     half = 0.5 * 10.0**-decimals / factor
     fraction = value / factor
     return fraction, (max(0.0, fraction - half), min(1.0, fraction + half))
+
+
+def decimals_of(text: str) -> int:
+    """Decimals of a number as it is printed: 1 for "85.0".
+
+    Raises:
+        ScoreError: the text is no plain number.
+    """
+    digits = text.strip().lstrip("+-")
+    if not digits.replace(".", "", 1).isdecimal():
+        raise ScoreError(f"'{text}' is not a printed number", remedy="write 94.27 or 0.9427")
+    return len(digits.partition(".")[2])
 
 
 def _floor3(value: float) -> float:

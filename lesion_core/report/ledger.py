@@ -8,7 +8,7 @@ from typing import Any
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_csv
-from lesion_core.metrics.feasibility import check_effect
+from lesion_core.metrics.feasible_effects import check_effect
 from lesion_core.paths import Layout
 from lesion_core.report.published import Published, load, pairs
 from lesion_core.report.values import DECIMALS, SCALE

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lesion_core.errors import SettingsError
-from lesion_core.metrics.feasibility import check_effect, check_rates
+from lesion_core.metrics.feasible_effects import check_effect
+from lesion_core.metrics.feasible_rates import check_rates
 from lesion_core.report.published import FILE, TABLES, load, pairs
 
 PAPERS = Path(os.environ.get("LESION_SHARED_PAPERS", "papers"))
