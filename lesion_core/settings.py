@@ -27,7 +27,9 @@ DATASETS = (
 )
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
-Prompt = Literal["none", "automatic", "oracle_box", "oracle_click_1", "oracle_click_3"]
+Prompt = Literal["none", "automatic", "automatic_masks", "oracle_box", "oracle_click_1", "oracle_click_3"]
+# What a method can be trained with: an automatic prompt comes from a trained model.
+TrainingPrompt = Literal["none", "oracle_box", "oracle_click_1", "oracle_click_3"]
 
 
 class Strict(BaseModel):
@@ -143,31 +145,54 @@ class Training(Strict):
     patience: Whole
 
 
+SegmentationKind = Literal["sam", "unet", "otsu"]
+# Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
+KIND_KEYS: dict[str, tuple[str, ...]] = {
+    "sam": ("backbone", "adapter", "prompt"),
+    "unet": ("encoder", "encoder_weights"),
+    "otsu": (),
+}
+# What an adapter uses in addition.
+ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "bottleneck": ("rank", "adapter_init", "depth", "gated"),
+    "lora": ("rank", "adapter_init", "lora_targets"),
+    "med_sa": ("rank", "adapter_init"),
+    "gmed_sa": ("rank", "adapter_init"),
+    "gl_med_sa": ("rank", "adapter_init"),
+}
+
+
 class SegmentationModel(Strict):
     """What is built; the keys a kind does not use must keep their defaults."""
 
-    kind: Literal["sam", "unet", "otsu"]
+    kind: SegmentationKind
     image_size: Annotated[int, Field(ge=32)]
     backbone: Literal["sam_vit_t", "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam"] | None = None
-    adapter: Literal["none", "bottleneck", "lora"] = "none"
+    adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa"] = "none"
     rank: Count = 64
     depth: Annotated[int, Field(ge=1, le=8)] = 2
     gated: bool = False
     adapter_init: Literal["zero", "random"] = "zero"
+    lora_targets: Literal["qv", "qkvo"] = "qv"
     encoder: str | None = None
     encoder_weights: str | None = None
-    prompt: Prompt = "none"
+    prompt: TrainingPrompt = "none"
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> SegmentationModel:
         if (self.kind == "sam") != (self.backbone is not None):
             raise ValueError("backbone must be set for kind sam, and for no other kind")
-        if self.kind != "sam" and (self.adapter != "none" or self.prompt != "none" or self.gated):
-            raise ValueError(f"kind {self.kind} takes no adapter, gate or prompt")
-        if self.gated and self.adapter != "bottleneck":
-            raise ValueError("gated needs adapter: bottleneck")
-        if self.kind != "unet" and (self.encoder or self.encoder_weights):
-            raise ValueError("encoder and encoder_weights belong to kind unet")
+        used = {"kind", "image_size", *KIND_KEYS[self.kind]}
+        name = f"kind {self.kind}"
+        if self.kind == "sam":
+            used |= set(ADAPTER_KEYS[self.adapter])
+            name = f"adapter {self.adapter}"
+        fields = type(self).model_fields
+        if idle := [key for key in fields if key not in used and getattr(self, key) != fields[key].default]:
+            raise ValueError(f"{name} does not use {', '.join(idle)}: leave it out")
+        if self.encoder_weights and not self.encoder:
+            raise ValueError("encoder_weights needs an encoder")
         if self.kind == "sam" and self.image_size % 16:
             raise ValueError("image_size must be a multiple of 16, SAM's patch size")
         return self
@@ -290,6 +315,7 @@ class Scoring(Strict):
     segmentation_on: list[Dataset]
     classification_on: list[Dataset]
     prompts: Annotated[list[Prompt], Field(min_length=1)]
+    zero_shot_prompts: list[Prompt]
     box_jitter: Fraction
     refine: bool
     batch_size: Count

@@ -17,10 +17,12 @@ from lesion_core.progress import track
 from lesion_core.scores import SEGMENTATION, write_scores
 
 if TYPE_CHECKING:
+    import torch
+
     from lesion_core.inference.load import LoadedSegmenter
     from lesion_core.models.prompts import Prompts
     from lesion_core.runs import Run
-    from lesion_core.settings import Scoring
+    from lesion_core.settings import Scoring, SegmentationModel
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -52,10 +54,7 @@ def score_segmentation(
     """
     from lesion_core.paths import Layout
 
-    # none comes first: the automatic box is made from its prediction
-    prompts = sorted(scoring.prompts, key=lambda name: name != "none")
-    if segmenter.run.spec.model.kind != "sam":
-        prompts = ["none"]
+    prompts = prompts_of(segmenter.run.spec.model, scoring)
     rows: list[dict[str, Any]] = []
     with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
         for dataset in sorted(scoring.segmentation_on):
@@ -81,6 +80,18 @@ def score_segmentation(
                         info = zipfile.ZipInfo(f"{dataset}/{record['image_id']}.png", ZIP_DATE)
                         masks.writestr(info, _png(native))
     write_scores(out_scores, "segmentation", rows)
+
+
+def prompts_of(model: SegmentationModel, scoring: Scoring) -> list[str]:
+    """The prompts a model is scored under, ``none`` first: masks and the automatic box rest on it.
+
+    What takes no prompt is scored without; SAM under ``scoring.prompts`` and the prompt it was trained with, and where
+    nothing was trained under ``scoring.zero_shot_prompts`` too.
+    """
+    if model.kind != "sam":
+        return ["none"]
+    wanted = {*scoring.prompts, model.prompt, *(scoring.zero_shot_prompts if model.adapter == "none" else ())}
+    return sorted(wanted, key=lambda name: (name != "none", name))
 
 
 def _truths(root: Path, dataset: str) -> dict[str, Path]:
@@ -129,7 +140,7 @@ def _predictions(
                 if embeddings is None:
                     logits = segmenter.model(images, None)
                 else:
-                    given = _prompts(prompt, truth, records, maps, size, seed, scoring, dataset)
+                    given = _prompts(prompt, truth, records, maps, seed, scoring, segmenter, embeddings, dataset)
                     logits = segmenter.model.decode(embeddings, given)
                 maps[prompt] = finish(logits, size)
         for number, record in enumerate(records):
@@ -141,9 +152,10 @@ def _prompts(
     truth: list[np.ndarray],
     records: list[dict[str, Any]],
     maps: dict[str, np.ndarray],
-    size: int,
     seed: int,
     scoring: Scoring,
+    segmenter: LoadedSegmenter,
+    embeddings: torch.Tensor,
     dataset: str,
 ) -> Prompts | None:
     """Prompts of one batch; ``automatic`` is the box around the unprompted prediction, ``oracle_*`` use the truth."""
@@ -153,9 +165,17 @@ def _prompts(
         return None
     if prompt == "automatic":
         return make.automatic_prompts(maps["none"])
-    small = np.stack([model_size(mask, size) for mask in truth])
+    small = np.stack([model_size(mask, segmenter.size) for mask in truth])
     keys = [f"{dataset}/{record['image_id']}" for record in records]
-    return make.oracle_prompts(small, prompt, jitter=scoring.box_jitter, seed=seed, keys=keys)
+    first = make.oracle_prompts(small, prompt, jitter=scoring.box_jitter, seed=seed, keys=keys).to(embeddings.device)
+    draws = make.click_draws(prompt, seed=seed, keys=keys)
+    threshold = segmenter.run.extraction.threshold
+    return make.click_session(
+        first,
+        small,
+        draws,
+        lambda given: finish(segmenter.model.decode(embeddings, given), segmenter.size) >= threshold,
+    )
 
 
 def model_size(mask: np.ndarray, size: int) -> np.ndarray:

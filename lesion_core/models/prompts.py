@@ -6,7 +6,7 @@ SAM itself adds the half pixel. A prompt taken from the true mask is an oracle a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from lesion_core.errors import MaskError, SettingsError
 from lesion_core.seeding import generator
 
 IGNORED_POINT = -1
+# Clicks of a session; those after the first are placed where the prediction missed lesion (paper B, section IV.B).
 CLICKS = {"oracle_click_1": 1, "oracle_click_3": 3}
 
 
@@ -155,6 +156,8 @@ def oracle_correction(mask: np.ndarray, predicted: np.ndarray, rng: np.random.Ge
 def oracle_prompts(masks: np.ndarray, kind: str, *, jitter: float, seed: int, keys: Sequence[int | str]) -> Prompts:
     """Oracle prompts of a batch; an image's prompt depends on (seed, kind, its key) alone.
 
+    Of a session of several clicks this is the first click; ``click_session`` adds the others.
+
     Args:
         masks: (B, S, S), nonzero is lesion.
         kind: ``oracle_box``, ``oracle_click_1`` or ``oracle_click_3``.
@@ -171,10 +174,49 @@ def oracle_prompts(masks: np.ndarray, kind: str, *, jitter: float, seed: int, ke
         boxes = [oracle_box(mask, jitter, rng) for mask, rng in zip(masks, rngs, strict=True)]
         return Prompts(boxes=torch.from_numpy(np.stack(boxes)))
     if kind in CLICKS:
-        clicks = [oracle_clicks(mask, CLICKS[kind], rng) for mask, rng in zip(masks, rngs, strict=True)]
+        clicks = [oracle_clicks(mask, 1, rng) for mask, rng in zip(masks, rngs, strict=True)]
         points, labels = (np.stack(part) for part in zip(*clicks, strict=True))
         return Prompts(points=torch.from_numpy(points), point_labels=torch.from_numpy(labels))
     raise SettingsError(f"{kind!r} is no oracle prompt", remedy="use oracle_box, oracle_click_1 or oracle_click_3")
+
+
+def click_draws(kind: str, *, seed: int, keys: Sequence[int | str]) -> np.ndarray:
+    """The randomness of a session's later clicks: float64 (B, K - 1) in [0, 1); K = 1 for all that is no session."""
+    later = CLICKS.get(kind, 1) - 1
+    return np.stack([generator(seed, "later clicks", kind, key).random(later) for key in keys])
+
+
+def click_session(
+    first: Prompts, masks: np.ndarray, draws: np.ndarray, predict: Callable[[Prompts], np.ndarray]
+) -> Prompts:
+    """``first`` and one more click per column of ``draws``, each where the prediction so far missed lesion.
+
+    A simulated session with the true mask as its user (paper B, section IV.B: clicks are positive). The click is the
+    floor(draw * n)-th of the n missed pixels in row-major order; where none is missed there is no click (label -1).
+
+    Args:
+        first: the first click of each image.
+        masks: (B, S, S), nonzero is lesion.
+        draws: (B, K - 1), see ``click_draws``.
+        predict: prompts -> predicted lesions, bool (B, S, S).
+    """
+    if not draws.size:
+        return first
+    prompts, width, device = first, masks.shape[-1], first.points.device
+    for column in draws.T:
+        missed = (masks.astype(bool) & ~predict(prompts)).reshape(len(masks), -1)
+        points = np.zeros((len(masks), 1, 2), np.float32)
+        labels = np.full((len(masks), 1), IGNORED_POINT, np.int64)
+        for image, draw in enumerate(column):
+            places = np.flatnonzero(missed[image])
+            if len(places):
+                y, x = divmod(int(places[int(draw * len(places))]), width)
+                points[image, 0], labels[image, 0] = (x, y), 1
+        prompts = Prompts(
+            points=torch.cat([prompts.points, torch.from_numpy(points).to(device)], dim=1),
+            point_labels=torch.cat([prompts.point_labels, torch.from_numpy(labels).to(device)], dim=1),
+        )
+    return prompts
 
 
 def automatic_prompts(probabilities: np.ndarray, *, threshold: float = 0.5, margin: float = 0.05) -> Prompts:

@@ -49,6 +49,7 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int) -
         depth=model.depth,
         gated=model.gated,
         adapter_init=model.adapter_init,
+        lora_targets=model.lora_targets,
     ).eval()
 
 

@@ -8,21 +8,23 @@ import torch
 from torch import Tensor, nn
 
 from lesion_core.errors import ImageError
-from lesion_core.models.adapters import Init, add_lora, bottlenecks
+from lesion_core.models.adapters import Init, Targets, add_lora, add_med_sa, bottlenecks, highway
 from lesion_core.models.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 
 
 class SamSegmenter(Segmenter):
-    """A frozen SAM whose image encoder carries adapters; they alone learn (paper A, section 3.3).
+    """A frozen SAM whose image encoder carries adapters; they alone learn (paper A, section 3.3; paper B).
 
     Args:
-        sam: from ``build_sam``, weights loaded; it is taken over: frozen, and changed in place by LoRA.
-        adapter: ``none`` (frozen SAM), ``bottleneck`` or ``lora``.
-        rank: r of either adapter.
+        sam: from ``build_sam``, weights loaded; it is taken over: frozen, and changed in place by LoRA and Med-SA.
+        adapter: ``none`` (frozen SAM), ``bottleneck``, ``lora``, ``med_sa`` (after attention and beside the MLP),
+            ``gmed_sa`` (around each block) or ``gl_med_sa`` (both).
+        rank: r of LoRA, width of every bottleneck.
         depth: bottlenecks per layer; only of ``bottleneck``.
         gated: with input-dependent gates; only of ``bottleneck``.
         adapter_init: ``zero``: step 0 equals SAM to the bit; ``random``: it does not.
+        lora_targets: projections with LoRA; only of ``lora``.
 
     Adapters start from torch's global generator: ``seeding.seed_torch(seed, "adapters")`` first.
     """
@@ -31,21 +33,27 @@ class SamSegmenter(Segmenter):
         self,
         sam: nn.Module,
         *,
-        adapter: Literal["none", "bottleneck", "lora"],
+        adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa"],
         rank: int = 64,
         depth: int = 2,
         gated: bool = False,
         adapter_init: Init = "zero",
+        lora_targets: Targets = "qv",
     ) -> None:
         super().__init__()
         sam.requires_grad_(False)
         encoder = sam.image_encoder
         self.sam = sam
         self.adapters = None
+        self.highway = None
         if adapter == "bottleneck":
             self.adapters = bottlenecks(encoder, rank, depth, gated=gated, init=adapter_init)
         if adapter == "lora":
-            add_lora(encoder, rank, init=adapter_init)
+            add_lora(encoder, rank, lora_targets, init=adapter_init)
+        if adapter in ("gmed_sa", "gl_med_sa"):
+            self.highway = highway(encoder, rank, init=adapter_init)
+        if adapter in ("med_sa", "gl_med_sa"):
+            add_med_sa(encoder, rank, init=adapter_init)
         self.fix_trainable()
 
     @property
@@ -84,9 +92,11 @@ class SamSegmenter(Segmenter):
         encoder = self.sam.image_encoder
         x = encoder.patch_embed((images - self.sam.pixel_mean) / self.sam.pixel_std) + encoder.pos_embed
         for layer, block in enumerate(encoder.blocks):
-            x = block(x)
+            before, x = x, block(x)
             if self.adapters is not None:
                 x = self.adapters[layer](x)
+            if self.highway is not None:
+                x = x + self.highway[layer](before)
         return encoder.neck(x.permute(0, 3, 1, 2))
 
     def decode(self, embeddings: Tensor, prompts: Prompts | None = None) -> Tensor:

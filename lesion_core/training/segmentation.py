@@ -12,12 +12,11 @@ from torch.nn import functional
 
 from lesion_core.data.augment import augment
 from lesion_core.data.datasets import Harmonized, combine
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv
 from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
 from lesion_core.inference.predict import finish
 from lesion_core.metrics.segmentation import confusion, dice
-from lesion_core.models.prompts import Prompts, oracle_prompts
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.trainable import Segmenter
 from lesion_core.paths import Layout
@@ -29,9 +28,8 @@ from lesion_core.settings import SegmentationMethod
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, fit
 from lesion_core.training.losses import segmentation_loss
+from lesion_core.training.prompting import BINARY, batch_logits, prompt_tensors
 
-# The refined masks are soft, 0..255; this is where the binary mask has its edge.
-BINARY = 128
 # A training box is never exact, so that boxes from elsewhere work at test time.
 BOX_JITTER = 0.1
 LOSS_UPSAMPLING = 2
@@ -52,7 +50,6 @@ class SegmentationTask:
 
     Raises:
         RunError: no training or no validation image has a mask.
-        SettingsError: the prompt cannot be had while training.
     """
 
     selection_metric = "dice"
@@ -68,11 +65,6 @@ class SegmentationTask:
         seed: int,
         device: str,
     ) -> None:
-        if spec.model.prompt == "automatic":
-            raise SettingsError(
-                "An automatic box comes from a trained model, so there is none to train with",
-                remedy='set model.prompt to "none", and score with "automatic"',
-            )
         self.module = model.to(device)
         self.data, self.spec = data, spec
         self.threshold, self.seed, self.device = threshold, seed, device
@@ -104,8 +96,7 @@ class SegmentationTask:
         stacked = np.stack(masks)
         images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
         tensors = {"images": images, "masks": torch.from_numpy(stacked)[:, None]}
-        prompts = self._prompts(stacked, rows, f"epoch {epoch}", BOX_JITTER)
-        return tensors | _to_tensors(prompts)
+        return tensors | self._prompts(stacked, rows, f"epoch {epoch}", BOX_JITTER)
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """L_seg of a batch.
@@ -114,7 +105,7 @@ class SegmentationTask:
         coarse pixels, as the final upsampling will show them, at a quarter (SAM) of the full size's cost; below that,
         the area average of the soft mask says how much lesion a pixel holds.
         """
-        logits = self.module(batch["images"].float(), _to_prompts(batch))
+        logits = batch_logits(self.module, batch, self.threshold)
         size = batch["masks"].shape[-1]
         side = min(size, LOSS_UPSAMPLING * logits.shape[-1])
         if side != logits.shape[-1]:
@@ -129,10 +120,11 @@ class SegmentationTask:
             rows = self.val_rows[start : start + size]
             masks = np.stack([self.data.soft_mask(row) for row in rows])
             images = torch.from_numpy(np.stack([self.data.image(row) for row in rows])).permute(0, 3, 1, 2)
-            prompts = self._prompts(masks, rows, "validation", 0.0)
+            batch = {"images": images, "masks": torch.from_numpy(masks)[:, None]}
+            batch |= self._prompts(masks, rows, "validation", 0.0)
             with torch.no_grad():
-                logits = self.module(
-                    images.to(self.device).float(), None if prompts is None else prompts.to(self.device)
+                logits = batch_logits(
+                    self.module, {name: value.to(self.device) for name, value in batch.items()}, self.threshold
                 )
             lesions = finish(logits, masks.shape[-1]) >= self.threshold
             scores += [
@@ -148,26 +140,11 @@ class SegmentationTask:
         """Put it back."""
         self.module.load_trainable_state(state)
 
-    def _prompts(self, masks: np.ndarray, rows: np.ndarray, when: str, jitter: float) -> Prompts | None:
-        """The oracle prompts that the method trains with, from soft masks (B, S, S); or None."""
-        if self.spec.model.prompt == "none":
-            return None
+    def _prompts(self, masks: np.ndarray, rows: np.ndarray, when: str, jitter: float) -> dict[str, Tensor]:
+        """The oracle prompts that the method trains with, from soft masks (B, S, S)."""
         entries = [self.data.index[int(row)] for row in rows]
         keys = [f"{when}/{entry['dataset']}/{entry['image_id']}" for entry in entries]
-        kind = self.spec.model.prompt
-        return oracle_prompts(masks >= BINARY, kind, jitter=jitter, seed=self.seed, keys=keys)
-
-
-def _to_tensors(prompts: Prompts | None) -> dict[str, Tensor]:
-    if prompts is None:
-        return {}
-    parts = {"boxes": prompts.boxes, "points": prompts.points, "point_labels": prompts.point_labels}
-    return {name: part for name, part in parts.items() if part is not None}
-
-
-def _to_prompts(batch: dict[str, Tensor]) -> Prompts | None:
-    parts = {name: batch[name] for name in ("boxes", "points", "point_labels") if name in batch}
-    return Prompts(**parts) if parts else None
+        return prompt_tensors(self.spec.model.prompt, masks, jitter=jitter, seed=self.seed, keys=keys)
 
 
 def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:

@@ -66,7 +66,10 @@ def test_oracle_prompts_are_named_as_such(smoke):
     prompts = {row["method"]: set() for row in rows}
     for row in rows:
         prompts[row["method"]].add(row["prompt"])
-    assert prompts["sam_adapter"] == set(config.load("smoke").scoring.prompts)
+    scoring = config.load("smoke").scoring
+    assert prompts["sam_adapter"] == set(scoring.prompts)
+    assert prompts["sam_frozen"] == {*scoring.prompts, *scoring.zero_shot_prompts}
+    assert prompts["gl_med_sa_3"] == {*scoring.prompts, "oracle_click_3"}
     assert prompts["unet"] == prompts["otsu"] == {"none"}
 
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lesion_core.errors import WeightsError
-from lesion_core.models.adapters import Bottleneck, LayerAdapter, LoRAQueryValue
+from lesion_core.models.adapters import Bottleneck, LayerAdapter, LoRAOutput, LoRAProjection, MedSABottleneck
 from lesion_core.models.prompts import Prompts
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam import build_sam
@@ -23,7 +23,13 @@ KINDS = {
     "bottleneck": {"adapter": "bottleneck", "rank": 4, "depth": 2},
     "gated": {"adapter": "bottleneck", "rank": 4, "depth": 2, "gated": True},
     "lora": {"adapter": "lora", "rank": 4},
+    "lora_qkvo": {"adapter": "lora", "rank": 4, "lora_targets": "qkvo"},
+    "med_sa": {"adapter": "med_sa", "rank": 4},
+    "gmed_sa": {"adapter": "gmed_sa", "rank": 4},
+    "gl_med_sa": {"adapter": "gl_med_sa", "rank": 4},
 }
+# Matrices that start at zero, per adapted block.
+UPS = {"bottleneck": 2, "gated": 2, "lora": 2, "lora_qkvo": 4, "med_sa": 2, "gmed_sa": 1, "gl_med_sa": 3}
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +84,7 @@ def test_depth_is_a_chain():
 
 def test_lora_is_its_formula_on_query_and_value():
     qkv = torch.nn.Linear(6, 18)
-    lora = LoRAQueryValue(qkv, 2)
+    lora = LoRAProjection(qkv, 2, ("query", "value"))
     for part in (lora.query, lora.value):
         torch.nn.init.normal_(part.b)
     merged = qkv.weight.detach().clone()
@@ -87,6 +93,68 @@ def test_lora_is_its_formula_on_query_and_value():
     x = torch.randn(4, 6)
     torch.testing.assert_close(lora(x), torch.nn.functional.linear(x, merged, qkv.bias))
     assert torch.equal(lora(x)[:, 6:12], qkv(x)[:, 6:12])
+
+
+def test_lora_on_all_four_is_its_formula():
+    qkv, out = torch.nn.Linear(6, 18), torch.nn.Linear(6, 6)
+    lora, output = LoRAProjection(qkv, 2, ("query", "key", "value")), LoRAOutput(out, 2)
+    parts = (lora.query, lora.key, lora.value)
+    for part in (*parts, output.output):
+        torch.nn.init.normal_(part.b)
+    merged = qkv.weight + torch.cat([part.b @ part.a for part in parts])
+    x = torch.randn(4, 6)
+    torch.testing.assert_close(lora(x), torch.nn.functional.linear(x, merged, qkv.bias))
+    merged = out.weight + output.output.b @ output.output.a
+    torch.testing.assert_close(output(x), torch.nn.functional.linear(x, merged, out.bias))
+
+
+def test_med_sa_bottleneck_is_its_formula():
+    adapter = MedSABottleneck(6, 2, init="random")
+    torch.nn.init.normal_(adapter.up.bias)
+    x = torch.randn(5, 6)
+    hidden = (x @ adapter.down.weight.T + adapter.down.bias).clamp_min(0)
+    torch.testing.assert_close(adapter(x), hidden @ adapter.up.weight.T + adapter.up.bias)
+
+
+@pytest.mark.parametrize("kind", ["med_sa", "gmed_sa", "gl_med_sa"])
+def test_med_sa_block_is_the_papers_sum(sam, images, kind):
+    """One block by hand: z + A(z) after attention, MLP(h) + A(h), and g around the block (paper B, equation 1)."""
+    plain = copy.deepcopy(sam).image_encoder
+    segmenter = adapted(sam, kind, adapter_init="random")
+    assert plain.blocks[3].window_size == 0
+    with torch.no_grad():
+        x = plain.patch_embed((images - sam.pixel_mean) / sam.pixel_std) + plain.pos_embed
+        block, own = plain.blocks[3], segmenter.sam.image_encoder.blocks[3]
+        z, h = block.attn(block.norm1(x)), None
+        if kind != "gmed_sa":
+            z = z + own.attn.proj.adapter(z)
+        y = x + z
+        h = block.norm2(y)
+        local = y + block.mlp(h) + (own.mlp.adapter(h) if kind != "gmed_sa" else 0)
+        expected = local + (segmenter.highway[3](x) if kind != "med_sa" else 0)
+        found = own(x) + (segmenter.highway[3](x) if segmenter.highway is not None else 0)
+        torch.testing.assert_close(found, expected)
+        through = x
+        for layer, one in enumerate(segmenter.sam.image_encoder.blocks):
+            through = one(through) + (segmenter.highway[layer](through) if segmenter.highway is not None else 0)
+        embedding = segmenter.sam.image_encoder.neck(through.permute(0, 3, 1, 2))
+        torch.testing.assert_close(segmenter.encode(images), embedding)
+
+
+@pytest.mark.parametrize(
+    ("kind", "trainable"), [("med_sa", 13_194_240), ("gmed_sa", 6_597_120), ("gl_med_sa", 19_791_360)]
+)
+def test_vit_h_has_the_papers_counts(kind, trainable):
+    """Paper B, Table I: 636 M frozen (the image encoder), 13 M and 20 M trainable."""
+    with torch.device("meta"):
+        segmenter = SamSegmenter(build_sam("sam_vit_h"), adapter=kind, rank=80)
+    assert sum(parameter.numel() for _, parameter in segmenter.trainable_parameters()) == trainable
+    frozen = [parameter for parameter in segmenter.parameters() if not parameter.requires_grad]
+    assert sum(parameter.numel() for parameter in frozen) == 641_090_608
+    encoder = sum(
+        parameter.numel() for parameter in segmenter.sam.image_encoder.parameters() if not parameter.requires_grad
+    )
+    assert encoder == 637_026_048
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,18 +172,21 @@ def test_a_random_start_does_not_equal_sam(sam, images, kind):
     with torch.no_grad():
         assert not torch.equal(started(images), plain(images))
     ups = [p for name, p in started.trainable_parameters() if name.endswith(("up.weight", ".b"))]
-    assert len(ups) == 2 * LAYERS
+    assert len(ups) == UPS[kind] * LAYERS
     assert all(abs(float(up.detach().std()) - 0.02) < 0.005 for up in ups)
 
 
 def expected_names(kind: str) -> set[str]:
-    if kind == "lora":
-        return {
-            f"sam.image_encoder.blocks.{layer}.attn.qkv.{part}.{matrix}"
-            for layer in range(LAYERS)
-            for part in ("query", "value")
-            for matrix in "ab"
-        }
+    blocks = [f"sam.image_encoder.blocks.{layer}" for layer in range(LAYERS)]
+    if kind.startswith("lora"):
+        parts = ("query", "value") if kind == "lora" else ("query", "key", "value")
+        names = {f"{block}.attn.qkv.{part}.{matrix}" for block in blocks for part in parts for matrix in "ab"}
+        return names | {f"{block}.attn.proj.output.{m}" for block in blocks for m in "ab" if kind == "lora_qkvo"}
+    if kind.endswith("med_sa"):
+        places = [f"highway.{layer}" for layer in range(LAYERS) if kind != "med_sa"]
+        if kind != "gmed_sa":
+            places += [f"{block}.{place}.adapter" for block in blocks for place in ("attn.proj", "mlp")]
+        return {f"{place}.{part}.{what}" for place in places for part in ("down", "up") for what in ("weight", "bias")}
     parts = ["down.weight", "up.weight"] + (["gate.weight", "gate.bias"] if kind == "gated" else [])
     return {f"adapters.{layer}.{block}.{part}" for layer in range(LAYERS) for block in range(2) for part in parts}
 
@@ -138,6 +209,10 @@ def test_only_adapters_learn(sam, kind):
         ("bottleneck", {"rank": 64, "depth": 4}, LAYERS * 4 * 2 * DIM * 64),
         ("gated", {"rank": 64, "depth": 1}, LAYERS * (2 * DIM * 64 + DIM * DIM + DIM)),
         ("lora", {"rank": 4}, LAYERS * 2 * 2 * DIM * 4),
+        ("lora_qkvo", {"rank": 4}, LAYERS * 4 * 2 * DIM * 4),
+        ("med_sa", {"rank": 8}, LAYERS * 2 * (2 * DIM * 8 + DIM + 8)),
+        ("gmed_sa", {"rank": 8}, LAYERS * (2 * DIM * 8 + DIM + 8)),
+        ("gl_med_sa", {"rank": 8}, LAYERS * 3 * (2 * DIM * 8 + DIM + 8)),
     ],
 )
 def test_trainable_counts(sam, kind, change, count):
@@ -166,7 +241,7 @@ def test_gradient_reaches_every_adapter_and_training_helps(sam, images, kind):
         losses.append(float(value.detach()))
         for name, parameter in segmenter.trainable_parameters():
             # W_up (LoRA: B) is zero at the start, so the other matrices feel it from the second step on.
-            if step > 0 or name.endswith(("up.weight", ".b")):
+            if step > 0 or name.endswith(("up.weight", "up.bias", ".b")):
                 assert parameter.grad.abs().max() > 0, name
         optimizer.step()
     assert losses[-1] < losses[0]

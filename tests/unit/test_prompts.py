@@ -14,6 +14,8 @@ from lesion_core.models.prompts import (
     automatic_box,
     automatic_prompts,
     box_of,
+    click_draws,
+    click_session,
     oracle_box,
     oracle_clicks,
     oracle_correction,
@@ -116,8 +118,8 @@ def test_an_images_prompt_depends_on_its_key_alone(kind):
         assert not torch.equal(together.boxes, other.boxes)
         assert not torch.equal(together.boxes[0], together.boxes[2])
     else:
-        assert together.points.shape == (3, int(kind[-1]), 2)
-        assert together.point_labels.shape == (3, int(kind[-1]))
+        assert together.points.shape == (3, 1, 2), "of a session, the first click"
+        assert together.point_labels.shape == (3, 1)
         assert together.point_labels.dtype == torch.int64
         assert torch.equal(chosen.points, alone.points)
         assert not torch.equal(together.points, other.points)
@@ -157,3 +159,43 @@ def test_select_and_to_keep_what_is_there():
     assert chosen.boxes is None
     assert chosen.points[:, 0].tolist() == [[8, 9], [0, 1]]
     assert len(prompts.select(slice(1, 3))) == 2
+
+
+def session(predict, draws, first=(0.0, 0.0)):
+    start = Prompts(points=torch.tensor([[first]]), point_labels=torch.ones(1, 1, dtype=torch.int64))
+    return click_session(start, MASK[None], np.array([draws]), predict)
+
+
+def test_later_clicks_lie_where_lesion_was_missed():
+    """By hand: the mask is columns 5..9 of rows 2..3; each round predicts more of it."""
+    seen = []
+    answers = [np.zeros((12, 20), bool), MASK > 0]
+    answers[0][:, :9] = True
+
+    def predict(prompts):
+        seen.append(prompts.points.shape[1])
+        return answers[len(seen) - 1][None]
+
+    done = session(predict, [0.99, 0.5])
+    # round 1: (9, 2) and (9, 3) are missed, the second is taken; round 2: nothing is missed, so no click
+    assert done.points[0].tolist() == [[0, 0], [9, 3], [0, 0]]
+    assert done.point_labels[0].tolist() == [1, 1, -1]
+    assert seen == [1, 2], "each round is asked with the clicks so far"
+
+
+def test_a_session_never_clicks_on_what_is_no_lesion():
+    everything = session(lambda prompts: np.ones((1, 12, 20), bool), [0.1, 0.9])
+    assert everything.point_labels[0].tolist() == [1, -1, -1]
+    for draw in np.linspace(0, 0.999, 17):
+        nothing = session(lambda prompts: np.zeros((1, 12, 20), bool), [draw])
+        x, y = nothing.points[0, 1].long().tolist()
+        assert MASK[y, x]
+        assert nothing.point_labels[0, 1] == 1
+
+
+def test_draws_depend_on_the_key_alone_and_only_sessions_have_any():
+    together = click_draws("oracle_click_3", seed=1, keys=["a", "b"])
+    assert together.shape == (2, 2)
+    assert np.array_equal(click_draws("oracle_click_3", seed=1, keys=["b"])[0], together[1])
+    for kind in ("oracle_click_1", "oracle_box"):
+        assert click_draws(kind, seed=1, keys=["a", "b"]).shape == (2, 0)

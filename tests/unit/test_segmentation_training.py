@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, write_csv
 from lesion_core.models.sam import build_sam
 from lesion_core.paths import Layout
@@ -207,9 +209,9 @@ def test_equal_runs_have_equal_bytes_and_a_stopped_one_too(root, monkeypatch):
     assert not (cut / CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize("adapter", ["bottleneck", "lora"])
+@pytest.mark.parametrize("adapter", ["bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa"])
 def test_a_sam_run_learns_adapters_and_keeps_only_them(root, adapter, monkeypatch):
-    model = {**SAM, "adapter": adapter, "rank": 4, "prompt": "oracle_click_1"}
+    model = {**SAM, "adapter": adapter, "rank": 4, "prompt": f"oracle_click_{3 if adapter == 'gl_med_sa' else 1}"}
     run = make_run(model=model | ({"depth": 1} if adapter == "bottleneck" else {}), training={"epochs": 1})
     built = []
     plain = segmentation.build_segmenter
@@ -267,13 +269,37 @@ def test_prompts_follow_the_augmented_mask(root, prompt):
             ) + 1
         else:
             assert all(mask[int(y), int(x)] for x, y in batch["points"][index])
-            assert batch["point_labels"][index].tolist() == [1] * (3 if prompt.endswith("3") else 1)
+            assert batch["point_labels"][index].tolist() == [1]
+    assert ("click_draws" in batch) == (prompt == "oracle_click_3")
     same = task.batch(rows[::-1].copy(), 0, 7)
     assert torch.equal(same["images"].flip(0), batch["images"]), "a sample does not depend on its place or the step"
     assert not torch.equal(task.batch(rows, 1, 0)["images"], batch["images"])
     loss, parts = task.loss(batch)
     assert torch.isfinite(loss)
     assert set(parts) == {"dice_loss", "bce_loss"}
+
+
+def test_a_session_of_clicks_ends_in_the_loss_of_its_last_prediction(root):
+    """By hand: two rounds without gradient, each click on missed lesion, then the decoder with all three clicks."""
+    run = make_run(model={**SAM, "adapter": "gl_med_sa", "rank": 2, "prompt": "oracle_click_3"})
+    task = make_task(root, run)
+    batch = task.batch(task.epoch_rows(0)[:2], 0, 0)
+    model, asked = task.module, []
+    plain = model.decode
+    model.decode = lambda embeddings, prompts: asked.append(prompts) or plain(embeddings, prompts)
+    task.loss(batch)[0].backward()
+    assert [prompts.points.shape[1] for prompts in asked] == [1, 2, 3]
+    assert torch.equal(asked[0].points, batch["points"])
+    masks = batch["masks"][:, 0] >= 128
+    for before, after in itertools.pairwise(asked):
+        with torch.no_grad():
+            logits = plain(model.encode(batch["images"].float()), before)
+        predicted = torch.nn.functional.interpolate(logits, size=SIZE, mode="bilinear")[:, 0] >= 0
+        for image, missed in enumerate(masks & ~predicted):
+            (x, y), label = after.points[image, -1].long(), after.point_labels[image, -1]
+            assert label == (1 if missed.any() else -1)
+            assert label == -1 or missed[y, x]
+    assert all(parameter.grad is not None for _, parameter in model.trainable_parameters())
 
 
 def test_epochs_take_training_images_only(root):
@@ -314,8 +340,8 @@ def test_the_loss_of_coarse_logits_is_taken_at_twice_their_size(root, monkeypatc
 
 
 def test_bad_runs_are_refused(root, tmp_path):
-    with pytest.raises(SettingsError, match="automatic box"):
-        make_task(root, make_run(model={**SAM, "adapter": "lora", "prompt": "automatic"}))
+    with pytest.raises(ValidationError, match="prompt"):
+        make_run(model={**SAM, "adapter": "lora", "prompt": "automatic"})  # its box comes from a trained model
     write_dataset(tmp_path, "ph2", SIZE, 2, ["train"] * 3 + ["test"])
     np.save(Layout(tmp_path).reference, np.full((3, 256), 1 / 256))
     run = make_run(train_on=["ph2"])

@@ -30,7 +30,8 @@ def test_paper_profile_plans_every_run_without_data(folder):
     assert counted["train_classifier"] == sum(run.task == "classification" for run in runs)
     assert counted["train_joint"] == sum(run.task == "joint" for run in runs)
     assert counted["download"] == len(config.load("paper").data.datasets)
-    assert counted["weights"] == 1
+    foundations = {run.spec.model.backbone for run in runs if run.task == "segmentation"} - {None}
+    assert counted["weights"] == len(foundations) == 3
     assert "synthetic" not in counted
     assert not (folder / "results").exists()
 
