@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 MIRROR ?= ../shared/data
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test lint mini report readme bench clean
+.PHONY: demo test lint mini report readme bench bench-statistics clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,9 @@ readme: .venv/.installed
 
 bench: .venv/.installed
 	.venv/bin/lesion bench --root results/smoke
+
+bench-statistics: .venv/.installed
+	.venv/bin/python -m lesion_core.stats.benchmark
 
 clean:
 	rm -rf results .snakemake

@@ -10,17 +10,24 @@ import typer
 
 def trace(
     table: Annotated[str, typer.Argument(help="As its file is called, e.g. table_05.")],
-    row: Annotated[str, typer.Argument(help="The row's label.")],
-    column: Annotated[str, typer.Argument(help="The metric, e.g. dice (a column of the table's .csv).")],
+    row: Annotated[str, typer.Argument(help="The row's label; in tables 15 and 16: other method, dataset, level.")],
+    column: Annotated[str, typer.Argument(help="The metric, e.g. dice: a column of the table's .csv.")],
     root: Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.")] = Path("results/smoke"),
     images: Annotated[bool, typer.Option("--images", help="List every photograph with its hash.")] = False,
 ) -> None:
     """A cell back to its photographs, computed anew from the score rows. Exit status 1 if the chain does not hold."""
-    from lesion_core.report.trace import trace as follow
-    from lesion_core.report.trace import trace_text
+    from lesion_core.report import trace as cells
+    from lesion_core.report import trace_statistics as tests
 
-    found = follow(root, table, row, column)
-    typer.echo(trace_text(found, images=images))
+    if table in tests.TABLES:
+        from lesion_core import config
+
+        # a results folder is named after its profile, and its tests depend on the profile's settings
+        found = tests.trace_test(root, config.plan(config.load(root.resolve().name)), table, row, column)
+        typer.echo(tests.trace_test_text(found, images=images))
+    else:
+        found = cells.trace(root, table, row, column)
+        typer.echo(cells.trace_text(found, images=images))
     if found.faults:
         raise typer.Exit(1)
 

@@ -295,6 +295,7 @@ def plan(settings: Settings) -> Plan:
             name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in _closure(settings, [])
         },
         statistics=settings.statistics,
+        ledger=settings.ledger,
     )
 
 

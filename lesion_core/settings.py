@@ -333,9 +333,26 @@ class Statistics(Strict):
     alpha: Annotated[float, Field(gt=0.0, lt=1.0)]
     resamples: Annotated[int, Field(ge=100)]
     seed: int
+    power: Annotated[float, Field(gt=0.0, lt=1.0)]
+    family: Annotated[list[Literal["table", "dataset", "metric", "level"]], Field(min_length=1)]
     segmentation_metric: Literal["dice", "iou"]
     segmentation_proposed: str
     classification_proposed: str
+
+    @model_validator(mode="after")
+    def _levels_stay_apart(self) -> Statistics:
+        if "level" not in self.family:
+            raise ValueError("family must name level: tests over seeds and tests over images are never mixed")
+        if self.power <= self.alpha:
+            raise ValueError("power must be greater than alpha")
+        return self
+
+
+class Ledger(Strict):
+    """When a published number counts as reproduced."""
+
+    tolerance_points: NotNegative
+    tolerance_sds: NotNegative
 
 
 class Pretrain(Strict):
@@ -382,13 +399,14 @@ class Plan(Strict):
         profile: smoke, mini or paper.
         tables: as in params.yaml.
         runs: method name -> run ids, one per seed, for every method that this profile runs.
-        statistics: as in params.yaml.
+        statistics, ledger: as in params.yaml.
     """
 
     profile: str
     tables: dict[str, Table]
     runs: dict[str, list[str]]
     statistics: Statistics
+    ledger: Ledger
 
 
 class Settings(Strict):
@@ -405,6 +423,7 @@ class Settings(Strict):
     extraction: Extraction
     scoring: Scoring
     statistics: Statistics
+    ledger: Ledger
     pretrain: Pretrain
     matrix: Matrix
     methods: dict[str, Method]

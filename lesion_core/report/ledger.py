@@ -12,7 +12,7 @@ from lesion_core.metrics.feasible_effects import check_effect
 from lesion_core.paths import Layout
 from lesion_core.report.published import Published, load, pairs
 from lesion_core.report.values import DECIMALS, SCALE
-from lesion_core.settings import Plan
+from lesion_core.settings import Ledger, Plan
 
 COLUMNS = (
     "paper",
@@ -43,8 +43,6 @@ IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_RUN, UNTESTABLE = (
     "untestable",
 )
 VERDICTS = (IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_RUN, UNTESTABLE)
-TOLERANCE = 1.0  # ours: percentage points within which a mean counts as reproduced, whatever its spread over seeds
-SPREADS = 2.0  # ours: or within so many SDs over seeds
 COMPARING = "paper"  # the profile whose data and models are the papers'
 
 
@@ -171,7 +169,7 @@ def _verdict(
     if cell is not None and plan.profile == COMPARING:
         if item.dataset != cell["dataset"]:
             return UNTESTABLE, f"published for {item.dataset}, ours is for {cell['dataset']}. {condition}".strip()
-        return _compared(item, cell, condition)
+        return _compared(item, cell, condition, plan.ledger)
     if cell is not None:
         here = f"profile {plan.profile} uses other data and smaller models; its value is shown, not compared"
     else:
@@ -181,10 +179,13 @@ def _verdict(
     return NOT_RUN, here
 
 
-def _compared(item: Published, cell: dict[str, Any], condition: str) -> tuple[str, str]:
+def _compared(item: Published, cell: dict[str, Any], condition: str, rule: Ledger) -> tuple[str, str]:
     scale = SCALE[item.unit] / SCALE["percent"]
-    limit = max(TOLERANCE * scale, SPREADS * (cell["sd"] or 0.0))
+    limit = max(rule.tolerance_points * scale, rule.tolerance_sds * (cell["sd"] or 0.0))
     difference = abs(cell["value"] - item.value)
-    measure = f"{difference:.4g} apart; allowed are {limit:.4g} ({TOLERANCE:g} points or {SPREADS:g} SD over seeds)"
+    measure = (
+        f"{difference:.4g} apart; allowed are {limit:.4g}"
+        f" ({rule.tolerance_points:g} points or {rule.tolerance_sds:g} SD over seeds)"
+    )
     verdict = REPRODUCED if difference <= limit else NOT_REPRODUCED
     return verdict, f"{measure}. {condition}".strip()

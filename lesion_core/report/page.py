@@ -14,7 +14,7 @@ from lesion_core.report.cells import value_text
 from lesion_core.report.data_section import data_section
 from lesion_core.report.formats import full_title, table_name
 from lesion_core.report.html import figure, number, table
-from lesion_core.report.statistics import judgement
+from lesion_core.report.statistics_tables import judgement
 from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
 

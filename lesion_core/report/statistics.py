@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import numpy as np
 from lesion_core.errors import ScoreError
 from lesion_core.files import write_csv
 from lesion_core.paths import Layout
-from lesion_core.report.formats import Grid, full_title, write_grid
-from lesion_core.report.values import Store, truth_and_probabilities
-from lesion_core.settings import CLASSES, Plan
+from lesion_core.report.first_seed_tests import first_seed_tests, lesion_of
+from lesion_core.report.statistics_tables import TITLES, write_table
+from lesion_core.report.values import Store
+from lesion_core.settings import Plan
 
 COLUMNS = (
     "table",
@@ -39,11 +41,24 @@ COLUMNS = (
     "critical_d_z",
     "detectable_d_z",
     "p_mcnemar",
+    "p_mcnemar_smallest",
+    "p_mcnemar_holm",
+    "p_mcnemar_by_lesion",
+    "p_mcnemar_by_lesion_holm",
     "delong_melanoma_difference",
     "p_delong_melanoma",
+    "p_delong_melanoma_holm",
     "too_small",
     "notes",
+    "runs",
+    "other_runs",
 )
+CORRECTED = {  # p -> its value corrected by Holm over the family
+    "p_wilcoxon": "p_holm",
+    "p_mcnemar": "p_mcnemar_holm",
+    "p_mcnemar_by_lesion": "p_mcnemar_by_lesion_holm",
+    "p_delong_melanoma": "p_delong_melanoma_holm",
+}
 SEED, IMAGE = "seed", "image"
 
 
@@ -53,22 +68,29 @@ def write_statistics(root: Path, plan: Plan) -> None:
     Raises:
         ScoreError: the score store is missing or broken, or two methods were scored on different images.
     """
-    store = Store.read(root)
-    tests = [*_segmentation_tests(store, plan), *_classification_tests(store, plan)]
-    _adjust(tests)
+    tests = all_tests(Store.read(root), plan)
     layout = Layout(root)
-    for name, title in (
-        ("table_15", "Significance of segmentation differences (proposed - other)"),
-        ("table_16", "Significance of classification differences (proposed - other)"),
-    ):
-        _write_table(name, title, layout.table(name, "csv"), [test for test in tests if test["table"] == name], plan)
+    for name in TITLES:
+        write_table(name, layout.table(name, "csv"), COLUMNS, [test for test in tests if test["table"] == name], plan)
     write_csv(layout.root / "statistics" / "tests.csv", COLUMNS, tests)
+
+
+def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
+    """Every comparison with the proposed methods, at both levels, corrected over its family; rows of ``COLUMNS``.
+
+    Raises:
+        ScoreError: two methods were scored on different images.
+    """
+    tests = [*_segmentation_tests(store, plan), *_classification_tests(store, plan)]
+    _adjust(tests, plan.statistics.family)
+    return tests
 
 
 @dataclass(frozen=True)
 class Scored:
     """One run's value of every image: (value, lesion); the lesion is the image itself where none is known."""
 
+    run_id: str
     seed: int
     images: dict[str, tuple[float, str]]
 
@@ -97,7 +119,7 @@ def _classification_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
             by_seed, by_image = _pair("table_16", dataset, "accuracy", proposed, other, own, theirs, plan)
             runs = plan.runs[proposed][0], plan.runs[other][0]
             if all((run, dataset) in store.classification for run in runs):
-                by_image |= _first_seed_tests(*(store.classification[run, dataset] for run in runs))
+                by_image |= first_seed_tests(*(store.classification[run, dataset] for run in runs))
             tests.extend((by_seed, by_image))
     return tests
 
@@ -125,12 +147,8 @@ def _correct(store: Store, runs: list[str], dataset: str) -> list[Scored]:
 
 
 def _scored(rows: list[dict[str, Any]], values: list[float]) -> Scored:
-    images = {row["image_id"]: (value, _lesion(row)) for row, value in zip(rows, values, strict=True)}
-    return Scored(rows[0]["seed"], images)
-
-
-def _lesion(row: dict[str, Any]) -> str:
-    return row["lesion_id"] or row["image_id"]
+    images = {row["image_id"]: (value, lesion_of(row)) for row, value in zip(rows, values, strict=True)}
+    return Scored(rows[0]["run_id"], rows[0]["seed"], images)
 
 
 def _pair(
@@ -152,7 +170,15 @@ def _pair(
                 ids=sorted(set(images) ^ set(scored.images)),
                 remedy="score both again",
             )
-    identity = {"table": table, "dataset": dataset, "metric": metric, "proposed": proposed, "other": other}
+    identity = {
+        "table": table,
+        "dataset": dataset,
+        "metric": metric,
+        "proposed": proposed,
+        "other": other,
+        "runs": " ".join(run.run_id for run in own),
+        "other_runs": " ".join(run.run_id for run in theirs),
+    }
     lesions = [own[0].images[image][1] for image in images]
     a, b = (np.array([[run.images[image][0] for image in images] for run in runs]) for runs in (own, theirs))
     by_seed = _by_seed(own, theirs, a.mean(axis=1), b.mean(axis=1), other, plan)
@@ -233,7 +259,9 @@ def _paired(result: Any, plan: Plan) -> dict[str, Any]:
     """What both levels report; ``n`` pairs were tested."""
     from lesion_core.stats.power import smallest_detectable_d_z
 
-    detectable = smallest_detectable_d_z(result.n, plan.statistics.alpha) if result.n > 1 else math.nan
+    detectable = (
+        smallest_detectable_d_z(result.n, plan.statistics.alpha, plan.statistics.power) if result.n > 1 else math.nan
+    )
     return {
         "shapiro_p": result.shapiro_p,
         "p_t": result.p_t,
@@ -247,100 +275,21 @@ def _paired(result: Any, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _first_seed_tests(own: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> dict[str, Any]:
-    """McNemar's exact test (image by image) and DeLong's of melanoma's AUC (by lesion), on the first seeds' runs."""
-    from lesion_core.stats.classifiers import delong, mcnemar_exact
-
-    truth, ours = truth_and_probabilities(own)
-    _, other = truth_and_probabilities(theirs)
-    correct = [np.array([row["label"] == row["predicted"] for row in rows]) for rows in (own, theirs)]
-    found: dict[str, Any] = {"p_mcnemar": mcnemar_exact(*correct).p}
-    melanoma = CLASSES.index("mel")
-    positive = truth == melanoma
-    lesions = np.array([_lesion(row) for row in own])
-    if len(set(lesions[positive])) > 1 and len(set(lesions[~positive])) > 1:
-        result = delong(positive, ours[:, melanoma], other[:, melanoma], lesions)
-        found |= {"delong_melanoma_difference": result.difference, "p_delong_melanoma": result.p}
-    return found
-
-
-def _adjust(tests: list[dict[str, Any]]) -> None:
-    """Holm over each family: one table, dataset and level."""
+def _adjust(tests: list[dict[str, Any]], names: Sequence[str]) -> None:
+    """Holm over each family, that is, the tests which agree in all of ``names``; each kind of p by itself."""
     from lesion_core.stats.multiple import holm
 
-    families: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for test in tests:
-        families.setdefault((test["table"], test["dataset"], test["level"]), []).append(test)
+        families.setdefault(tuple(test[name] for name in names), []).append(test)
     for family in families.values():
-        defined = [test for test in family if math.isfinite(test.get("p_wilcoxon", math.nan))]
-        if defined:
-            adjusted = holm(np.array([test["p_wilcoxon"] for test in defined]))
+        for p, corrected in CORRECTED.items():
+            defined = [test for test in family if math.isfinite(test.get(p, math.nan))]
+            adjusted = holm(np.array([test[p] for test in defined]))
             for test, value in zip(defined, adjusted, strict=True):
-                test["p_holm"] = float(value)
+                test[corrected] = float(value)
     for test in tests:
         test["too_small"] = "yes" if test.get("too_small", True) else ""
         for column in COLUMNS:
             value = test.get(column, "")
             test[column] = "" if isinstance(value, float) and math.isnan(value) else value
-
-
-def _write_table(name: str, title: str, path: Path, tests: list[dict[str, Any]], plan: Plan) -> None:
-    level = f"{100 * (1 - plan.statistics.alpha):g} % CI"
-    columns = (
-        "Compared with", "Dataset", "Metric", "Level", "n", "Lesions", "Difference", level, "Shapiro p", "t p",
-        "Wilcoxon p", "smallest p", "Holm p", "d_z", "d_av", "detectable d_z", "Judgement",
-    )  # fmt: skip
-    rows = []
-    for test in tests:
-        interval = ""
-        if test["ci_low"] != "":
-            interval = f"[{_number(test['ci_low'], 100.0, 2)}, {_number(test['ci_high'], 100.0, 2)}]"
-        rows.append(
-            (
-                test["other"],
-                test["dataset"],
-                test["metric"],
-                test["level"],
-                str(test["n"]),
-                str(test["clusters"]),
-                _number(test["difference"], 100.0, 2),
-                interval,
-                _p(test["shapiro_p"]),
-                _p(test["p_t"]),
-                _p(test["p_wilcoxon"]),
-                _p(test["p_wilcoxon_smallest"]),
-                _p(test["p_holm"]),
-                _number(test["d_z"], 1.0, 2),
-                _number(test["d_av"], 1.0, 2),
-                _number(test["detectable_d_z"], 1.0, 2),
-                judgement(test, plan.statistics.alpha),
-            )
-        )
-    proposed = plan.statistics.segmentation_proposed if name == "table_15" else plan.statistics.classification_proposed
-    notes = [
-        f"Differences in percentage points, {proposed} minus the other, with {plan.profile} data. Level seed: pairs are"
-        " seeds, as in paper A; interval from t. Level image: pairs are test images (mean over seeds), averaged within"
-        f" lesions for the tests; interval from a BCa bootstrap clustered by lesion ({plan.statistics.resamples}"
-        " resamples).",
-        "smallest p: what Wilcoxon's test can reach with this n. Holm p: Wilcoxon's, over the comparisons of one"
-        " dataset and level. detectable d_z: at 80 % power. An empty cell is not defined with this n.",
-    ]
-    write_grid(Grid(full_title(name, title), columns, rows, notes), path, COLUMNS, tests)
-
-
-def judgement(test: dict[str, Any], alpha: float) -> str:
-    """``n too small`` before anything else; then what Holm's p says at ``alpha``."""
-    if test["too_small"]:
-        return "n too small"
-    p = test["p_holm"]
-    return "" if p == "" else "different" if float(p) < alpha else "no difference shown"
-
-
-def _number(value: Any, scale: float, decimals: int) -> str:
-    return "" if value == "" else f"{scale * value:.{decimals}f}"
-
-
-def _p(value: Any) -> str:
-    if value == "":
-        return ""
-    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"

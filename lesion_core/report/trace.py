@@ -101,6 +101,22 @@ def images_sha256(images: list[dict[str, Any]]) -> str:
     return sha256_text("\n".join(f"{image['image_id']} {image['sha256']}" for image in images))
 
 
+def run_lines(item: dict[str, Any]) -> list[str]:
+    """A run's part of the chain, from `Chain.run` and `Chain.rows`."""
+    run, rows = item["run"], item["rows"]
+    code = run["code"]
+    hashes = f"file {rows['file_sha256']}" + (f", rows {rows['rows_sha256']}" if "rows_sha256" in rows else "")
+    commit = code.get("commit", "not recorded") + (" with local changes" if code.get("dirty") else "")
+    return [
+        f"run         {run['run_id']} ({run['task']}, seed {run['seed']}, {run['device']})",
+        f"  rows      {rows['rows']} of {rows['file']} ({hashes})",
+        f"  settings  {run['settings_sha256']}",
+        f"  weights   {run['weights_sha256']}",
+        f"  code      {code.get('hash', 'not recorded')}, commit {commit}",
+        *(f"  input     {name} {link['sha256']} ({link['state']})" for name, link in run["inputs"].items()),
+    ]
+
+
 def trace_text(found: Trace, *, images: bool = False) -> str:
     """The chain as a person reads it; ``images`` lists every photograph with its hash."""
     cell = found.cell
@@ -118,18 +134,7 @@ def trace_text(found: Trace, *, images: bool = False) -> str:
         f"measures    {', '.join(part for part in how if part)}",
     ]
     for item in found.runs:
-        run, rows = item["run"], item["rows"]
-        code = run["code"]
-        lines += [
-            f"run         {run['run_id']} ({run['task']}, seed {run['seed']}, {run['device']})",
-            f"  rows      {rows['rows']} of {rows['file']} (file {rows['file_sha256']}"
-            + (f", rows {rows['rows_sha256']})" if "rows_sha256" in rows else ")"),
-            f"  settings  {run['settings_sha256']}",
-            f"  weights   {run['weights_sha256']}",
-            f"  code      {code.get('hash', 'not recorded')}, commit {code.get('commit', 'not recorded')}"
-            + (" with local changes" if code.get("dirty") else ""),
-        ]
-        lines += [f"  input     {name} {link['sha256']} ({link['state']})" for name, link in run["inputs"].items()]
+        lines += run_lines(item)
     if found.split is not None:
         lines.append(f"split       {found.split['file']} {found.split['sha256']} ({found.split['state']})")
         lines.append(f"images      {len(found.images)} photographs, {images_sha256(found.images)}")

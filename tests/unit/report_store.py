@@ -9,7 +9,7 @@ from lesion_core.arrow import table_of
 from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.scores import write_scores
-from lesion_core.settings import CLASSES, Plan, Statistics, Table
+from lesion_core.settings import CLASSES, Ledger, Plan, Statistics, Table
 
 IMAGES = ("a", "b", "c", "d")
 # Dice per image; SAM-Adapter has two seeds, the frozen model none (one run), the U-Net was not run
@@ -62,10 +62,13 @@ def make_plan(profile: str = "smoke", **changes: Any) -> Plan:
             alpha=0.05,
             resamples=200,
             seed=1,
+            power=0.8,
+            family=["table", "dataset", "level"],
             segmentation_metric="dice",
             segmentation_proposed="sam_adapter",
             classification_proposed="vit_cross_attention",
         ),
+        ledger=Ledger(tolerance_points=1.0, tolerance_sds=2.0),
     )
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from report_store import (
     IMAGES,
     classification_row,
+    classification_rows,
     make_plan,
     make_store,
     segmentation_row,
@@ -15,7 +19,9 @@ from report_store import (
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv
-from lesion_core.report.statistics import judgement, write_statistics
+from lesion_core.report.statistics import write_statistics
+from lesion_core.report.statistics_tables import judgement
+from lesion_core.settings import Statistics
 from lesion_core.stats.multiple import holm
 
 
@@ -85,7 +91,9 @@ def test_tables_say_n_too_small(tests_of):
     root, _ = tests_of
     lines = (root / "tables" / "table_15.md").read_text().splitlines()
     assert lines[0].startswith("**Table 15.")
-    assert next(line for line in lines if "| seed |" in line).endswith("| n too small |")
+    assert next(line for line in lines if "| seed |" in line).endswith(
+        "| n too small: with 2 differing pairs a two-sided Wilcoxon cannot go below p = 0.5 |"
+    )
     assert {path.suffix for path in (root / "tables").glob("table_16.*")} == {".csv", ".md", ".tex"}
     assert len(read_csv(root / "tables" / "table_15.csv")) == 2
 
@@ -184,6 +192,43 @@ def test_nothing_to_compare_still_writes_both_tables(tmp_path):
 
 
 def test_judgement_puts_n_first():
-    assert judgement({"too_small": "yes", "p_holm": "0.001"}, 0.05) == "n too small"
+    small = {"too_small": "yes", "p_holm": "0.001", "notes": "a note; n too small: two pairs; another"}
+    assert judgement(small, 0.05) == "n too small: two pairs"
     assert judgement({"too_small": "", "p_holm": "0.001"}, 0.05) == "different"
     assert judgement({"too_small": "", "p_holm": 0.2}, 0.05) == "no difference shown"
+
+
+def test_the_family_is_the_settings(tmp_path):
+    images = [f"i{number:02d}" for number in range(12)]
+    rng = np.random.default_rng(0)
+    names = ("sam_adapter-s0", "unet-s0", "sam_frozen-s0")
+    rows = [
+        segmentation_row(name, image, float(rng.uniform(0.4, 0.6)) + 0.05 * (place == 0), dataset=dataset)
+        for place, name in enumerate(names)
+        for dataset in ("isic2018_task1", "ph2")
+        for image in images
+    ]
+    plan = make_plan(runs={name.split("-")[0]: [name] for name in names})
+    wider = plan.statistics.model_copy(update={"family": ["table", "level"]})
+    tests = run(tmp_path, plan.model_copy(update={"statistics": wider}), segmentation=rows)
+    family = [t for t in tests if t["table"] == "table_15" and t["level"] == "image"]
+    assert len(family) == 4
+    expected = holm(np.array([float(t["p_wilcoxon"]) for t in family]))
+    assert [float(t["p_holm"]) for t in family] == pytest.approx(list(expected))
+
+
+def test_levels_cannot_be_mixed_in_a_family():
+    chosen = make_plan().statistics.model_dump()
+    with pytest.raises(ValidationError, match="never mixed"):
+        Statistics.model_validate(chosen | {"family": ["table", "dataset"]})
+
+
+def test_classifiers_are_tested_by_image_and_by_lesion(tmp_path):
+    lesions = dict(zip(IMAGES, ("x", "x", "y", "z"), strict=True))
+    rows = [row | {"lesion_id": lesions[row["image_id"]]} for row in classification_rows()]
+    image = one(run(tmp_path, classification=rows), "table_16", "image", "vit_none")
+    # b (lesion x, two images) and d (lesion z) are right with fusion alone: shares 1/2 and 1
+    assert float(image["p_mcnemar"]) == float(image["p_mcnemar_smallest"]) == 0.5
+    assert float(image["p_mcnemar_by_lesion"]) == pytest.approx(math.erfc(math.sqrt(1.5**2 / 1.25 / 2)))
+    assert image["runs"] == "vit_cross_attention-s0"
+    assert image["other_runs"] == "vit_none-s0"

@@ -11,11 +11,13 @@ from typer.testing import CliRunner
 
 from lesion_core.cli import app
 from lesion_core.errors import ScoreError
-from lesion_core.files import read_json, read_parquet, sha256_file, write_json
+from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv, write_json
 from lesion_core.paths import Layout
 from lesion_core.report.cells import write_cells
+from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import trace, trace_text
+from lesion_core.report.trace_statistics import trace_test, trace_test_text
 from lesion_core.scores import write_scores
 
 PLACE = ("table_05", "SAM-ViT (proposed)", "dice")
@@ -128,3 +130,34 @@ def test_changed_inputs_splits_and_lost_weights_are_found(root):
 def test_what_cannot_be_traced_says_why(built, place, says):
     with pytest.raises(ScoreError, match=says):
         trace(built, *place)
+
+
+@pytest.fixture
+def tested(root):
+    write_statistics(root, make_plan())
+    return root
+
+
+def test_every_number_of_the_statistics_can_be_traced(tested):
+    found = trace_test(tested, make_plan(), "table_15", "sam_frozen, isic2018_task1, image", "p_holm")
+    assert found.faults == ()
+    assert float(found.recomputed) == pytest.approx(2 / 2**4)
+    assert [item["run"]["run_id"] for item in found.runs] == ["sam_adapter-s0", "sam_adapter-s1", "sam_frozen-s0"]
+    assert "4 photographs" in trace_test_text(found)
+    found = trace_test(tested, make_plan(), "table_16", "vit_none, ham10000, image", "p_mcnemar")
+    assert (found.faults, float(found.recomputed)) == ((), 0.5)
+
+
+def test_a_changed_p_value_is_found(tested):
+    path = tested / "statistics" / "tests.csv"
+    rows = read_csv(path)
+    rows[1]["p_wilcoxon"] = "0.049"
+    write_csv(path, list(rows[1]), rows)
+    found = trace_test(tested, make_plan(), "table_15", "sam_frozen, isic2018_task1, image", "p_wilcoxon")
+    assert found.faults == ("the file says 0.049, the score rows give 0.125",)
+
+
+def test_an_unknown_test_names_the_known_ones(tested):
+    with pytest.raises(ScoreError, match="No test") as error:
+        trace_test(tested, make_plan(), "table_15", "unet, ph2, image", "p_t")
+    assert "sam_frozen, isic2018_task1, seed" in error.value.ids

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesion_core.errors import ScoreError
-from lesion_core.stats.classifiers import delong, mcnemar_exact
+from lesion_core.stats.classifiers import delong, mcnemar_clustered, mcnemar_exact
 
 
 def brute_force(positive, a, b):
@@ -137,3 +137,59 @@ def test_mcnemar_of_many_images():
 def test_mcnemar_refuses_labels():
     with pytest.raises(ScoreError, match="Expected bool"):
         mcnemar_exact(np.array([1, 0]), np.array([True, False]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 60), st.integers(0, 60))
+def test_mcnemar_by_lesion_of_single_images_equals_statsmodels(only_a, only_b):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from statsmodels.stats.contingency_tables import mcnemar
+    a, b = pairs(only_a, only_b)
+    result = mcnemar_clustered(a, b, np.arange(len(a)))
+    if only_a + only_b:
+        expected = mcnemar([[5, only_a], [only_b, 0]], exact=False, correction=False)
+        assert (result.statistic, result.p) == pytest.approx((expected.statistic, expected.pvalue))
+    else:
+        assert (result.statistic, result.p) == (0.0, 1.0)
+
+
+def test_mcnemar_of_the_presidents_approval():
+    # Agresti, Categorical Data Analysis, approval ratings of 1600 people: z = (86 - 150) / sqrt(86 + 150) = -4.17
+    a, b = pairs(86, 150, both=794 + 570)
+    result = mcnemar_clustered(a, b, np.arange(1600))
+    assert math.sqrt(result.statistic) == pytest.approx(4.17, abs=0.005)
+    assert mcnemar_exact(a, b).p == pytest.approx(result.p, rel=0.3)
+
+
+def test_mcnemar_by_lesion_hand_worked():
+    a = np.array([True, True, True, False, True, False])
+    b = np.array([False, False, True, True, True, False])
+    # lesions of 3, 2 and 1 images: shares 2/3, -1/2, 0
+    result = mcnemar_clustered(a, b, np.array(list("xxxyyz")))
+    assert result.statistic == pytest.approx((2 / 3 - 1 / 2) ** 2 / (4 / 9 + 1 / 4))
+    assert (result.clusters, result.informative) == (3, 2)
+
+
+def test_copies_of_an_image_do_not_add_evidence_by_lesion():
+    a, b = pairs(3, 12)
+    alone = mcnemar_clustered(a, b, np.arange(20))
+    copied = mcnemar_clustered(np.repeat(a, 4), np.repeat(b, 4), np.repeat(np.arange(20), 4))
+    assert copied == alone
+    assert mcnemar_exact(np.repeat(a, 4), np.repeat(b, 4)).p < 1e-3 < mcnemar_exact(a, b).p
+
+
+def test_mcnemar_by_lesion_keeps_its_level():
+    rng = np.random.default_rng(4)
+    rejected = 0
+    for _ in range(300):
+        lesions = np.repeat(np.arange(60), rng.integers(1, 5, 60))
+        # whole lesions are right or wrong: images are anything but independent
+        a, b = (rng.random(60)[lesions] < 0.7 for _ in range(2))
+        rejected += mcnemar_clustered(a, b, lesions).p < 0.05
+    assert 0.015 < rejected / 300 < 0.09
+
+
+def test_mcnemar_by_lesion_refuses():
+    with pytest.raises(ScoreError, match="lesions"):
+        mcnemar_clustered(np.array([True]), np.array([True]), np.array(["a", "b"]))

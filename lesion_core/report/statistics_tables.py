@@ -1,0 +1,97 @@
+"""Tables 15 and 16 as they are printed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from lesion_core.report.formats import Grid, full_title, write_grid
+from lesion_core.settings import Plan
+
+TITLES = {
+    "table_15": "Significance of segmentation differences (proposed - other)",
+    "table_16": "Significance of classification differences (proposed - other)",
+}
+TOO_SMALL = "n too small"
+FURTHER = {  # heading -> column that only one of the tables has
+    "table_15": {},
+    "table_16": {
+        "McNemar p": "p_mcnemar",
+        "smallest McNemar p": "p_mcnemar_smallest",
+        "McNemar p by lesion": "p_mcnemar_by_lesion",
+        "DeLong p": "p_delong_melanoma",
+    },
+}
+
+
+def write_table(name: str, path: Path, csv_columns: Sequence[str], tests: list[dict[str, Any]], plan: Plan) -> None:
+    """Write Table 15 or 16 as .csv, .md and .tex."""
+    level = f"{100 * (1 - plan.statistics.alpha):g} % CI"
+    columns = (
+        "Compared with", "Dataset", "Metric", "Level", "n", "Lesions", "Difference", level, "Shapiro p", "t p",
+        "Wilcoxon p", "smallest p", "Holm p", "d_z", "d_av", "detectable d_z", *FURTHER[name], "Judgement",
+    )  # fmt: skip
+    rows = []
+    for test in tests:
+        interval = ""
+        if test["ci_low"] != "":
+            interval = f"[{_number(test['ci_low'], 100.0, 2)}, {_number(test['ci_high'], 100.0, 2)}]"
+        rows.append(
+            (
+                test["other"],
+                test["dataset"],
+                test["metric"],
+                test["level"],
+                str(test["n"]),
+                str(test["clusters"]),
+                _number(test["difference"], 100.0, 2),
+                interval,
+                _p(test["shapiro_p"]),
+                _p(test["p_t"]),
+                _p(test["p_wilcoxon"]),
+                _p(test["p_wilcoxon_smallest"]),
+                _p(test["p_holm"]),
+                _number(test["d_z"], 1.0, 2),
+                _number(test["d_av"], 1.0, 2),
+                _number(test["detectable_d_z"], 1.0, 2),
+                *(_p(test[column]) for column in FURTHER[name].values()),
+                judgement(test, plan.statistics.alpha),
+            )
+        )
+    proposed = plan.statistics.segmentation_proposed if name == "table_15" else plan.statistics.classification_proposed
+    notes = [
+        f"Differences in percentage points, {proposed} minus the other, with {plan.profile} data. Level seed: pairs are"
+        " seeds, as in paper A; interval from t. Level image: pairs are test images (mean over seeds), averaged within"
+        f" lesions for the tests; interval from a BCa bootstrap clustered by lesion ({plan.statistics.resamples}"
+        " resamples).",
+        "smallest p: what Wilcoxon's test can reach with this n. Holm p: Wilcoxon's, corrected over the tests of one"
+        f" {', '.join(plan.statistics.family)}. detectable d_z: at {100 * plan.statistics.power:g} % power."
+        " An empty cell is not defined with this n.",
+    ]
+    if name == "table_16":
+        notes.append(
+            "McNemar: exact, image by image; by lesion: Durkalski's, since images of one lesion are not independent."
+            " DeLong: melanoma's AUC, by lesion. These three compare the first seeds' runs; Holm's correction of each"
+            " stands in the .csv."
+        )
+    write_grid(Grid(full_title(name, TITLES[name]), columns, rows, notes), path, csv_columns, tests)
+
+
+def judgement(test: dict[str, Any], alpha: float) -> str:
+    """``n too small`` and why, before anything else; then what Holm's p says at ``alpha``."""
+    if test["too_small"]:
+        reasons = [note for note in str(test["notes"]).split("; ") if note.startswith(TOO_SMALL)]
+        return reasons[0] if reasons else TOO_SMALL
+    p = test["p_holm"]
+    return "" if p == "" else "different" if float(p) < alpha else "no difference shown"
+
+
+def _number(value: Any, scale: float, decimals: int) -> str:
+    return "" if value == "" else f"{scale * value:.{decimals}f}"
+
+
+def _p(value: Any) -> str:
+    if value == "":
+        return ""
+    return "< 0.0001" if value < 1e-4 else f"{value:.4f}"

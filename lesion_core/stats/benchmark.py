@@ -1,0 +1,54 @@
+"""Seconds that the image-level statistics take: 20 comparisons of 2,000 images in 1,500 lesions, 10,000 resamples."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from lesion_core.seeding import generator
+
+COMPARISONS, IMAGES, LESIONS, RESAMPLES = 20, 2_000, 1_500, 10_000
+LIMIT_SECONDS = 20.0
+
+
+def measure() -> dict[str, float]:
+    """Seconds of the bootstrap with all comparisons at once, one by one, and of the paired tests."""
+    from lesion_core.stats.bootstrap import bootstrap_means
+    from lesion_core.stats.paired import compare
+
+    rng = generator(2026, "statistics benchmark")
+    scores = np.clip(rng.normal(0.88, 0.1, (COMPARISONS + 1, IMAGES)), 0.0, 1.0)
+    lesions = rng.integers(0, LESIONS, IMAGES)
+    differences = (scores[0] - scores[1:]).T
+    seconds = {}
+    started = time.perf_counter()
+    bootstrap_means(differences, lesions, seed=1, resamples=RESAMPLES)
+    seconds["bootstrap, together"] = time.perf_counter() - started
+    started = time.perf_counter()
+    for column in differences.T:
+        bootstrap_means(column, lesions, seed=1, resamples=RESAMPLES)
+    seconds["bootstrap, one by one"] = time.perf_counter() - started
+    _, cluster = np.unique(lesions, return_inverse=True)
+    sizes = np.bincount(cluster)
+    means = [np.bincount(cluster, row) / sizes for row in scores]
+    started = time.perf_counter()
+    for other in means[1:]:
+        compare(means[0], other)
+    seconds["paired tests"] = time.perf_counter() - started
+    return seconds
+
+
+def main() -> None:
+    """Print the seconds; exit status 1 above the limit."""
+    seconds = measure()
+    print(f"{COMPARISONS} comparisons of {IMAGES:,} images in {LESIONS:,} lesions, {RESAMPLES:,} resamples (BCa)")
+    for name, value in seconds.items():
+        print(f"{name:<24}{value:8.2f} s")
+    slowest = seconds["bootstrap, one by one"] + seconds["paired tests"]
+    print(f"{'as the pipeline does it':<24}{slowest:8.2f} s, limit {LIMIT_SECONDS:g} s")
+    raise SystemExit(slowest > LIMIT_SECONDS)
+
+
+if __name__ == "__main__":
+    main()
