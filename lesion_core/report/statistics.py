@@ -60,6 +60,7 @@ CORRECTED = {  # p -> its value corrected by Holm over the family
     "p_delong_melanoma": "p_delong_melanoma_holm",
 }
 SEED, IMAGE = "seed", "image"
+SAMPLE = "sample"
 
 
 def write_statistics(root: Path, plan: Plan) -> None:
@@ -82,6 +83,7 @@ def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
         ScoreError: two methods were scored on different images.
     """
     tests = [*_segmentation_tests(store, plan), *_classification_tests(store, plan)]
+    _add_intervals(tests, plan)
     _adjust(tests, plan.statistics.family)
     return tests
 
@@ -222,7 +224,6 @@ def _by_seed(
 
 def _by_image(a: np.ndarray, b: np.ndarray, lesions: list[str], plan: Plan) -> dict[str, Any]:
     """Pairs are test images, (N,) means over seeds; images of one lesion are not independent, so tests pair lesions."""
-    from lesion_core.stats.bootstrap import bootstrap_means
     from lesion_core.stats.paired import compare
 
     _, cluster = np.unique(lesions, return_inverse=True)
@@ -238,21 +239,33 @@ def _by_image(a: np.ndarray, b: np.ndarray, lesions: list[str], plan: Plan) -> d
         "clusters": len(sizes),
         "difference": float(np.mean(a - b)),
     }
-    if len(sizes) < 2:
-        return found | {"notes": "; ".join((*result.notes, *notes))}
-    interval = bootstrap_means(
-        a - b,
-        lesions,
-        seed=plan.statistics.seed,
-        resamples=plan.statistics.resamples,
-        level=1.0 - plan.statistics.alpha,
-    )
-    return found | {
-        "interval": "BCa, clustered by lesion",
-        "ci_low": float(interval.bca_low[0]),
-        "ci_high": float(interval.bca_high[0]),
-        "notes": "; ".join((*result.notes, *notes, *interval.notes)),
-    }
+    notes = [*result.notes, *notes]
+    # what the bootstrap needs; all comparisons of a dataset share its resamples, see `_add_intervals`
+    return found | {"notes": "; ".join(notes), SAMPLE: (tuple(lesions), a - b)}
+
+
+def _add_intervals(tests: list[dict[str, Any]], plan: Plan) -> None:
+    """BCa intervals clustered by lesion; comparisons on the same images cost one set of resamples."""
+    from lesion_core.stats.bootstrap import bootstrap_means
+
+    shared: dict[tuple[str, ...], list[tuple[dict[str, Any], np.ndarray]]] = {}
+    for test in tests:
+        if SAMPLE in test:
+            lesions, difference = test.pop(SAMPLE)
+            if len(set(lesions)) > 1:
+                shared.setdefault(lesions, []).append((test, difference))
+    for lesions, members in shared.items():
+        interval = bootstrap_means(
+            np.column_stack([difference for _, difference in members]),
+            list(lesions),
+            seed=plan.statistics.seed,
+            resamples=plan.statistics.resamples,
+            level=1.0 - plan.statistics.alpha,
+        )
+        for place, (test, _) in enumerate(members):
+            test["interval"] = "BCa, clustered by lesion"
+            test["ci_low"], test["ci_high"] = float(interval.bca_low[place]), float(interval.bca_high[place])
+            test["notes"] = "; ".join(note for note in (test["notes"], *interval.notes) if note)
 
 
 def _paired(result: Any, plan: Plan) -> dict[str, Any]:

@@ -13,7 +13,7 @@ LIMIT_SECONDS = 20.0
 
 
 def measure() -> dict[str, float]:
-    """Seconds of the bootstrap with all comparisons at once, one by one, and of the paired tests."""
+    """Seconds of the bootstrap, whose resamples all comparisons share, and of the paired tests with scipy's start."""
     from lesion_core.stats.bootstrap import bootstrap_means
     from lesion_core.stats.paired import compare
 
@@ -24,11 +24,7 @@ def measure() -> dict[str, float]:
     seconds = {}
     started = time.perf_counter()
     bootstrap_means(differences, lesions, seed=1, resamples=RESAMPLES)
-    seconds["bootstrap, together"] = time.perf_counter() - started
-    started = time.perf_counter()
-    for column in differences.T:
-        bootstrap_means(column, lesions, seed=1, resamples=RESAMPLES)
-    seconds["bootstrap, one by one"] = time.perf_counter() - started
+    seconds["bootstrap"] = time.perf_counter() - started
     _, cluster = np.unique(lesions, return_inverse=True)
     sizes = np.bincount(cluster)
     means = [np.bincount(cluster, row) / sizes for row in scores]
@@ -45,9 +41,9 @@ def main() -> None:
     print(f"{COMPARISONS} comparisons of {IMAGES:,} images in {LESIONS:,} lesions, {RESAMPLES:,} resamples (BCa)")
     for name, value in seconds.items():
         print(f"{name:<24}{value:8.2f} s")
-    slowest = seconds["bootstrap, one by one"] + seconds["paired tests"]
-    print(f"{'as the pipeline does it':<24}{slowest:8.2f} s, limit {LIMIT_SECONDS:g} s")
-    raise SystemExit(slowest > LIMIT_SECONDS)
+    total = sum(seconds.values())
+    print(f"{'in all':<24}{total:8.2f} s, limit {LIMIT_SECONDS:g} s")
+    raise SystemExit(total > LIMIT_SECONDS)
 
 
 if __name__ == "__main__":
