@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lesion_core.errors import SettingsError
 from lesion_core.runs import Run
-from lesion_core.settings import Plan, Settings
+from lesion_core.settings import NETWORKS, Plan, Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARAMS = REPOSITORY / "params.yaml"
@@ -282,7 +282,7 @@ def _is_seeded(spec: Any) -> bool:
         return random_start or (
             spec.model.kind != "otsu" and not (spec.model.kind == "sam" and spec.model.adapter == "none")
         )
-    return spec.task == "joint" or spec.model.kind == "fusion"
+    return spec.task == "joint" or spec.model.kind in NETWORKS
 
 
 def plan(settings: Settings) -> Plan:

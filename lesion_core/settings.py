@@ -25,6 +25,7 @@ DATASETS = (
     "ph2",
     "custom",
 )
+NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradient descent
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
 Prompt = Literal["none", "automatic", "automatic_masks", "oracle_box", "oracle_click_1", "oracle_click_3"]
@@ -220,7 +221,7 @@ class Extraction(Strict):
 class ClassificationModel(Strict):
     """Image encoder, input, and fusion with mask tokens (paper A, sections 3.5 and 3.6)."""
 
-    kind: Literal["fusion", "majority", "color_histogram"]
+    kind: Literal["fusion", "dual", "majority", "color_histogram"]
     backbone: str | None = None
     pretrained: bool = False
     image_size: Annotated[int, Field(ge=32)] = 224
@@ -229,11 +230,22 @@ class ClassificationModel(Strict):
     fusion: Literal["none", "concat", "cross_attention", "gated"] = "none"
     heads: Count = 4
     dropout: Fraction = 0.0
+    metadata: Literal["none", "binned", "continuous"] = "none"
+
+    @property
+    def uses_masks(self) -> bool:
+        """Whether a prediction depends on masks; the dual network's attention is between photograph and lesion."""
+        fused = self.kind == "fusion" and self.fusion != "none"
+        return self.kind != "majority" and (fused or self.input != "full")
 
     @model_validator(mode="after")
     def _fits_its_kind(self) -> ClassificationModel:
-        if (self.kind == "fusion") != (self.backbone is not None):
-            raise ValueError("backbone must be set for kind fusion, and for no other kind")
+        if (self.kind in NETWORKS) != (self.backbone is not None):
+            raise ValueError("backbone must be set for kinds fusion and dual, and for no other kind")
+        if self.metadata != "none" and self.kind != "dual":
+            raise ValueError("metadata belongs to kind dual")
+        if self.kind == "dual" and self.fusion not in ("none", "cross_attention"):
+            raise ValueError("kind dual takes fusion none or cross_attention")
         if self.image_size % self.patch_size:
             raise ValueError("image_size must be a multiple of patch_size")
         return self
@@ -274,9 +286,11 @@ class ClassificationMethod(Strict):
 
     @model_validator(mode="after")
     def _has_the_masks_it_uses(self) -> ClassificationMethod:
-        uses = self.model.fusion != "none" or self.model.input != "full"
+        uses = self.model.uses_masks
         if uses and self.masks is None:
             raise ValueError("fusion other than none and input other than full need masks: true or a method")
+        if self.model.metadata != "none" and self.loss.mixup_alpha > 0:
+            raise ValueError("mixup cannot mix metadata: set loss.mixup_alpha to 0")
         if not uses and self.masks is not None:
             raise ValueError("masks must be null where fusion is none and input is full: nothing would use them")
         return self
@@ -371,12 +385,14 @@ class Pretrain(Strict):
 
 
 class TableRow(Strict):
-    """One row of a table: its label, the method that fills it, the paper's row beside it (None: of the same label)."""
+    """One row of a table: its label, the method that fills it, the paper's row beside it (None: of the same label);
+    ``dataset``: another than the table's."""
 
     label: str
     method: str
     published: str | None = None
     prompt: Prompt = "none"
+    dataset: Dataset | None = None
 
 
 class Table(Strict):

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from lesion_core.errors import MaskError, RunError
 from lesion_core.inference.load import REFERENCE_KEY, read_tensors
 from lesion_core.runs import Run
-from lesion_core.settings import CLASSES
+from lesion_core.settings import CLASSES, NETWORKS
 
 if TYPE_CHECKING:
-    from lesion_core.models.classical import ColourHistogram, Majority
-    from lesion_core.models.classifier import Classifier
+    from torch import Tensor
 
+    from lesion_core.data.metadata import MetadataVocabulary
+    from lesion_core.models.classical import ColourHistogram, Majority
+    from lesion_core.models.classifier import ClassifierModule
+
+VOCABULARY_KEY = "metadata_vocabulary"
 CLASSIFIER_PREFIX = "classifier."
 
 
@@ -30,7 +35,7 @@ class LoadedClassifier:
         reference: (3, 256) float64 reference histogram, or None where the run used none.
     """
 
-    model: Classifier | Majority | ColourHistogram
+    model: ClassifierModule | Majority | ColourHistogram
     run: Run
     reference: np.ndarray | None
 
@@ -43,6 +48,11 @@ class LoadedClassifier:
     def needs_masks(self) -> bool:
         """Whether its predictions depend on masks."""
         return self.model.needs_masks
+
+    def metadata(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+        """Index records as float32 (N, 3), as the model was taught to read them; None if it reads no metadata."""
+        vocabulary = getattr(self.model, "vocabulary", None)
+        return None if vocabulary is None else vocabulary.encode(records)
 
 
 def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
@@ -76,11 +86,12 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
             remedy="give a classification run",
         )
     settings = run.spec.model
-    if settings.kind == "fusion":
+    if settings.kind in NETWORKS:
         from lesion_core.models.classifier import build_classifier
 
         # the stored weights hold the whole encoder: nothing is downloaded to load a run
-        model = build_classifier(settings.model_copy(update={"pretrained": False}), run.extraction, seed=run.seed)
+        plain = settings.model_copy(update={"pretrained": False})
+        model = build_classifier(plain, run.extraction, seed=run.seed, vocabulary=_vocabulary(tensors))
         model.load_trainable_state(tensors)
         model.eval().to(device)
     else:
@@ -91,10 +102,19 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
     return LoadedClassifier(model, run, None if reference is None else reference.cpu().numpy())
 
 
+def _vocabulary(tensors: dict[str, Tensor]) -> MetadataVocabulary | None:
+    """Take the metadata vocabulary out of a run's tensors, if it has one."""
+    from lesion_core.data.metadata import MetadataVocabulary
+
+    content = tensors.pop(VOCABULARY_KEY, None)
+    return None if content is None else MetadataVocabulary.from_bytes(content.numpy())
+
+
 def class_probabilities(
-    model: Classifier | Majority | ColourHistogram,
+    model: ClassifierModule | Majority | ColourHistogram,
     images: np.ndarray,
     masks: np.ndarray | None,
+    metadata: np.ndarray | None = None,
     *,
     batch_size: int = 64,
 ) -> np.ndarray:
@@ -105,6 +125,7 @@ def class_probabilities(
         images: uint8 (N, S, S, 3) RGB, harmonized, S the classifier's size; may be memory-mapped.
         masks: uint8 (N, S', S') soft masks, 0..255, brought to S x S by ``resize_masks``; None where the
             model needs none.
+        metadata: float32 (N, 3) of ``MetadataVocabulary.encode``; None where the model needs none, or nothing is known.
         batch_size: images per forward pass.
 
     Returns:
@@ -125,11 +146,14 @@ def class_probabilities(
         soft = None
         if model.needs_masks:
             soft = resize_masks(np.asarray(masks[start : start + batch_size]), batch.shape[1])
-        results.append(_batch_probabilities(model, batch, soft))
+        known = None if metadata is None else metadata[start : start + batch_size]
+        results.append(_batch_probabilities(model, batch, soft, known))
     return np.concatenate(results)
 
 
-def _batch_probabilities(model: object, images: np.ndarray, masks: np.ndarray | None) -> np.ndarray:
+def _batch_probabilities(
+    model: object, images: np.ndarray, masks: np.ndarray | None, metadata: np.ndarray | None
+) -> np.ndarray:
     if hasattr(model, "class_probabilities"):
         return model.class_probabilities(images, masks)
     import torch
@@ -140,7 +164,10 @@ def _batch_probabilities(model: object, images: np.ndarray, masks: np.ndarray | 
     with torch.inference_mode():
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
         soft = torch.from_numpy(np.ascontiguousarray(masks)).to(device)[:, None].float() / 255.0
-        return model(pixels, soft).float().softmax(dim=1).cpu().numpy()
+        given = (pixels, soft)
+        if metadata is not None and model.needs_metadata:
+            given = (*given, torch.from_numpy(metadata).to(device))
+        return model(*given).float().softmax(dim=1).cpu().numpy()
 
 
 def resize_masks(masks: np.ndarray, size: int) -> np.ndarray:

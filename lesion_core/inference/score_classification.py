@@ -48,7 +48,9 @@ def score_classification(
         images = data.images[test]
         masks = _masks(loaded, run_dir, run, layout, dataset, data, test, scoring, device)
         say(f"score {run.method} on {dataset}: {len(test)} test images")
-        probabilities = class_probabilities(loaded.model, images, masks)
+        probabilities = class_probabilities(
+            loaded.model, images, masks, loaded.metadata([data.index[row] for row in test])
+        )
         for row, probability in zip(test, probabilities, strict=True):
             record = data.index[row]
             rows.append(

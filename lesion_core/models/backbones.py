@@ -20,8 +20,9 @@ TIMM_NAMES = {
     ("vit_b", 32): "vit_base_patch32_224.augreg_in21k_ft_in1k",
     ("efficientnet_b4", 32): "efficientnet_b4.ra2_in1k",
     ("convnext_tiny", 32): "convnext_tiny.fb_in1k",
+    ("densenet201", 32): "densenet201.tv_in1k",
 }
-BACKBONES = ("vit_t", "vit_b", "efficientnet_b4", "convnext_tiny")
+BACKBONES = ("vit_t", "vit_b", "efficientnet_b4", "convnext_tiny", "densenet201")
 COLOUR_LEVELS = 16
 
 

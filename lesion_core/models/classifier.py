@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,10 @@ from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.fusion import Fusion
 from lesion_core.seeding import seed_torch
-from lesion_core.settings import CLASSES, ClassificationModel, Extraction
+from lesion_core.settings import CLASSES, NETWORKS, ClassificationModel, Extraction
+
+if TYPE_CHECKING:
+    from lesion_core.data.metadata import MetadataVocabulary
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -80,50 +84,38 @@ def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, mar
     raise SettingsError(f"Unknown classifier input {kind!r}", remedy="choose full, masked, crop or blend")
 
 
-class Classifier(nn.Module):
-    """forward(images (B, 3, S, S) float32 RGB 0..255, soft masks (B, 1, S, S) float32 0..1) -> logits (B, 7),
-    order ``CLASSES``.
+class ClassifierModule(nn.Module):
+    """What every network for classification shares: normalisation, settings, and its weights as named tensors.
 
-    Normalisation with the ImageNet mean and standard deviation happens inside. One transformer layer reads
-    the fused tokens, in every fusion variant alike, so that a comparison of fusions compares fusion alone;
-    the head sees the class token and the mean of the image tokens.
+    forward(images (B, 3, S, S) float32 RGB 0..255, soft masks (B, 1, S, S) float32 0..1) -> logits (B, 7), order
+    ``CLASSES``; networks with metadata take it as a third argument.
     """
 
     def __init__(self, model: ClassificationModel, extraction: Extraction) -> None:
         super().__init__()
-        self.encoder = build_encoder(model.backbone, model.image_size, model.patch_size, pretrained=model.pretrained)
-        width = self.encoder.width
         self.settings, self.extraction = model, extraction
-        self.fusion = Fusion(
-            model.fusion, width=width, stride=self.encoder.stride, grid=self.encoder.grid, heads=model.heads
-        )
-        self.reader = TransformerLayer(width, model.heads, dropout=model.dropout).start_as_identity()
-        self.norm = nn.LayerNorm(2 * width)
-        self.dropout = nn.Dropout(model.dropout)
-        self.head = nn.Linear(2 * width, len(CLASSES))
-        nn.init.trunc_normal_(self.head.weight, std=0.02)
-        nn.init.zeros_(self.head.bias)
         self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
 
     @property
     def needs_masks(self) -> bool:
         """Whether the prediction depends on the masks at all."""
-        return self.settings.fusion != "none" or self.settings.input != "full"
+        return self.settings.uses_masks
 
     @property
     def learns_masks(self) -> bool:
         """Whether a gradient reaches the masks: a crop's box alone passes none."""
-        return self.settings.fusion != "none" or self.settings.input in ("masked", "blend")
+        seen_by_fusion = self.settings.kind == "fusion" and self.settings.fusion != "none"
+        return seen_by_fusion or self.settings.input in ("masked", "blend")
 
-    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
-        images, masks = prepare_input(
-            images, masks, self.settings.input, blend=self.extraction.blend, margin=self.extraction.crop_margin
-        )
-        tokens = self.fusion(self.encoder((images - self.mean) / self.std), masks)
-        tokens = self.reader(tokens)
-        pooled = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=-1)
-        return self.head(self.dropout(self.norm(pooled)))
+    @property
+    def needs_metadata(self) -> bool:
+        """Whether the prediction depends on metadata."""
+        return False
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) in 0..255 by the ImageNet mean and standard deviation."""
+        return (images - self.mean) / self.std
 
     def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Every parameter: the classifier is fine-tuned end to end."""
@@ -148,14 +140,56 @@ class Classifier(nn.Module):
             ) from error
 
 
-def build_classifier(model: ClassificationModel, extraction: Extraction, *, seed: int) -> Classifier:
+class Classifier(ClassifierModule):
+    """forward(images (B, 3, S, S) float32 RGB 0..255, soft masks (B, 1, S, S) float32 0..1) -> logits (B, 7),
+    order ``CLASSES``.
+
+    Normalisation with the ImageNet mean and standard deviation happens inside. One transformer layer reads
+    the fused tokens, in every fusion variant alike, so that a comparison of fusions compares fusion alone;
+    the head sees the class token and the mean of the image tokens.
+    """
+
+    def __init__(self, model: ClassificationModel, extraction: Extraction) -> None:
+        super().__init__(model, extraction)
+        self.encoder = build_encoder(model.backbone, model.image_size, model.patch_size, pretrained=model.pretrained)
+        width = self.encoder.width
+        self.fusion = Fusion(
+            model.fusion, width=width, stride=self.encoder.stride, grid=self.encoder.grid, heads=model.heads
+        )
+        self.reader = TransformerLayer(width, model.heads, dropout=model.dropout).start_as_identity()
+        self.norm = nn.LayerNorm(2 * width)
+        self.dropout = nn.Dropout(model.dropout)
+        self.head = nn.Linear(2 * width, len(CLASSES))
+        nn.init.trunc_normal_(self.head.weight, std=0.02)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, images: Tensor, masks: Tensor) -> Tensor:
+        images, masks = prepare_input(
+            images, masks, self.settings.input, blend=self.extraction.blend, margin=self.extraction.crop_margin
+        )
+        tokens = self.fusion(self.encoder(self.normalise(images)), masks)
+        tokens = self.reader(tokens)
+        pooled = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=-1)
+        return self.head(self.dropout(self.norm(pooled)))
+
+
+def build_classifier(
+    model: ClassificationModel, extraction: Extraction, *, seed: int, vocabulary: MetadataVocabulary | None = None
+) -> ClassifierModule:
     """A classifier with weights drawn from ``seed`` (and ImageNet's in the encoder where ``pretrained``).
+
+    Args:
+        vocabulary: of the training images' metadata, for a model that looks at it.
 
     Raises:
         SettingsError: the settings do not describe a network (``kind`` is a classical baseline, sizes do not
             divide).
     """
-    if model.kind != "fusion":
+    if model.kind not in NETWORKS:
         raise SettingsError(f"{model.kind} is not a network", remedy="use lesion_core.models.classical")
     seed_torch(seed, "classifier")
+    if model.kind == "dual":
+        from lesion_core.models.dual_network import DualNetwork
+
+        return DualNetwork(model, extraction, vocabulary)
     return Classifier(model, extraction)

@@ -72,7 +72,7 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
             beside = by_row.get(theirs_here, {}).get(metric)
             cell = our_cell(name, row.label, metric, row.method, measure, units[metric], value)
             if measure is None:
-                cell |= {"dataset": dataset_of(table, metric), "status": PUBLISHED_ONLY}
+                cell |= {"dataset": dataset_of(table, metric, row), "status": PUBLISHED_ONLY}
             cells.append(cell | published_part(beside))
     for label, row in by_row.items():
         if label not in placed:
@@ -81,10 +81,10 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
     return cells
 
 
-def dataset_of(table: Table, metric: str) -> str:
-    """Which dataset a column is scored on: in a table of both tasks, Dice and IoU have their own."""
+def dataset_of(table: Table, metric: str, row: TableRow | None = None) -> str:
+    """Which dataset a cell is scored on: Dice and IoU of a table of both tasks have their own, and a row may."""
     own = table.task == "both" and metric in LESION_METRICS and table.segmentation_dataset
-    return own or table.dataset
+    return own or (row and row.dataset) or table.dataset
 
 
 def _measure(table: Table, row: TableRow, metric: str) -> Measure | None:
@@ -93,7 +93,7 @@ def _measure(table: Table, row: TableRow, metric: str) -> Measure | None:
         return None
     return Measure(
         kind_of(table.task, metric),
-        dataset_of(table, metric),
+        dataset_of(table, metric, row),
         metric,
         row.prompt,
         explainer=SHOWN_EXPLAINERS.get(metric),

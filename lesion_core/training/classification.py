@@ -15,15 +15,16 @@ from lesion_core.data.augment import augment
 from lesion_core.data.balance import draw_mixup, sampling_probabilities
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv
+from lesion_core.inference.classify import VOCABULARY_KEY
 from lesion_core.inference.load import REFERENCE_KEY
 from lesion_core.models.classical import ColourHistogram, Majority, balanced_accuracy, colour_histogram
-from lesion_core.models.classifier import Classifier, build_classifier
+from lesion_core.models.classifier import ClassifierModule, build_classifier
 from lesion_core.paths import Layout
 from lesion_core.progress import say
 from lesion_core.provenance import write_provenance
 from lesion_core.runs import Run
 from lesion_core.seeding import generator, make_deterministic
-from lesion_core.settings import CLASSES, Augmentation, ClassificationLoss
+from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
@@ -107,7 +108,7 @@ class ClassificationTask:
 
     def __init__(
         self,
-        model: Classifier,
+        model: ClassifierModule,
         images: LabelledImages,
         *,
         loss: ClassificationLoss,
@@ -119,6 +120,9 @@ class ClassificationTask:
         self.images, self.settings, self.augmentation = images, loss, augmentation
         self.seed, self.device = seed, device
         self.weights = loss_weights(images.counts(), loss).to(device)
+        self.metadata = None
+        if model.needs_metadata:
+            self.metadata = torch.from_numpy(model.vocabulary.encode(images.data.index))
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Every parameter of the classifier, by name."""
@@ -130,19 +134,20 @@ class ClassificationTask:
         return self.images.train[epoch_order(labels, self.settings.sampling, self.seed, epoch)]
 
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
-        """Augmented and, if asked for, mixed samples: images, masks, targets (B, 7)."""
+        """Augmented and, if asked for, mixed samples: images, masks, targets (B, 7), and metadata (B, 3) if used."""
         pixels, masks = augmented_batch(self.images, rows, self.augmentation, (self.seed, "augment", epoch, step))
         targets = one_hot(self.images.labels[rows], len(CLASSES))
         if self.settings.mixup_alpha > 0:
             rng = generator(self.seed, "mixup", epoch, step)
             share, partner = draw_mixup(len(rows), self.settings.mixup_alpha, rng)
             pixels, masks, targets = (share * part + (1.0 - share) * part[partner] for part in (pixels, masks, targets))
-        return {"images": pixels, "masks": masks, "targets": targets}
+        known = {} if self.metadata is None else {"metadata": self.metadata[rows]}
+        return {"images": pixels, "masks": masks, "targets": targets, **known}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Weighted (focal) cross-entropy of a batch, and the share of samples classified right."""
         images, masks, targets = (batch[key].to(self.device) for key in ("images", "masks", "targets"))
-        logits = self.module(images, masks)
+        logits = self.module(images, masks, *(batch[key].to(self.device) for key in ("metadata",) if key in batch))
         loss = classification_loss(
             logits,
             targets,
@@ -158,8 +163,10 @@ class ClassificationTask:
         self.module.eval()
         logits, labels = [], []
         with torch.inference_mode():
-            for images, masks, truth in validation_batches(self.images):
-                logits.append(self.module(images.to(self.device), masks.to(self.device)).float().cpu())
+            for start, (images, masks, truth) in enumerate(validation_batches(self.images)):
+                rows = self.images.val[start * VALIDATION_BATCH :][: len(truth)]
+                known = () if self.metadata is None else (self.metadata[rows].to(self.device),)
+                logits.append(self.module(images.to(self.device), masks.to(self.device), *known).float().cpu())
                 labels.append(truth)
         return validation_metrics(torch.cat(logits), np.concatenate(labels))
 
@@ -179,7 +186,7 @@ def open_images(run: Run, root: Path) -> LabelledImages:
         SettingsError: the model needs masks and the run names none.
     """
     spec = run.spec
-    needs_masks = spec.model.kind != "majority" and (spec.model.input != "full" or spec.model.fusion != "none")
+    needs_masks = spec.model.uses_masks
     if needs_masks and spec.masks is None:
         raise SettingsError(
             f"{run.method} looks at masks (input {spec.model.input}, fusion {spec.model.fusion}) but names none",
@@ -228,7 +235,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         reference, files = read_reference(root, run)
         inputs = [*images.inputs, *files]
         run.save(run_dir)
-        train = _train_network if run.spec.model.kind == "fusion" else _fit_classical
+        train = _train_network if run.spec.model.kind in NETWORKS else _fit_classical
         tensors, extra = train(run, run_dir, images, input_identity(run, inputs), device)
         write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
         write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
@@ -263,12 +270,14 @@ def _train_network(
     run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     spec = run.spec
-    model = build_classifier(spec.model, run.extraction, seed=run.seed)
+    vocabulary = images.vocabulary() if spec.model.metadata != "none" else None
+    model = build_classifier(spec.model, run.extraction, seed=run.seed, vocabulary=vocabulary)
     task = ClassificationTask(
         model, images, loss=spec.loss, augmentation=spec.augmentation, seed=run.seed, device=device
     )
     result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
-    return task.state(), fit_extra(model, task, result)
+    kept = {} if vocabulary is None else {VOCABULARY_KEY: torch.from_numpy(vocabulary.to_bytes())}
+    return {**task.state(), **kept}, fit_extra(model, task, result)
 
 
 def _fit_classical(

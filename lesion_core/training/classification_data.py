@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.data.datasets import Harmonized, combine
+from lesion_core.data.metadata import MetadataVocabulary
 from lesion_core.errors import CatalogError, MaskError, RunError, SettingsError, SplitError
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
@@ -38,6 +39,10 @@ class LabelledImages:
     pseudo: tuple[np.ndarray, ...] | None
     masked: bool
     inputs: tuple[Path, ...]
+
+    def vocabulary(self) -> MetadataVocabulary:
+        """What the training images' metadata teach: categories, mean age; validation and test images add nothing."""
+        return MetadataVocabulary.fit(self.data.index[row] for row in self.train)
 
     def counts(self) -> np.ndarray:
         """Training images per class, int64 (7,)."""

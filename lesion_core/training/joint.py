@@ -240,4 +240,9 @@ def build_joint(segmenter: nn.Module, classifier: nn.Module, classifier_size: in
             f"The classifier of {method} passes no gradient to a mask",
             remedy="choose a network with a fusion, or with masked or blend input",
         )
+    if classifier.needs_metadata:
+        raise SettingsError(
+            f"The classifier of {method} looks at metadata, which joint training does not hand on",
+            remedy="choose a classifier without metadata",
+        )
     return JointModel(segmenter, classifier, classifier_size)

@@ -110,10 +110,17 @@ def test_an_ablation_touches_its_own_runs_only():
 
 
 def test_changing_the_segmenter_changes_what_rests_on_it():
-    before = set(config.expand(config.load("smoke")))
+    settings = config.load("smoke")
+    resting = {
+        name
+        for name in settings.matrix.methods
+        if "sam_adapter" in (getattr(settings.methods[name], key, None) for key in ("masks", "segmenter"))
+    }
+    before = set(config.expand(settings))
     after = set(config.expand(config.load("smoke", {"methods": {"sam_adapter": {"model": {"rank": 8}}}})))
     gone = {run.split("-")[0] for run in before - after}
-    assert gone == {"sam_adapter", "vit_cross_attention", "joint_proposed"}
+    assert {"vit_cross_attention", "joint_proposed"} <= resting
+    assert gone == {"sam_adapter", *resting}
 
 
 def test_sections_hand_over_typed_settings():
@@ -124,3 +131,13 @@ def test_sections_hand_over_typed_settings():
         _ = given.harmonization
     with pytest.raises(SettingsError, match="no section"):
         config.sections('{"split": {}}')
+
+
+def test_isic_2019_joins_by_the_command_line():
+    overrides = {
+        "data": {"datasets": ["isic2018_task1", "ham10000", "isic2019", "ph2"]},
+        "scoring": {"classification_on": ["ham10000", "isic2019"]},
+        "matrix": {"methods": ["dual_network_isic2019"]},
+    }
+    runs = config.expand(config.load("paper", overrides)).values()
+    assert {run.spec.train_on[0] for run in runs if run.task == "classification"} == {"isic2019"}
