@@ -57,6 +57,11 @@ class Layout:
         """A foundation model's verified weights."""
         return self.root / "weights" / f"{name}.safetensors"
 
+    @property
+    def embeddings(self) -> Path:
+        """Stored image embeddings of frozen encoders, shared by runs."""
+        return self.root / "embeddings"
+
     def run(self, task: str, run_id: str) -> Path:
         """A run's folder."""
         return self.root / "runs" / task / run_id

@@ -128,6 +128,11 @@ class Augmentation(Strict):
     contrast: NotNegative
     saturation: NotNegative
 
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The parts that are switched on."""
+        return tuple(key for key in type(self).model_fields if key != "elastic_grid" and getattr(self, key))
+
 
 class Training(Strict):
     """One run's optimisation."""
@@ -161,6 +166,7 @@ ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
     "med_sa": ("rank", "adapter_init"),
     "gmed_sa": ("rank", "adapter_init"),
     "gl_med_sa": ("rank", "adapter_init"),
+    "decoder": ("embedding_cache",),
 }
 
 
@@ -170,12 +176,13 @@ class SegmentationModel(Strict):
     kind: SegmentationKind
     image_size: Annotated[int, Field(ge=32)]
     backbone: Literal["sam_vit_t", "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam"] | None = None
-    adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa"] = "none"
+    adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa", "decoder"] = "none"
     rank: Count = 64
     depth: Annotated[int, Field(ge=1, le=8)] = 2
     gated: bool = False
     adapter_init: Literal["zero", "random"] = "zero"
     lora_targets: Literal["qv", "qkvo"] = "qv"
+    embedding_cache: Literal["none", "fp16", "fp32"] = "none"
     encoder: str | None = None
     encoder_weights: str | None = None
     prompt: TrainingPrompt = "none"
@@ -272,6 +279,15 @@ class SegmentationMethod(Strict):
     training: Training
     augmentation: Augmentation
 
+    @model_validator(mode="after")
+    def _caches_what_does_not_change(self) -> SegmentationMethod:
+        if self.model.embedding_cache != "none" and self.augmentation.changes:
+            raise ValueError(
+                "embedding_cache keeps the embeddings of unchanged images: augmentation must be off "
+                f"({', '.join(self.augmentation.changes)} are not 0)"
+            )
+        return self
+
 
 class ClassificationMethod(Strict):
     """One classification method; ``masks``: ``true``, or the segmentation method that makes the pseudo-masks."""
@@ -323,6 +339,15 @@ class Matrix(Strict):
     methods: Annotated[list[str], Field(min_length=1)]
 
 
+class AutomaticMasks(Strict):
+    """Lesions from SAM's automatic masks: a grid of points, thresholds of estimated IoU and stability."""
+
+    points_per_side: Count
+    predicted_iou: Fraction
+    stability: Fraction
+    stability_offset: NotNegative
+
+
 class Scoring(Strict):
     """How a prediction is compared with the truth."""
 
@@ -330,6 +355,7 @@ class Scoring(Strict):
     classification_on: list[Dataset]
     prompts: Annotated[list[Prompt], Field(min_length=1)]
     zero_shot_prompts: list[Prompt]
+    automatic_masks: AutomaticMasks
     box_jitter: Fraction
     refine: bool
     batch_size: Count

@@ -139,6 +139,10 @@ def _predictions(
             for prompt in prompts:
                 if embeddings is None:
                     logits = segmenter.model(images, None)
+                elif prompt == "automatic_masks":
+                    from lesion_core.models.automatic_masks import automatic_lesions
+
+                    logits = automatic_lesions(segmenter.model, embeddings, images, scoring.automatic_masks)
                 else:
                     given = _prompts(prompt, truth, records, maps, seed, scoring, segmenter, embeddings, dataset)
                     logits = segmenter.model.decode(embeddings, given)

@@ -14,12 +14,12 @@ from lesion_core.models.trainable import Segmenter
 
 
 class SamSegmenter(Segmenter):
-    """A frozen SAM whose image encoder carries adapters; they alone learn (paper A, section 3.3; paper B).
+    """A frozen SAM in which adapters of its image encoder (papers A, B) or its mask decoder (paper E) alone learn.
 
     Args:
         sam: from ``build_sam``, weights loaded; it is taken over: frozen, and changed in place by LoRA and Med-SA.
         adapter: ``none`` (frozen SAM), ``bottleneck``, ``lora``, ``med_sa`` (after attention and beside the MLP),
-            ``gmed_sa`` (around each block) or ``gl_med_sa`` (both).
+            ``gmed_sa`` (around each block), ``gl_med_sa`` (both), or ``decoder``: the mask decoder learns, no adapter.
         rank: r of LoRA, width of every bottleneck.
         depth: bottlenecks per layer; only of ``bottleneck``.
         gated: with input-dependent gates; only of ``bottleneck``.
@@ -33,7 +33,7 @@ class SamSegmenter(Segmenter):
         self,
         sam: nn.Module,
         *,
-        adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa"],
+        adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa", "decoder"],
         rank: int = 64,
         depth: int = 2,
         gated: bool = False,
@@ -50,6 +50,8 @@ class SamSegmenter(Segmenter):
             self.adapters = bottlenecks(encoder, rank, depth, gated=gated, init=adapter_init)
         if adapter == "lora":
             add_lora(encoder, rank, lora_targets, init=adapter_init)
+        if adapter == "decoder":
+            _free_decoder(sam.mask_decoder)
         if adapter in ("gmed_sa", "gl_med_sa"):
             self.highway = highway(encoder, rank, init=adapter_init)
         if adapter in ("med_sa", "gl_med_sa"):
@@ -78,8 +80,7 @@ class SamSegmenter(Segmenter):
 
     def forward_all(self, images: Tensor, prompts: Prompts | None = None) -> tuple[Tensor, Tensor]:
         """All four masks and their estimated IoU: (B, 4, S/4, S/4) and (B, 4) float32; mask 0 is the single one."""
-        masks, iou = self._decode(self.encode(images), prompts, self.sam.mask_decoder.num_mask_tokens)
-        return masks.float(), iou.float()
+        return self.decode_all(self.encode(images), prompts)
 
     def encode(self, images: Tensor) -> Tensor:
         """Image embeddings (B, C, S/16, S/16) of (B, 3, S, S) images 0..255; the adapters act here and only here."""
@@ -103,6 +104,11 @@ class SamSegmenter(Segmenter):
         """Lesion logits (B, 1, S/4, S/4) float32 from ``encode``'s embeddings; see ``forward``."""
         return self._decode(embeddings, prompts, 1)[0].float()
 
+    def decode_all(self, embeddings: Tensor, prompts: Prompts | None = None) -> tuple[Tensor, Tensor]:
+        """``forward_all`` from ``encode``'s embeddings."""
+        masks, iou = self._decode(embeddings, prompts, self.sam.mask_decoder.num_mask_tokens)
+        return masks.float(), iou.float()
+
     def _decode(self, embeddings: Tensor, prompts: Prompts | None, masks: int) -> tuple[Tensor, Tensor]:
         if prompts is not None and len(prompts) != len(embeddings):
             raise ImageError(f"{len(embeddings)} images but {len(prompts)} prompts", remedy="give one prompt per image")
@@ -117,6 +123,14 @@ class SamSegmenter(Segmenter):
             position = encoder.get_dense_pe()
         sparse = sparse.expand(len(embeddings), -1, -1)
         return decode_masks(self.sam.mask_decoder, embeddings, position, sparse, dense, masks)
+
+
+def _free_decoder(decoder: nn.Module) -> None:
+    """Let learn what mask 0 passes through (paper E); the IoU head and the nested masks' own heads feel no gradient."""
+    decoder.requires_grad_(True)
+    decoder.iou_prediction_head.requires_grad_(False)
+    for head in decoder.output_hypernetworks_mlps[1:]:
+        head.requires_grad_(False)
 
 
 def decode_masks(

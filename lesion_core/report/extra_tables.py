@@ -13,7 +13,7 @@ from lesion_core.report.names import dataset_name, explainer_name, method_name, 
 from lesion_core.report.values import Store
 from lesion_core.settings import Plan
 
-PROMPTS = ("none", "automatic", "oracle_click_1", "oracle_click_3", "oracle_box")
+PROMPTS = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")
 UNIT = "percent"
 
 

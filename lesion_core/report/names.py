@@ -23,6 +23,7 @@ PROMPT_NAMES = {
     "none": "no prompt",
     "automatic": "automatic box",
     "oracle_box": "oracle box",
+    "automatic_masks": "automatic masks",
     "oracle_click_1": "oracle click",
     "oracle_click_3": "3 oracle clicks",
 }

@@ -46,15 +46,21 @@ def batch_logits(module: Segmenter, batch: Mapping[str, Tensor], threshold: floa
     share the image embedding.
 
     Args:
-        module: a segmenter; with clicks in a session it must ``encode`` and ``decode``.
-        batch: ``images`` (B, 3, S, S) in 0..255, ``masks`` (B, 1, S, S) in 0..255, and ``prompt_tensors``.
+        module: a segmenter; for a session of clicks or for stored embeddings it must ``encode`` and ``decode``.
+        batch: ``images`` (B, 3, S, S) in 0..255 or, in their place, ``embeddings`` (B, C, g, g); ``masks``
+            (B, 1, S, S) in 0..255; and ``prompt_tensors``.
         threshold: of the probability, 0..1, where a session's predictions are cut.
     """
     parts = {name: batch[name] for name in PARTS if name in batch}
     prompts = Prompts(**parts) if parts else None
-    if "click_draws" not in batch:
+    if "embeddings" in batch:
+        embeddings = batch["embeddings"].float()
+    elif "click_draws" in batch:
+        embeddings = module.encode(batch["images"].float())
+    else:
         return module(batch["images"].float(), prompts)
-    embeddings = module.encode(batch["images"].float())
+    if "click_draws" not in batch:
+        return module.decode(embeddings, prompts)
     masks = batch["masks"][:, 0].cpu().numpy() >= BINARY
 
     def predict(given: Prompts) -> np.ndarray:

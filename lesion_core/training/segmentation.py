@@ -26,6 +26,7 @@ from lesion_core.runs import Run
 from lesion_core.seeding import generator, make_deterministic
 from lesion_core.settings import SegmentationMethod
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
+from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, fit
 from lesion_core.training.losses import segmentation_loss
 from lesion_core.training.prompting import BINARY, batch_logits, prompt_tensors
@@ -47,6 +48,7 @@ class SegmentationTask:
         threshold: of the probability, 0..1.
         seed: of order, augmentation and prompts.
         device: ``cpu`` or ``cuda``.
+        cache: of image embeddings, where the method trains on stored ones.
 
     Raises:
         RunError: no training or no validation image has a mask.
@@ -64,6 +66,7 @@ class SegmentationTask:
         threshold: float,
         seed: int,
         device: str,
+        cache: EmbeddingCache | None = None,
     ) -> None:
         self.module = model.to(device)
         self.data, self.spec = data, spec
@@ -73,6 +76,7 @@ class SegmentationTask:
         for split, rows in (("training", self.train_rows), ("validation", self.val_rows)):
             if not len(rows):
                 raise RunError(f"No {split} image of {data.name} has a mask", remedy="check the splits and train_on")
+        self.embeddings = None if cache is None else cache.fill(data, np.concatenate([self.train_rows, self.val_rows]))
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """What the model learns, by name: adapters, or a whole U-Net."""
@@ -85,18 +89,25 @@ class SegmentationTask:
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
         """Augmented samples: images and masks uint8 (B, 3, S, S) and (B, 1, S, S), and the prompts' tensors.
 
-        A sample's augmentation depends on (seed, epoch, row) alone.
+        A sample's augmentation depends on (seed, epoch, row) alone. With a cache, ``embeddings`` stand for the images.
         """
-        pixels, masks = [], []
-        for row in rows:
-            rng = generator(self.seed, "augment", epoch, int(row))
-            pixel, mask = augment(self.data.image(row), self.data.soft_mask(row), self.spec.augmentation, rng)
-            pixels.append(pixel)
-            masks.append(mask)
-        stacked = np.stack(masks)
-        images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-        tensors = {"images": images, "masks": torch.from_numpy(stacked)[:, None]}
-        return tensors | self._prompts(stacked, rows, f"epoch {epoch}", BOX_JITTER)
+        changed = [self._augmented(int(row), epoch) for row in rows]
+        masks = np.stack([mask for _, mask in changed])
+        prompts = self._prompts(masks, rows, f"epoch {epoch}", BOX_JITTER)
+        return self._inputs([image for image, _ in changed], masks, rows) | prompts
+
+    def _augmented(self, row: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        image, mask = self.data.image(row), self.data.soft_mask(row)
+        if self.embeddings is not None:
+            return image, mask
+        return augment(image, mask, self.spec.augmentation, generator(self.seed, "augment", epoch, row))
+
+    def _inputs(self, images: list[np.ndarray], masks: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
+        """Pixels (or stored embeddings) and masks of a batch as tensors."""
+        given = {"masks": torch.from_numpy(masks)[:, None]}
+        if self.embeddings is not None:
+            return given | {"embeddings": read_embeddings(self.embeddings[int(row)] for row in rows)}
+        return given | {"images": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """L_seg of a batch.
@@ -119,8 +130,7 @@ class SegmentationTask:
         for start in range(0, len(self.val_rows), size):
             rows = self.val_rows[start : start + size]
             masks = np.stack([self.data.soft_mask(row) for row in rows])
-            images = torch.from_numpy(np.stack([self.data.image(row) for row in rows])).permute(0, 3, 1, 2)
-            batch = {"images": images, "masks": torch.from_numpy(masks)[:, None]}
+            batch = self._inputs([self.data.image(row) for row in rows], masks, rows)
             batch |= self._prompts(masks, rows, "validation", 0.0)
             with torch.no_grad():
                 logits = batch_logits(
@@ -185,7 +195,11 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
-            task = SegmentationTask(model, data, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
+            cache = None
+            if spec.model.embedding_cache != "none":
+                cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
+            threshold = run.extraction.threshold
+            task = SegmentationTask(model, data, spec, threshold=threshold, seed=run.seed, device=device, cache=cache)
             identity = sha256_text(canonical_json([run.run_id, [sha256_file(path) for path in inputs]]))
             result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
             extra |= {

@@ -69,6 +69,7 @@ def test_oracle_prompts_are_named_as_such(smoke):
     scoring = config.load("smoke").scoring
     assert prompts["sam_adapter"] == set(scoring.prompts)
     assert prompts["sam_frozen"] == {*scoring.prompts, *scoring.zero_shot_prompts}
+    assert prompts["peft_medsam"] == set(scoring.prompts)
     assert prompts["gl_med_sa_3"] == {*scoring.prompts, "oracle_click_3"}
     assert prompts["unet"] == prompts["otsu"] == {"none"}
 

@@ -220,6 +220,32 @@ def test_trainable_counts(sam, kind, change, count):
     assert sum(parameter.numel() for _, parameter in segmenter.trainable_parameters()) == count
 
 
+DECODER = "sam.mask_decoder"
+
+
+def test_the_decoder_alone_learns_and_equals_sam_at_the_start(sam, images):
+    """Paper E. What mask 0 does not pass through would get no gradient, so it stays frozen; all the rest is named."""
+    plain = SamSegmenter(copy.deepcopy(sam), adapter="none")
+    segmenter = SamSegmenter(copy.deepcopy(sam), adapter="decoder")
+    with torch.no_grad():
+        assert torch.equal(segmenter(images), plain(images))
+    names = {name for name, _ in segmenter.trainable_parameters()}
+    idle = (f"{DECODER}.iou_prediction_head", *(f"{DECODER}.output_hypernetworks_mlps.{mask}" for mask in (1, 2, 3)))
+    decoder = {name for name, _ in segmenter.named_parameters() if name.startswith(f"{DECODER}.")}
+    assert names == {name for name in decoder if not name.startswith(idle)}
+    box = Prompts(boxes=torch.tensor([[1.0, 2, 30, 40], [5, 6, 60, 50]]))
+    segmenter(images, box).square().mean().backward()
+    for name, parameter in segmenter.named_parameters():
+        assert (parameter.grad is not None) == (name in names), name
+
+
+def test_the_decoder_of_vit_b_has_its_published_size():
+    with torch.device("meta"):
+        segmenter = SamSegmenter(build_sam("medsam"), adapter="decoder")
+    assert sum(parameter.numel() for _, parameter in segmenter.trainable_parameters()) == 3_506_304
+    assert sum(parameter.numel() for parameter in segmenter.sam.mask_decoder.parameters()) == 4_058_340
+
+
 def test_frozen_sam_learns_nothing(sam, images):
     frozen = SamSegmenter(copy.deepcopy(sam), adapter="none")
     assert list(frozen.trainable_parameters()) == []

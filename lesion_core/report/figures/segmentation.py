@@ -51,7 +51,7 @@ def dice_distribution(source: Source) -> Drawn | None:
 def prompt_worth(source: Source) -> Drawn | None:
     """The same weights under every prompt: what a prompt made from the truth is worth."""
     datasets = _datasets(source)
-    prompts = ("none", "automatic", "oracle_click_1", "oracle_click_3", "oracle_box")
+    prompts = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")
     present = [name for name in prompts if any(key[2] == name for key in source.store.segmentation)]
     if len(present) < 2:
         return None
