@@ -139,12 +139,14 @@ def reference(
     profile: Profile = None,
 ) -> None:
     """The median histogram of the training images."""
-    from lesion_core.data.harmonize import reference_histogram
+    from lesion_core.data.reference import reference_histogram
     from lesion_core.paths import Layout
 
     layout = Layout(root)
     section = _settings(settings, profile).harmonization
-    reference_histogram(layout.catalog, layout.certificate.parent, root, layout.reference, size=size, settings=section)
+    reference_histogram(
+        layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, size=size, settings=section
+    )
 
 
 @app.command()
@@ -156,7 +158,7 @@ def harmonize(
     profile: Profile = None,
 ) -> None:
     """Bring a dataset to one size and one appearance."""
-    from lesion_core.data.harmonize import harmonize_dataset
+    from lesion_core.data.harmonized_arrays import harmonize_dataset
     from lesion_core.paths import Layout
 
     layout = Layout(root)

@@ -49,6 +49,11 @@ class Layout:
         """The reference histogram, (3, 256) float64."""
         return self.root / "harmonized" / "reference.npy"
 
+    @property
+    def colours(self) -> Path:
+        """Colour distances between datasets before and after harmonization, JSON."""
+        return self.root / "harmonized" / "colours.json"
+
     def harmonized(self, dataset: str, size: int) -> Path:
         """Folder with images.npy, masks.npy, index.csv, contact_sheet.png."""
         return self.root / "harmonized" / dataset / str(size)

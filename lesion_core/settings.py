@@ -111,6 +111,13 @@ class Harmonization(Strict):
     mask_min_component: Fraction
     mask_smoothing: NotNegative
     soft_mask_sigma: NotNegative
+    scaled_decoding: bool = False
+
+    @model_validator(mode="after")
+    def _hair_needs_every_pixel(self) -> Harmonization:
+        if self.scaled_decoding and self.hair_removal:
+            raise ValueError("scaled_decoding must be false with hair_removal: hair is sought at full resolution")
+        return self
 
 
 class Augmentation(Strict):

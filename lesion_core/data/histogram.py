@@ -100,19 +100,31 @@ def specification_tables(source: np.ndarray, reference: np.ndarray) -> np.ndarra
     return tables
 
 
-def apply_tables(image: np.ndarray, tables: np.ndarray) -> np.ndarray:
-    """Look up each channel of uint8 (H, W, 3) in its row of uint8 (3, 256); a new array of the image's shape."""
+def apply_tables(image: np.ndarray, tables: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    """Look up each channel in its table.
+
+    Args:
+        image: uint8 (H, W, 3).
+        tables: uint8 (3, 256).
+        out: uint8 (H, W, 3), contiguous, that receives the result; None makes a new array.
+
+    Returns:
+        uint8 (H, W, 3): ``out`` if it was given.
+    """
     import cv2
 
-    return cv2.LUT(image, np.ascontiguousarray(tables.T)[None])
+    # A table for one channel is looked up in vector registers, one for three interleaved channels byte by byte.
+    planes = [cv2.LUT(plane, table) for plane, table in zip(cv2.split(image), tables, strict=True)]
+    return cv2.merge(planes, out)
 
 
-def specify_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def specify_histogram(image: np.ndarray, reference: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """Give an image the reference's histogram, per channel.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         reference: (3, 256), counts or frequencies, rows in the image's channel order.
+        out: see ``apply_tables``.
 
     Returns:
         uint8 (H, W, 3).
@@ -120,4 +132,4 @@ def specify_histogram(image: np.ndarray, reference: np.ndarray) -> np.ndarray:
     Raises:
         ValueError: see ``specification_tables``.
     """
-    return apply_tables(image, specification_tables(channel_histograms(image), reference))
+    return apply_tables(image, specification_tables(channel_histograms(image), reference), out)

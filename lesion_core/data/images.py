@@ -35,19 +35,24 @@ class Mask:
     repairs: tuple[tuple[str, str], ...]
 
 
-def read_image(path: str | Path) -> np.ndarray:
+def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
     """Read a photograph as uint8 RGB of shape (H, W, 3), values 0..255, upright.
 
     Rules: the EXIF orientation is applied; greyscale is repeated to three channels; transparency is
     composited on white; palettes and CMYK are converted; of 16 bits per channel the high byte is kept
     (65535 becomes 255); of several frames the first is read.
 
+    Args:
+        path: the photograph's file.
+        at_least: a JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, as far as both sides keep this many
+            pixels; None decodes every pixel. Other formats are always decoded whole.
+
     Raises:
         ImageError: no such file, zero bytes, not an image, truncated, or an unsupported pixel type.
     """
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(_open(path))
+    image = ImageOps.exif_transpose(_open(path, at_least))
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         grey = _high_byte(image, path)
         return np.repeat(grey[:, :, None], 3, axis=2)
@@ -127,13 +132,15 @@ def _read_bytes(path: str | Path) -> bytes:
     return content
 
 
-def _open(path: str | Path) -> Image:
-    """The first frame, all of its pixels decoded."""
+def _open(path: str | Path, at_least: int | None = None) -> Image:
+    """The first frame, all of its pixels decoded (of a JPEG's scaled version, if ``at_least`` allows one)."""
     from PIL import Image
 
     content = _read_bytes(path)
     try:
         image = Image.open(io.BytesIO(content))
+        if at_least is not None:
+            image.draft(None, (at_least, at_least))
         image.load()
     except Image.DecompressionBombError as error:
         raise ImageError("the image is implausibly large", file=path, remedy="scale it down") from error

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from skimage.exposure import match_histograms
 
-from lesion_core.data import colour, harmonize, histogram
+from lesion_core.data import colour, harmonize, harmonized_arrays, histogram, reference
 from lesion_core.data.contact_sheet import Sample, contact_sheet
 from lesion_core.data.datasets import Harmonized
 from lesion_core.data.resize import resize_square
@@ -61,6 +61,7 @@ class Root:
         self.catalog = folder / "catalog" / "images.parquet"
         self.splits = folder / "splits"
         self.reference = folder / "harmonized" / "reference.npy"
+        self.colours = folder / "harmonized" / "colours.json"
         self.rows: list[dict] = []
         for number in range(10):
             self._add("a", number, ["train", "val", "test"][(number % 5) // 3 + (number % 5 == 4)], masked=number != 6)
@@ -111,13 +112,20 @@ class Root:
             write_csv(self.splits / f"{dataset}.csv", keys, rows)
 
     def make_reference(self, **changes: object) -> np.ndarray:
-        return harmonize.reference_histogram(
-            self.catalog, self.splits, self.folder, self.reference, SIZE, _settings(**changes), workers=2
+        return reference.reference_histogram(
+            self.catalog,
+            self.splits,
+            self.folder,
+            self.reference,
+            self.colours,
+            SIZE,
+            _settings(**changes),
+            workers=2,
         )
 
     def make(self, dataset: str = "a", workers: int = 2, name: str = "", **changes: object) -> Path:
         out = self.folder / "harmonized" / (name or dataset) / str(SIZE)
-        harmonize.harmonize_dataset(
+        harmonized_arrays.harmonize_dataset(
             dataset,
             SIZE,
             self.catalog,
@@ -164,10 +172,10 @@ def test_the_stage_writes_what_the_contract_says(root: Root) -> None:
 
 def test_stage_and_function_give_the_same_pixels(root: Root) -> None:
     data = Harmonized.open(root.make())
-    reference = harmonize.read_reference(root.reference)
+    wanted = reference.read_reference(root.reference)
     for row in (0, 3, 9):
         photograph = np.asarray(Image.open(root.folder / root.row(data.index[row]["image_id"])["path"]))
-        expected = harmonize.harmonize_image(photograph, SIZE, reference, _settings())
+        expected = harmonize.harmonize_image(photograph, SIZE, wanted, _settings())
         np.testing.assert_array_equal(data.image(row), expected)
 
 
@@ -290,8 +298,8 @@ def test_catalog_and_splits_must_agree(root: Root) -> None:
     with pytest.raises(SplitError, match="no split table"):
         root.make("b")
     with pytest.raises(CatalogError, match="cannot be read"):
-        harmonize.reference_histogram(
-            root.folder / "none.parquet", root.splits, root.folder, root.reference, SIZE, _settings()
+        reference.reference_histogram(
+            root.folder / "none.parquet", root.splits, root.folder, root.reference, root.colours, SIZE, _settings()
         )
 
 
@@ -355,12 +363,12 @@ def test_hair_is_found_and_removed_and_the_lesion_stays() -> None:
 
 def test_order_of_the_steps() -> None:
     _, hairy, _ = _hairy()
-    reference = histogram.channel_histograms(_photograph(9)[0])
+    wanted = histogram.channel_histograms(_photograph(9)[0])
     every = _settings(colour="shades_of_grey", hair_removal=True)
     expected = histogram.specify_histogram(
-        resize_square(colour.remove_hair(colour.shades_of_grey(hairy)), SIZE), reference
+        resize_square(colour.remove_hair(colour.shades_of_grey(hairy)), SIZE), wanted
     )
-    np.testing.assert_array_equal(harmonize.harmonize_image(hairy, SIZE, reference, every), expected)
+    np.testing.assert_array_equal(harmonize.harmonize_image(hairy, SIZE, wanted, every), expected)
 
 
 def test_resize_averages_down_and_does_not_shift() -> None:

@@ -114,6 +114,7 @@ rule reference:
         [LAYOUT.split(dataset) for dataset in SETTINGS.data.datasets],
     output:
         LAYOUT.reference,
+        LAYOUT.colours,
     log:
         log_of("reference"),
     benchmark:
@@ -123,7 +124,7 @@ rule reference:
         root=LAYOUT.root,
         settings=given("harmonization"),
         size=REFERENCE_SIZE,
-        code=code("data.harmonize"),
+        code=code("data.reference"),
     shell:
         "lesion reference --root {params.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
 
@@ -152,7 +153,7 @@ rule harmonize:
     params:
         root=LAYOUT.root,
         settings=given("harmonization"),
-        code=code("data.harmonize"),
+        code=code("data.harmonized_arrays"),
     shell:
         "lesion harmonize {wildcards.dataset} {wildcards.size} --root {params.root}"
         " --settings {params.settings:q} > {log} 2>&1"
