@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 MIRROR ?= ../shared/data
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test lint mini report readme bench bench-statistics clean
+.PHONY: demo test lint mini report readme bench bench-statistics bench-data bench-duplicates clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -36,6 +36,12 @@ bench: .venv/.installed
 
 bench-statistics: .venv/.installed
 	.venv/bin/python -m lesion_core.stats.benchmark
+
+bench-data: .venv/.installed
+	.venv/bin/python -m benchmarks.data
+
+bench-duplicates: .venv/.installed
+	.venv/bin/python -m benchmarks.duplicates
 
 clean:
 	rm -rf results .snakemake

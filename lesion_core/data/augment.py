@@ -82,6 +82,22 @@ def source_matrix(height: int, width: int, settings: Augmentation, draws: np.nda
     return np.column_stack([linear, centre - linear @ centre + shift])
 
 
+def displacement(nodes: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The elastic field: displacements of a coarse grid's nodes, between them bicubic.
+
+    Args:
+        nodes: float32 (G, G, 2), displacement in x and y in pixels.
+        height: of the image, in pixels.
+        width: of the image, in pixels.
+
+    Returns:
+        float32 (height, width, 2).
+    """
+    import cv2
+
+    return cv2.resize(nodes, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
 def _move(
     image: np.ndarray,
     mask: np.ndarray | None,
@@ -103,7 +119,7 @@ def _move(
     where = cv2.transform(_pixel_grid(height, width), matrix)
     if settings.elastic_alpha > 0:
         reach = settings.elastic_alpha * min(height, width) / SETTINGS_SIZE
-        where += cv2.resize((2.0 * nodes - 1.0) * np.float32(reach), (width, height), interpolation=cv2.INTER_CUBIC)
+        where += displacement((2.0 * nodes - 1.0) * np.float32(reach), height, width)
     whole, fraction = cv2.convertMaps(where, None, cv2.CV_16SC2)
     border = cv2.BORDER_REFLECT_101
     moved = cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=border)

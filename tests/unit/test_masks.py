@@ -119,6 +119,24 @@ def test_small_components_go_and_the_largest_stays() -> None:
     np.testing.assert_array_equal(masks.drop_small_components(mask, 1.0), _disc(100, 30, 30, 15))
 
 
+@given(seed=st.integers(0, 10_000), share=st.floats(0.2, 0.8), side=st.integers(3, 40))
+@settings(max_examples=80, deadline=None)
+def test_components_are_scipys_also_within_holes_and_over_corners(seed: int, share: float, side: int) -> None:
+    mask = np.random.default_rng(seed).random((side, side + 2)) < share
+    labels, count = ndimage.label(mask, np.ones((3, 3)))
+    areas = ndimage.sum_labels(mask, labels, np.arange(count + 1))
+    areas[0] = 0
+    keep = areas >= 0.03 * mask.size
+    keep[areas.argmax()] = True
+    keep[0] = False
+    np.testing.assert_array_equal(masks.drop_small_components(mask, 0.03), keep[labels])
+
+
+def test_an_island_in_a_hole_is_a_component() -> None:
+    ring = _disc(100, 50, 50, 40) & ~_disc(100, 50, 50, 20)
+    np.testing.assert_array_equal(masks.drop_small_components(ring | _disc(100, 50, 50, 3), 0.01), ring)
+
+
 def test_exact_threshold_of_the_component_size() -> None:
     mask = np.zeros((10, 10), bool)
     mask[0:2, 0:5] = True  # 10 pixels

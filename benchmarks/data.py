@@ -1,0 +1,302 @@
+"""`make bench-data`: harmonization and augmentation beside scikit-image and albumentations; the cost of each step."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import argparse
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.made import drawn, enlarged, save_jpeg
+from benchmarks.turns import goal, in_turns, machine, show
+from lesion_core import config
+from lesion_core.data import histogram
+from lesion_core.data.augment import augment
+from lesion_core.data.harmonize import harmonize_image, prepare_image, read_photograph
+from lesion_core.data.images import read_image
+from lesion_core.data.masks import harmonize_mask
+from lesion_core.data.opencv import single_thread
+from lesion_core.data.parallel import in_threads
+from lesion_core.data.plain_augmentation import plain_chain
+from lesion_core.data.resize import resize_square
+from lesion_core.seeding import generator
+from lesion_core.settings import Augmentation, Harmonization
+
+PHOTOGRAPHS = 4
+LARGE = (3000, 4000)  # 12 megapixels
+AUGMENTED_SIZE = 256
+ROUGH_SIGMA = 8.0  # the plain chain's fastest plausible elastic field
+
+
+def matching(rounds: int, template: np.ndarray, photograph: np.ndarray) -> None:
+    """Histogram specification beside ``skimage.exposure.match_histograms`` on the same arrays."""
+    from skimage.exposure import match_histograms
+
+    rows = []
+    for size in (256, 512, 1024):
+        image, like = resize_square(photograph, size), resize_square(template, size)
+        counts = histogram.channel_histograms(like)
+        identical = np.array_equal(
+            histogram.specify_histogram(image, counts), match_histograms(image, like, channel_axis=-1)
+        )
+        taken = in_turns(
+            {
+                "ours": lambda image=image, counts=counts: histogram.specify_histogram(image, counts),
+                "skimage": lambda image=image, like=like: match_histograms(image, like, channel_axis=-1),
+            },
+            rounds,
+        )
+        ratio = goal(taken["skimage"] / taken["ours"], 4)
+        rows.append((size, f"{1e3 * taken['skimage']:.2f}", f"{1e3 * taken['ours']:.2f}", ratio, identical))
+    headings = ("Size", "scikit-image, ms", "Ours, ms", "Ratio", "Bit-identical")
+    show("Histogram specification beside skimage.exposure.match_histograms", headings, rows)
+
+
+def harmonization(rounds: int, folder: Path, template: np.ndarray, settings: Harmonization) -> None:
+    """A 600 x 450 JPEG to 1024: decode, resize, match; beside two chains a user would write."""
+    import cv2
+    from PIL import Image
+    from skimage.exposure import match_histograms
+    from skimage.transform import resize
+
+    size = 1024
+    paths = [save_jpeg(drawn(number, 450, 600)[0], folder / f"{number}.jpg") for number in range(PHOTOGRAPHS)]
+    like = resize_square(template, size)
+    reference = histogram.channel_histograms(like)
+
+    def ours() -> None:
+        for path in paths:
+            harmonize_image(read_photograph(path, size, settings), size, reference, settings)
+
+    def skimage_resize() -> None:
+        for path in paths:
+            image = np.asarray(Image.open(path))
+            large = np.rint(resize(image, (size, size), preserve_range=True)).astype(np.uint8)
+            match_histograms(large, like, channel_axis=-1)
+
+    def opencv_resize() -> None:
+        for path in paths:
+            large = cv2.resize(np.asarray(Image.open(path)), (size, size), interpolation=cv2.INTER_CUBIC)
+            match_histograms(large, like, channel_axis=-1)
+
+    taken = in_turns({"ours": ours, "skimage": skimage_resize, "opencv": opencv_resize}, rounds)
+    rows = [
+        ("ours", f"{1e3 * taken['ours'] / PHOTOGRAPHS:.1f}", ""),
+        (
+            "decode, skimage resize (linear), skimage matching",
+            f"{1e3 * taken['skimage'] / PHOTOGRAPHS:.1f}",
+            goal(taken["skimage"] / taken["ours"], 4),
+        ),
+        (
+            "decode, OpenCV resize (cubic, as ours), skimage matching",
+            f"{1e3 * taken['opencv'] / PHOTOGRAPHS:.1f}",
+            f"{taken['opencv'] / taken['ours']:.2f} (no goal: only the matching differs)",
+        ),
+    ]
+    show("Harmonization of a 600 x 450 JPEG to 1024", ("Chain", "ms per image", "Times ours"), rows)
+
+
+def scaled_decoding(rounds: int, folder: Path, settings: Harmonization) -> None:
+    """12-megapixel JPEGs to 512: the opt-in decoder scaling beside decoding every pixel."""
+    size = 512
+    paths = [save_jpeg(enlarged(number, *LARGE, 4), folder / f"large{number}.jpg") for number in range(2)]
+    scaled = settings.model_copy(update={"scaled_decoding": True})
+    reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
+    plain = settings.model_copy(update={"scaled_decoding": False})
+
+    def run(chosen: Harmonization) -> list[np.ndarray]:
+        return [harmonize_image(read_photograph(path, size, chosen), size, reference, chosen) for path in paths]
+
+    differences = {
+        histogram_mode: np.mean(
+            [
+                np.abs(whole.astype(int) - reduced).mean()
+                for whole, reduced in zip(
+                    run(plain.model_copy(update={"histogram": histogram_mode})),
+                    run(scaled.model_copy(update={"histogram": histogram_mode})),
+                    strict=True,
+                )
+            ]
+        )
+        for histogram_mode in ("none", "specification")
+    }
+    taken = in_turns({"whole": lambda: run(plain), "scaled": lambda: run(scaled)}, max(3, rounds // 3))
+    rows = [
+        (
+            f"{1e3 * taken['whole'] / len(paths):.0f}",
+            f"{1e3 * taken['scaled'] / len(paths):.0f}",
+            goal(taken["whole"] / taken["scaled"], 2.2),
+            f"{differences['none']:.2f}",
+            f"{differences['specification']:.2f}",
+        )
+    ]
+    headings = (
+        "Whole, ms",
+        "Scaled, ms",
+        "Ratio",
+        "Mean difference after resizing, grey levels",
+        "After specification",
+    )
+    show("12-megapixel JPEG to 512 with harmonization.scaled_decoding", headings, rows)
+
+
+def augmentation(rounds: int, settings: Augmentation) -> None:
+    """Images with masks per second and core, beside the plain albumentations chain."""
+    image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
+    mask = mask.astype(np.uint8) * 255
+    batch = 20
+    matched = plain_chain(settings, AUGMENTED_SIZE)
+    rough = plain_chain(settings, AUGMENTED_SIZE, elastic_sigma=ROUGH_SIGMA)
+
+    def ours() -> None:
+        for number in range(batch):
+            augment(image, mask, settings, generator("benchmark", number))
+
+    def plain(chain) -> None:
+        for _ in range(batch):
+            chain(image=image, mask=mask)
+
+    taken = in_turns({"ours": ours, "matched": lambda: plain(matched), "rough": lambda: plain(rough)}, rounds)
+    rows = [("ours", goal(batch / taken["ours"], 250), "")]
+    for name, label in (("matched", "albumentations, equal elastic field"), ("rough", "albumentations, rougher field")):
+        rows.append((label, f"{batch / taken[name]:.0f}", f"{taken[name] / taken['ours']:.1f}"))
+    show(
+        f"Augmentation at {AUGMENTED_SIZE} with masks",
+        ("Chain", "Images per second and core", "Ours is faster by"),
+        rows,
+    )
+
+
+def _augment_many(job: tuple[int, int, Augmentation]) -> float:
+    start_number, count, settings = job
+    image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
+    mask = mask.astype(np.uint8) * 255
+    with single_thread():
+        start = time.perf_counter()
+        for number in range(start_number, start_number + count):
+            augment(image, mask, settings, generator("benchmark", number))
+        return time.perf_counter() - start
+
+
+def scaling(rounds: int, folder: Path, harmonize: Harmonization, augmented: Augmentation) -> None:
+    """Harmonization on two threads, augmentation in two processes; true only on a machine that is idle."""
+    paths = sorted(folder.glob("[0-9].jpg")) * 6
+    size = 1024
+    reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
+    target = np.empty((len(paths), size, size, 3), np.uint8)
+    target[:] = 1  # the pages are there before the clock starts
+
+    def run(workers: int) -> None:
+        def work(item: tuple[int, Path]) -> None:
+            row, path = item
+            harmonize_image(read_photograph(path, size, harmonize), size, reference, harmonize, out=target[row])
+
+        list(in_threads(work, list(enumerate(paths)), f"harmonizing on {workers} threads", workers))
+
+    taken = in_turns({"one": lambda: run(1), "two": lambda: run(2)}, max(3, rounds // 3))
+    rows = [("harmonization, threads", len(paths) / taken["one"], len(paths) / taken["two"])]
+    count = 400
+    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        list(pool.map(_augment_many, [(0, 20, augmented)] * 4))
+        alone, together = [], []
+        for _ in range(max(3, rounds // 3)):
+            alone.append(pool.submit(_augment_many, (0, count, augmented)).result())
+            start = time.perf_counter()
+            list(pool.map(_augment_many, [(0, count, augmented), (count, count, augmented)]))
+            together.append(time.perf_counter() - start)
+    rows.append(("augmentation, processes", count / np.median(alone), 2 * count / np.median(together)))
+    show(
+        "Scaling to two cores",
+        ("Work", "Images/s on one", "Images/s on two", "Ratio"),
+        [(name, f"{one:.0f}", f"{two:.0f}", goal(two / one, 1.8)) for name, one, two in rows],
+    )
+    print(f"\n{machine()}")
+
+
+def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
+    """Where the time of one harmonized photograph and mask goes."""
+    path = folder / "1.jpg"
+    photograph, mask = drawn(1, 450, 600)
+    rows = []
+    for size in (256, 512, 1024):
+        image = resize_square(photograph, size)
+        counts = histogram.channel_histograms(image)
+        reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
+        tables = histogram.specification_tables(counts, reference)
+        out = np.empty_like(image)
+        candidates = {
+            "decode": lambda: read_image(path),
+            "resize": lambda size=size: resize_square(photograph, size),
+            "grey world (optional)": lambda size=size: prepare_image(
+                photograph, size, settings.model_copy(update={"colour": "grey_world"})
+            ),
+            "hair removal (optional)": lambda size=size: prepare_image(
+                photograph, size, settings.model_copy(update={"hair_removal": True})
+            ),
+            "histogram": lambda image=image: histogram.channel_histograms(image),
+            "tables": lambda counts=counts, reference=reference: histogram.specification_tables(counts, reference),
+            "look-up": lambda image=image, tables=tables, out=out: histogram.apply_tables(image, tables, out),
+            "mask": lambda size=size: harmonize_mask(mask, size, settings),
+        }
+        taken = in_turns(candidates, max(3, rounds // 3))
+        for name in ("grey world (optional)", "hair removal (optional)"):
+            taken[name] -= taken["resize"]
+        rows.append((size, *(f"{1e3 * seconds:.2f}" for seconds in taken.values())))
+    names = ("decode", "resize", "grey world", "hair removal", "histogram", "tables", "look-up", "mask")
+    show("Cost of each step, 600 x 450 JPEG, ms", ("Size", *names), rows)
+
+
+def augmentation_steps(rounds: int, settings: Augmentation) -> None:
+    """What each part of the augmentation adds when the others are off."""
+    image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
+    mask = mask.astype(np.uint8) * 255
+    parts = {
+        "flips": ("flip_horizontal", "flip_vertical"),
+        "affine map": ("rotation_degrees", "affine", "translation"),
+        "affine and elastic map": ("rotation_degrees", "affine", "translation", "elastic_alpha"),
+        "noise": ("noise_std",),
+        "colour": ("brightness", "contrast", "saturation"),
+        "all": tuple(name for name in type(settings).model_fields if name != "elastic_grid"),
+    }
+    off = dict.fromkeys(parts["all"], 0.0)
+    candidates = {}
+    for part, names in parts.items():
+        chosen = settings.model_copy(update={**off, **{name: getattr(settings, name) for name in names}})
+        candidates[part] = lambda chosen=chosen: [augment(image, mask, chosen, generator("b", k)) for k in range(10)]
+    taken = in_turns(candidates, rounds)
+    rows = [(part, f"{100 * seconds:.2f}") for part, seconds in taken.items()]
+    show(f"Cost of each part of the augmentation at {AUGMENTED_SIZE} with mask", ("Part", "ms"), rows)
+
+
+def main() -> None:
+    """Print every table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="measured rounds; medians are shown")
+    rounds = parser.parse_args().rounds
+    settings = config.load()
+    harmonize = settings.harmonization
+    augmented = settings.methods["unet"].augmentation
+    template = drawn(9, 450, 600)[0]
+    print(f"# Data benchmarks\n\n{machine()}")
+    with tempfile.TemporaryDirectory() as name, single_thread():
+        folder = Path(name)
+        matching(rounds, template, drawn(1, 450, 600)[0])
+        harmonization(rounds, folder, template, harmonize)
+        scaled_decoding(rounds, folder, harmonize)
+        augmentation(rounds, augmented)
+        steps(rounds, folder, harmonize)
+        augmentation_steps(rounds, augmented)
+        scaling(rounds, folder, harmonize, augmented)
+
+
+if __name__ == "__main__":
+    main()

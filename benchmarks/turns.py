@@ -1,0 +1,41 @@
+"""Candidates timed in turns within one process, so that a change of the machine's load hits all of them alike."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+
+def in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Median seconds of each candidate over ``rounds`` rounds; each runs once per round, after one round unmeasured."""
+    taken: dict[str, list[float]] = {name: [] for name in candidates}
+    for lap in range(rounds + 1):
+        for name, work in candidates.items():
+            start = time.perf_counter()
+            work()
+            if lap:
+                taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def machine() -> str:
+    """Processors and load, which every ratio should be read with."""
+    processors = len(os.sched_getaffinity(0))
+    load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
+    return f"{processors} processors; load average {load} (1, 5, 15 minutes)"
+
+
+def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a Markdown table."""
+    print(f"\n## {title}\n")
+    print("| " + " | ".join(headings) + " |")
+    print("|---" + "|---:" * (len(headings) - 1) + "|")
+    for row in rows:
+        print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
+
+
+def goal(ratio: float, wanted: float) -> str:
+    """A ratio beside what it should reach."""
+    return f"{ratio:.2f} (goal {wanted:g}: {'reached' if ratio >= wanted else 'not reached'})"

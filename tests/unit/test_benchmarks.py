@@ -1,0 +1,58 @@
+"""The helpers of the timings; the timings themselves are for `make bench-data`, on a quiet machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+
+from benchmarks.duplicates import copy_of, exponent  # noqa: E402
+from benchmarks.made import drawn  # noqa: E402
+from benchmarks.turns import goal, in_turns  # noqa: E402
+from lesion_core.data.duplicates import near_duplicates  # noqa: E402
+from lesion_core.data.hashing import fingerprint  # noqa: E402
+from lesion_core.settings import Duplicates  # noqa: E402
+
+
+def test_candidates_take_turns_and_the_first_lap_does_not_count() -> None:
+    calls: list[str] = []
+    taken = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
+    assert calls == ["a", "b"] * 4
+    assert set(taken) == {"a", "b"}
+    assert all(seconds >= 0 for seconds in taken.values())
+
+
+def test_a_goal_is_told_as_reached_or_not() -> None:
+    assert goal(4.0, 4) == "4.00 (goal 4: reached)"
+    assert goal(3.99, 4) == "3.99 (goal 4: not reached)"
+
+
+def test_growth_exponent_by_hand() -> None:
+    assert round(exponent({1000: 2.0, 2000: 8.0, 4000: 32.0}), 9) == 2.0
+    assert round(exponent({10: 1.0, 100: 10.0}), 9) == 1.0
+
+
+def test_a_planted_copy_is_another_file_of_the_same_picture() -> None:
+    image, _ = drawn(3, 150, 200)
+    assert (drawn(3, 150, 200)[0] == image).all()
+    copies = [copy_of(image, number) for number in range(6)]
+    assert len({copy.shape for copy in copies}) > 3
+    prints = [fingerprint(picture) for picture in (image, *copies)]
+    own = Duplicates(max_hamming=10, min_correlation=0.97)
+    hashes = np.array([one.phash for one in prints], np.uint64)
+    pairs, _ = near_duplicates(hashes, np.stack([one.thumbnail for one in prints]), own)
+    assert {(0, number) for number in range(1, 7)} <= {tuple(pair) for pair in pairs.tolist()}
+
+
+def test_the_commands_explain_themselves() -> None:
+    for name in ("data", "duplicates"):
+        done = subprocess.run(
+            [sys.executable, "-m", f"benchmarks.{name}", "--help"], cwd=REPOSITORY, capture_output=True, check=False
+        )
+        assert done.returncode == 0
+        assert b"usage" in done.stdout
