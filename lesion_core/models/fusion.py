@@ -69,7 +69,8 @@ class Fusion(nn.Module):
     """Z and masks -> fused tokens (B, 1 + N, d).
 
     none: Z. concat: W [Z ; M] + b along the features. cross_attention: Z + F; the residual is our choice,
-    since V holds the mask alone and F by itself would forget the photograph. gated: g * F + (1 - g) * Z with
+    since V holds the mask alone and F by itself would forget the photograph, and F starts small, as M does in
+    concat: fusion departs from what no fusion knows. gated: g * F + (1 - g) * Z with
     g = sigmoid(W_g [Z ; F] + b_g).
     """
 
@@ -91,6 +92,10 @@ class Fusion(nn.Module):
         self.attention = CrossAttention(width, heads)
         if kind == "gated":
             self.gate = nn.Linear(2 * width, width)
+        else:
+            with torch.no_grad():  # small, not zero: at zero no gradient would reach the mask
+                self.attention.project.weight *= 0.1
+                self.attention.project.bias.zero_()
 
     def forward(self, image_tokens: Tensor, masks: Tensor) -> Tensor:
         if self.kind == "none":

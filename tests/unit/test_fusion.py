@@ -97,6 +97,13 @@ def test_cross_attention_keeps_the_photograph():
     torch.testing.assert_close(module(image_tokens, masks), image_tokens + attended)
 
 
+@pytest.mark.parametrize("kind", ["concat", "cross_attention"])
+def test_fusion_starts_near_no_fusion(kind: str):
+    image_tokens, masks = sample()
+    change = fusion(kind)(image_tokens, masks) - image_tokens
+    assert 0 < change.norm() < 0.1 * image_tokens.norm()
+
+
 def test_gate_mixes_attention_and_image_tokens_as_published():
     module = fusion("gated")
     image_tokens, masks = sample()
