@@ -187,13 +187,26 @@ def train(
     os.environ["OMP_NUM_THREADS"] = str(run.threads)
     from importlib import import_module
 
+    from lesion_core.files import canonical_json
+    from lesion_core.training.launch import launch, launched, watch_launcher
+
+    if run.processes > 1 and run.spec.training.epochs and not launched():
+        given = canonical_json({"run": run.model_dump(mode="json")})
+        options = ["--root", str(root), "--device", device, "--settings", given]
+        launch([sys.executable, "-m", "lesion_core.cli", "train", *options], run.processes)
+        return
+    watch_launcher()
+
     from lesion_core.paths import Layout
     from lesion_core.seeding import make_deterministic
+    from lesion_core.training.distributed import process_group
     from lesion_core.training.engine import resolve_device
 
     make_deterministic(run.threads)
     module = import_module(f"lesion_core.training.{run.task}")
-    module.train_run(run, Layout(root).run(run.task, run.run_id), root, resolve_device(device))
+    device = resolve_device(device)
+    with process_group(device):
+        module.train_run(run, Layout(root).run(run.task, run.run_id), root, device)
 
 
 @app.command(name="pseudo-masks")

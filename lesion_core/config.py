@@ -260,6 +260,7 @@ def expand(settings: Settings) -> dict[str, Run]:
                 harmonization=settings.harmonization,
                 extraction=settings.extraction,
                 threads=settings.compute.threads,
+                processes=settings.compute.processes,
                 **linked,
             )
             content = run.run_id.rsplit("-", 1)[1]

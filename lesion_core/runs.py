@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_text, write_text
@@ -22,6 +22,7 @@ class Run(Strict):
         segmenter_run: id of the segmentation run whose pseudo-masks (or weights, in joint training) are used.
         classifier_run: id of the classification run that joint training starts from.
         threads: torch threads; part of the identity since floating-point sums depend on it.
+        processes: that share each batch of a training; part of the identity for the same reason.
     """
 
     method: str
@@ -32,6 +33,7 @@ class Run(Strict):
     segmenter_run: str | None = None
     classifier_run: str | None = None
     threads: int
+    processes: int = Field(default=1, ge=1)
 
     @property
     def task(self) -> str:

@@ -40,10 +40,11 @@ class Strict(BaseModel):
 
 
 class Compute(Strict):
-    """How jobs use the machine; never part of a run's identity, except ``threads`` (sums depend on it)."""
+    """How jobs use the machine; in a run's identity are ``threads`` and ``processes`` alone (sums depend on them)."""
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Count
+    processes: Count = 1
     gpu_memory_mb: Count
     memory_mb: Count
 
@@ -150,12 +151,28 @@ class Training(Strict):
     learning_rate: Positive
     weight_decay: NotNegative
     momentum: Fraction
-    schedule: Literal["cosine", "constant"]
+    schedule: Literal["cosine", "constant", "plateau"]
     warmup_fraction: Fraction
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    plateau_patience: Whole = 10
+    min_learning_rate: NotNegative = 0.0
     gradient_clip: NotNegative
     precision: Literal["fp32", "bf16", "fp16"]
     checkpoint_steps: Count
     patience: Whole
+    accumulation: Count = 1
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    activation_checkpointing: bool = False
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _plateau_can_act(self) -> Training:
+        if self.schedule == "plateau":
+            if self.min_learning_rate > self.learning_rate:
+                raise ValueError("min_learning_rate must not exceed learning_rate")
+            if 0 < self.patience <= self.plateau_patience:
+                raise ValueError("patience would end the training before plateau_patience lowers the learning rate")
+        return self
 
 
 SegmentationKind = Literal["sam", "unet", "otsu"]

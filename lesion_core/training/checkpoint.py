@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, write_bytes
 from lesion_core.progress import say
+from lesion_core.training.launch import process_rank
 
 if TYPE_CHECKING:
     import torch
@@ -60,9 +61,14 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``folder/.lock``; wait, with a line in the log, while another process holds it.
 
     A killed pipeline may leave its training process alive; its successor must not write the same run beside it. The
-    kernel drops the lock when the holder ends, however it ends. Within one process it may be taken again.
+    kernel drops the lock when the holder ends, however it ends. Within one process it may be taken again. Of several
+    processes of one training the first holds it for all.
     """
     import fcntl
+
+    if process_rank() > 0:
+        yield
+        return
 
     folder.mkdir(parents=True, exist_ok=True)
     folder = folder.resolve()

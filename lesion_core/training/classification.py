@@ -29,6 +29,7 @@ from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
 from lesion_core.training.engine import CHECKPOINT, HISTORY, FitResult, TrainingTask, fit
+from lesion_core.training.launch import process_rank
 
 VALIDATION_BATCH = 64
 # Balanced accuracies of two epochs differ by at least 1 / (7 * n_class) or not at all; this only decides
@@ -234,7 +235,8 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         images = open_images(run, root)
         reference, files = read_reference(root, run)
         inputs = [*images.inputs, *files]
-        run.save(run_dir)
+        if process_rank() == 0:
+            run.save(run_dir)
         train = _train_network if run.spec.model.kind in NETWORKS else _fit_classical
         tensors, extra = train(run, run_dir, images, input_identity(run, inputs), device)
         write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})

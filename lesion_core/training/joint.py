@@ -34,6 +34,7 @@ from lesion_core.training.classification import (
 )
 from lesion_core.training.classification_data import TRUE_MASKS, LabelledImages, load_labelled_images
 from lesion_core.training.engine import CHECKPOINT, fit
+from lesion_core.training.launch import process_rank
 from lesion_core.training.losses import segmentation_loss
 
 SEGMENTER_PREFIX = "segmenter."
@@ -215,7 +216,8 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         )
         reference, files = read_reference(root, run)
         inputs = [*images.inputs, *files, *(start / "weights.safetensors" for start in starts)]
-        run.save(run_dir)
+        if process_rank() == 0:
+            run.save(run_dir)
         task = JointTask(model, images, spec, seed=run.seed, device=device)
         identity = input_identity(run, inputs)
         result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)

@@ -1,4 +1,4 @@
-"""AdamW and SGD, and the learning rate as a pure function of the step (so that resuming needs no scheduler state).
+"""AdamW and SGD.
 
 Own optimizers, the same numbers as torch.optim's: those import torch._dynamo on first use, 4.4 s of each training job,
 which is more than many of the small profile's jobs compute.
@@ -139,29 +139,3 @@ def build_optimizer(
     if name == "sgd":
         return SGD(parameters, momentum=momentum, **options)
     raise ValueError(f"unknown optimizer {name!r}; known: adamw, sgd")
-
-
-def learning_rate_at(step: int, total: int, *, base: float, warmup_fraction: float, schedule: str) -> float:
-    """Learning rate of 0-based optimizer step ``step`` of ``total``.
-
-    Linear warm-up over the first ``warmup_fraction`` of the steps (the first step already moves), then constant or
-    half a cosine down to zero at ``total`` (SGDR, Loshchilov & Hutter 2017, one cycle).
-
-    Raises:
-        ValueError: an unknown schedule.
-    """
-    warmup = round(warmup_fraction * total)
-    if step < warmup:
-        return base * (step + 1) / warmup
-    if schedule == "constant":
-        return base
-    if schedule == "cosine":
-        done = (step - warmup) / max(1, total - warmup)
-        return base * 0.5 * (1.0 + math.cos(math.pi * min(1.0, done)))
-    raise ValueError(f"unknown schedule {schedule!r}; known: cosine, constant")
-
-
-def set_learning_rate(optimizer: Optimizer, value: float) -> None:
-    """Give every parameter group the same learning rate."""
-    for group in optimizer.param_groups:
-        group["lr"] = value

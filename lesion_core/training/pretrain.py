@@ -30,8 +30,9 @@ from lesion_core.training.checkpoint import (
     write_safetensors,
 )
 from lesion_core.training.losses import bce_loss, dice_loss, resize_target
-from lesion_core.training.optim import build_optimizer, learning_rate_at, set_learning_rate
+from lesion_core.training.optim import build_optimizer
 from lesion_core.training.pretrain_data import HELD_OUT, MadeImages, made_images, sources_hash, training_batch
+from lesion_core.training.schedule import learning_rate_at, set_learning_rate
 
 NAME = "sam_vit_t"
 SOURCES = (
@@ -43,6 +44,7 @@ SOURCES = (
     "training/optim.py",
     "training/pretrain.py",
     "training/pretrain_data.py",
+    "training/schedule.py",
 )
 WARMUP_FRACTION = 0.05
 GRADIENT_CLIP = 1.0

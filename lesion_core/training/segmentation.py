@@ -28,6 +28,7 @@ from lesion_core.settings import SegmentationMethod
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, fit
+from lesion_core.training.launch import process_rank
 from lesion_core.training.losses import segmentation_loss
 from lesion_core.training.prompting import BINARY, batch_logits, prompt_tensors
 
@@ -56,6 +57,7 @@ class SegmentationTask:
 
     selection_metric = "dice"
     selection_mode = "max"
+    row_keyed = True
 
     def __init__(
         self,
@@ -190,7 +192,8 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         if run.harmonization.histogram != "none":
             inputs.append(layout.reference)
             reference[REFERENCE_KEY] = torch.from_numpy(_read_reference(layout.reference))
-        run.save(run_dir)
+        if process_rank() == 0:
+            run.save(run_dir)
         if parameters and spec.training.epochs:
             folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])

@@ -20,7 +20,8 @@ from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import Training
 from lesion_core.training.checkpoint import folder_lock, load_checkpoint, save_checkpoint, write_safetensors
 from lesion_core.training.engine import CHECKPOINT, fit, resolve_device, resolve_precision
-from lesion_core.training.optim import build_optimizer, learning_rate_at
+from lesion_core.training.optim import build_optimizer
+from lesion_core.training.schedule import learning_rate_at
 
 SETTINGS = {
     "epochs": 3,

@@ -28,9 +28,9 @@ rule train_classifier:
         LAYOUT.run("classification", "{run_id}") / "log.txt",
     benchmark:
         benchmark_of("train_classifier/{run_id}")
-    threads: SETTINGS.compute.threads
+    threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
-        gpu=GPU,
+        gpu=GPU * SETTINGS.compute.processes,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:
@@ -72,9 +72,9 @@ rule train_joint:
         LAYOUT.run("joint", "{run_id}") / "log.txt",
     benchmark:
         benchmark_of("train_joint/{run_id}")
-    threads: SETTINGS.compute.threads
+    threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
-        gpu=GPU,
+        gpu=GPU * SETTINGS.compute.processes,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:

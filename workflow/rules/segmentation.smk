@@ -19,9 +19,9 @@ rule train_segmenter:
         LAYOUT.run("segmentation", "{run_id}") / "log.txt",
     benchmark:
         benchmark_of("train_segmenter/{run_id}")
-    threads: SETTINGS.compute.threads
+    threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
-        gpu=GPU,
+        gpu=GPU * SETTINGS.compute.processes,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
     params:

@@ -1,0 +1,33 @@
+"""Where and in which precision a job computes."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+
+from lesion_core.errors import RunError
+
+
+def resolve_device(name: str) -> str:
+    """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``; auto takes a GPU if torch sees one.
+
+    Raises:
+        RunError: cuda is asked for and there is none.
+    """
+    available = torch.cuda.is_available() if name != "cpu" else False
+    if name == "cuda" and not available:
+        raise RunError("No GPU is available", remedy="set compute.device to auto or cpu")
+    return "cuda" if available else "cpu"
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """``precision`` on a GPU, fp32 on a CPU, where the half types are many times slower than fp32."""
+    return precision if device.startswith("cuda") else "fp32"
+
+
+def autocast(precision: str) -> AbstractContextManager:
+    """Mixed precision on a GPU for bf16 and fp16; nothing for fp32."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast("cuda", torch.bfloat16 if precision == "bf16" else torch.float16)

@@ -1,0 +1,98 @@
+"""Start several processes of one job on this machine, and end them all as soon as one of them dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from lesion_core.errors import RunError
+
+RENDEZVOUS = "LESION_RENDEZVOUS"
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 5.0
+PARENT = "LESION_LAUNCHER"
+
+
+def launched() -> bool:
+    """Whether this process is one of several, started by ``launch`` or by torchrun."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def process_rank() -> int:
+    """Number of this process, 0 if it is the only one; known before the processes have met."""
+    return int(os.environ.get("RANK", "0")) if launched() else 0
+
+
+def launch(command: Sequence[str], processes: int) -> None:
+    """Run ``command`` in ``processes`` processes that find each other over loopback, and wait for them.
+
+    Each gets RANK, LOCAL_RANK and WORLD_SIZE, as torchrun sets them. They share this process's output.
+
+    Raises:
+        RunError: one died; the others are ended.
+    """
+    with tempfile.TemporaryDirectory(prefix="lesion-") as folder:
+        common = {
+            **os.environ,
+            "WORLD_SIZE": str(processes),
+            RENDEZVOUS: str(Path(folder) / "rendezvous"),
+            PARENT: str(os.getpid()),
+            "GLOO_SOCKET_IFNAME": "lo",
+            "NCCL_SOCKET_IFNAME": "lo",
+        }
+        jobs: list[subprocess.Popen] = []
+        try:
+            for rank in range(processes):
+                env = {**common, "RANK": str(rank), "LOCAL_RANK": str(rank)}
+                jobs.append(subprocess.Popen(list(command), env=env))
+            _wait(jobs)
+        finally:
+            _end(jobs)
+
+
+def watch_launcher() -> None:
+    """End this process when its launcher is gone (killed, so that it could not end us itself)."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(POLL_SECONDS)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="watch-launcher").start()
+
+
+def _wait(jobs: list[subprocess.Popen]) -> None:
+    while True:
+        codes = [job.poll() for job in jobs]
+        for rank, code in enumerate(codes):
+            if code:
+                how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+                raise RunError(
+                    f"Process {rank} of {len(jobs)} ended {how}; the others were stopped",
+                    remedy="see its message above; start again to go on from the last checkpoint",
+                )
+        if all(code == 0 for code in codes):
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _end(jobs: list[subprocess.Popen]) -> None:
+    for job in jobs:
+        if job.poll() is None:
+            job.terminate()
+    deadline = time.monotonic() + GRACE_SECONDS
+    for job in jobs:
+        try:
+            job.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            job.kill()
+            job.wait()

@@ -1,0 +1,147 @@
+"""One optimizer step: the batch in pieces, gradients summed over pieces and processes, clipped, applied."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from lesion_core.errors import RunError
+from lesion_core.progress import say
+from lesion_core.seeding import seed_torch
+from lesion_core.settings import Training
+from lesion_core.training.device import autocast
+from lesion_core.training.distributed import any_process, shard, sum_gradients, sum_numbers, world
+from lesion_core.training.oom import is_out_of_memory, release_memory
+from lesion_core.training.optim import Optimizer
+from lesion_core.training.task import TrainingTask
+
+
+class Stepper:
+    """Does the steps of one training.
+
+    A batch of ``batch_size * accumulation`` samples goes through the model in ``pieces`` equal parts; the loss is the
+    mean over all samples, so that the parts' number changes rounding alone (and the statistics of batch norm, which a
+    part has of itself only). Where memory runs out, the step is taken again in twice as many parts, and so are those
+    after it.
+
+    Args:
+        task, training, seed, device, precision: of the fit.
+        parameters: what is learnt, by name.
+        optimizer: of them.
+        check: called with a number and what it is; raises if it is not finite.
+    """
+
+    def __init__(
+        self,
+        task: TrainingTask,
+        training: Training,
+        parameters: dict[str, Tensor],
+        optimizer: Optimizer,
+        *,
+        seed: int,
+        device: str,
+        precision: str,
+        check: Callable[[float, str], None],
+    ) -> None:
+        self.task, self.training, self.optimizer = task, training, optimizer
+        self.parameters = [parameters[name] for name in sorted(parameters)]
+        self.seed, self.device, self.precision, self.check = seed, device, precision, check
+        self.pieces = training.accumulation
+        self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
+        self.statistics = normalisation_statistics(task.module)
+
+    def step(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
+        """Take global step ``number`` with this process's share of a batch of ``samples`` samples.
+
+        Returns:
+            The history's means over the batch, ``loss`` first.
+
+        Raises:
+            RunError: a loss or gradient is not finite, or one sample alone does not fit into memory.
+        """
+        sums = self._gradients_in_memory(batch, number, samples)
+        sum_gradients(self.parameters, [item for item in self.statistics.values() if item.is_floating_point()])
+        sums = sum_numbers(sums, self.device)
+        self.check(sums["loss"], "loss")
+        self.scaler.unscale_(self.optimizer)
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.gradient_clip or math.inf)
+        if not self.scaler.is_enabled():
+            self.check(float(norm), "gradient")
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return sums
+
+    def _gradients_in_memory(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
+        """Gradients of the step, in as many pieces as it takes; all processes cut alike."""
+        before = {name: value.clone() for name, value in self.statistics.items()}
+        while True:
+            failed = False
+            sums: dict[str, float] = {}
+            try:
+                sums = self._gradients(batch, number, samples)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                failed = True
+            # Outside the except block: the error's traceback would keep the step's tensors alive.
+            if not any_process(failed, self.device):
+                return sums
+            self.optimizer.zero_grad()
+            for name, value in self.statistics.items():
+                value.copy_(before[name])
+            release_memory()
+            self._halve(number, samples)
+
+    def _gradients(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
+        """Backward through this process's samples; adds to ``.grad`` the gradient of the mean over the batch."""
+        self.optimizer.zero_grad()
+        first = shard(samples, *world()).start
+        count = len(next(iter(batch.values())))
+        sums: dict[str, float] = {}
+        for index in range(self.pieces):
+            piece = shard(count, index, self.pieces)
+            if piece.start == piece.stop:
+                continue
+            place = first + piece.start
+            # Each piece has its own noise, whichever process or pass it falls to; the first keeps the plain key.
+            seed_torch(self.seed, "step", number, *([place] if place else []))
+            part = {name: value[piece].to(self.device, non_blocking=True) for name, value in batch.items()}
+            with autocast(self.precision):
+                loss, parts = self.task.loss(part)
+            value = float(loss.detach())
+            self.check(value, "loss")
+            share = (piece.stop - piece.start) / samples
+            self.scaler.scale(loss if share == 1.0 else loss * share).backward()
+            for name, number_of_part in {"loss": value, **parts}.items():
+                sums[name] = sums.get(name, 0.0) + share * float(number_of_part)
+        return sums
+
+    def _halve(self, number: int, samples: int) -> None:
+        largest = math.ceil(math.ceil(samples / world()[1]) / self.pieces)
+        if largest <= 1:
+            raise RunError(
+                f"Out of memory at step {number}, and a batch of one sample cannot be halved",
+                remedy="set training.activation_checkpointing: true, or a smaller model.image_size, or a GPU with more "
+                "memory",
+            )
+        self.pieces *= 2
+        largest = math.ceil(largest / 2)
+        if world()[0] == 0:
+            say(
+                f"out of memory at step {number}: from now on {self.pieces} passes a step, of {largest} samples at most"
+            )
+
+
+def normalisation_statistics(module: torch.nn.Module) -> dict[str, Tensor]:
+    """Buffers that a forward pass in training mode changes, by name: those of normalisation layers."""
+    from torch.nn.modules.batchnorm import _NormBase
+
+    return {
+        f"{prefix}.{name}" if prefix else name: value
+        for prefix, part in module.named_modules()
+        if isinstance(part, _NormBase)
+        for name, value in part.named_buffers(recurse=False)
+    }

@@ -1,0 +1,73 @@
+"""What the engine needs to know of a model and its data, and what it gives back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class TrainingTask(Protocol):
+    """What a training needs to know of its model and data.
+
+    A task may also have an attribute ``row_keyed = True``: a sample's randomness depends on (seed, epoch, row) alone,
+    not on its place in the batch, so that one of several processes need not make the samples of the others.
+    """
+
+    selection_metric: str
+    """Key of ``validate``'s dict by which the best epoch is chosen."""
+    selection_mode: str
+    """``max`` or ``min``."""
+    module: torch.nn.Module
+    """Put into train and eval mode by the engine."""
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """What is learnt: name -> parameter, sorted by name."""
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Row numbers in the order of 0-based ``epoch``; a function of (seed, epoch) only, of constant length."""
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
+        """The augmented samples ``rows`` at global 0-based ``step``, each tensor (len(rows), ...).
+
+        Stateless; may run in another thread.
+        """
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """Scalar loss, and what else of the batch belongs into the history; both are means over the samples.
+
+        May be given a part of what ``batch`` made: consecutive samples.
+        """
+
+    def validate(self) -> dict[str, float]:
+        """Metrics on validation images only."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that training changes: trainable parameters and needed buffers."""
+
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        """Put a ``state`` back, in place."""
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of a training; the task holds the best state.
+
+    Attributes:
+        epochs: epochs trained, over all resumptions.
+        best_epoch: 1-based epoch that was selected; 0 if nothing was trained.
+        best_value: its selection metric; NaN if nothing was trained.
+        stopped_early: whether patience ended the training.
+        precision: what was computed in: fp32, bf16 or fp16.
+        history: the rows of history.csv.
+    """
+
+    epochs: int
+    best_epoch: int
+    best_value: float
+    stopped_early: bool
+    precision: str
+    history: list[dict[str, float]]
