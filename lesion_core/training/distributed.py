@@ -122,7 +122,7 @@ def sum_gradients(parameters: Sequence[Tensor], statistics: Sequence[Tensor]) ->
     device = parameters[0].device
     present = torch.tensor([float(item.grad is not None) for item in parameters], device=device)
     parts = [item.grad if item.grad is not None else torch.zeros_like(item) for item in parameters]
-    parts = [part.float().flatten() for part in parts] + [item.float().flatten() / count for item in statistics]
+    parts = [part.flatten() for part in parts] + [item.flatten() / count for item in statistics]
     flat = torch.cat([*parts, present])
     dist.all_reduce(flat)
     sizes = [item.numel() for item in (*parameters, *statistics, present)]

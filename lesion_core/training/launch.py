@@ -16,6 +16,8 @@ from lesion_core.errors import RunError
 RENDEZVOUS = "LESION_RENDEZVOUS"
 POLL_SECONDS = 0.2
 GRACE_SECONDS = 5.0
+CAUSE_SECONDS = 1.0
+TYPED_ERROR = 2
 PARENT = "LESION_LAUNCHER"
 
 
@@ -73,16 +75,24 @@ def watch_launcher() -> None:
 def _wait(jobs: list[subprocess.Popen]) -> None:
     while True:
         codes = [job.poll() for job in jobs]
-        for rank, code in enumerate(codes):
-            if code:
-                how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
-                raise RunError(
-                    f"Process {rank} of {len(jobs)} ended {how}; the others were stopped",
-                    remedy="see its message above; start again to go on from the last checkpoint",
-                )
         if all(code == 0 for code in codes):
             return
+        if any(codes):
+            # Who died tears the others' connections; what follows may be seen first.
+            time.sleep(CAUSE_SECONDS)
+            rank, code = _cause([job.poll() for job in jobs])
+            how = f"by signal {signal.Signals(-code).name}" if code < 0 else f"with status {code}"
+            raise RunError(
+                f"Process {rank} of {len(jobs)} ended {how}; the others were stopped",
+                remedy="see its message above; start again to go on from the last checkpoint",
+            )
         time.sleep(POLL_SECONDS)
+
+
+def _cause(codes: list[int | None]) -> tuple[int, int]:
+    """Rank and exit status of the likeliest culprit: killed, then a typed error (2), then any other."""
+    failed = [(rank, code) for rank, code in enumerate(codes) if code]
+    return min(failed, key=lambda item: (item[1] > 0, item[1] != TYPED_ERROR, item[0]))
 
 
 def _end(jobs: list[subprocess.Popen]) -> None:

@@ -130,9 +130,7 @@ class Stepper:
         self.pieces *= 2
         largest = math.ceil(largest / 2)
         if world()[0] == 0:
-            say(
-                f"out of memory at step {number}: from now on {self.pieces} passes a step, of {largest} samples at most"
-            )
+            say(f"out of memory at step {number}: from now on {self.pieces} passes of at most {largest} samples")
 
 
 def normalisation_statistics(module: torch.nn.Module) -> dict[str, Tensor]:

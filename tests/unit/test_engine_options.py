@@ -121,8 +121,8 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, capsys):
     calm = run(Curve(dropout=0.2, norm=True), tmp_path / "calm", batch_size=2, accumulation=4)
     tight = run(Curve(dropout=0.2, norm=True, room=2), tmp_path / "tight", batch_size=8)
     said = capsys.readouterr().err
-    assert "out of memory at step 0: from now on 2 passes a step, of 4 samples at most" in said
-    assert "out of memory at step 0: from now on 4 passes a step, of 2 samples at most" in said
+    assert "out of memory at step 0: from now on 2 passes of at most 4 samples" in said
+    assert "out of memory at step 0: from now on 4 passes of at most 2 samples" in said
     assert tight.parts[:3] == [8, 4, 2]
     assert set(tight.parts[2:]) == {2}
     assert difference(calm, tight) == 0.0, "the same bits as accumulation, batch norm's statistics and dropout included"
