@@ -158,6 +158,8 @@ def check(settings: Settings) -> None:
         "data.custom",
         "must be set exactly when data.datasets lists custom",
     )
+    for name in settings.splits.official:
+        expect(name in present, "splits.official", f"'{name}' is not in data.datasets ({', '.join(sorted(present))})")
     expect(
         settings.profile != "smoke" or settings.synthetic is not None,
         "synthetic",

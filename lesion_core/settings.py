@@ -87,13 +87,18 @@ class Duplicates(Strict):
     min_correlation: Fraction
 
 
+SplitCounts = Annotated[list[Whole], Field(min_length=3, max_length=3)]
+
+
 class Splits(Strict):
-    """Leak-free splits by group, stratified by class."""
+    """Leak-free splits by group, stratified by class; ``official``: the release's own parts, or [train, val, test]."""
 
     seed: int
     train: Fraction
     val: Fraction
     test: Fraction
+    official: dict[Dataset, Literal["release"] | SplitCounts] = Field(default_factory=dict)
+    on_conflict: Literal["error", "move"] = "error"
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Splits:

@@ -35,6 +35,7 @@ COLUMNS = (
     ("sha256", "string"),
     ("phash", "string"),
     ("licence", "string"),
+    ("part", "string"),
 )
 EDGE_COLUMNS = (
     ("dataset_a", "string"),
@@ -98,6 +99,7 @@ def build_catalog(
             "sha256": seen.sha256,
             "phash": seen.pixels.fingerprint.hex,
             "licence": row.licence,
+            "part": row.part,
         }
         for row, seen, group_id in zip(rows, inspected, group_ids, strict=True)
     ]

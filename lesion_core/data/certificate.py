@@ -25,14 +25,24 @@ NAME, FAILED = "certificate.json", "certificate.failed.json"
 Key = tuple[str, str]
 
 
-def write_certificate(catalog: Path, edges: Path, splits_dir: Path) -> dict[str, Any]:
+def write_certificate(
+    catalog: Path, edges: Path, splits_dir: Path, official: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Check the split files and write ``certificate.json`` beside them; return its content.
+
+    Args:
+        catalog: images.parquet.
+        edges: edges.parquet.
+        splits_dir: holds the split files.
+        official: the official splits that were asked for and what was moved against them, put down as it is.
 
     Raises:
         SplitError: a split file does not hold exactly the catalog's images, each once.
         LeakageError: something is shared across splits; ``certificate.failed.json`` tells what.
     """
     certificate = certify(catalog, edges, splits_dir)
+    if official is not None:
+        certificate["official"] = dict(official)
     leak = bool(certificate["crossing"])
     # A certificate of other splits must not outlive them.
     (splits_dir / (NAME if leak else FAILED)).unlink(missing_ok=True)

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from lesion_core.data.catalog import COLUMNS, EDGE_COLUMNS, write_table
 from lesion_core.data.certificate import certify
-from lesion_core.data.splits import build_splits, split_groups
+from lesion_core.data.splits import build_splits
+from lesion_core.data.stratify import split_groups
 from lesion_core.errors import LeakageError, SplitError
 from lesion_core.files import read_csv, read_json, sha256_file, write_csv
 from lesion_core.settings import Splits

@@ -20,29 +20,36 @@ from lesion_core.errors import CatalogError, MaskError
 MASK_ENDING = "_segmentation"
 SUPERPIXELS = "_superpixels"  # ISIC 2017 keeps a superpixel map beside each photograph
 
-# dataset -> (photographs, masks, table of ages and sexes if the part has one), one line per part of the release
-PARTS: dict[str, tuple[tuple[str, str, str | None], ...]] = {
+# dataset -> (part, photographs, masks, table of ages and sexes if there is one), one line per part of the release
+PARTS: dict[str, tuple[tuple[str, str, str, str | None], ...]] = {
     "isic2016": (
-        ("ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth", None),
-        ("ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth", None),
+        ("training", "ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth", None),
+        ("test", "ISBI2016_ISIC_Part1_Test_Data", "ISBI2016_ISIC_Part1_Test_GroundTruth", None),
     ),
     "isic2017": (
         (
+            "training",
             "ISIC-2017_Training_Data",
             "ISIC-2017_Training_Part1_GroundTruth",
             "ISIC-2017_Training_Data_metadata.csv",
         ),
         (
+            "validation",
             "ISIC-2017_Validation_Data",
             "ISIC-2017_Validation_Part1_GroundTruth",
             "ISIC-2017_Validation_Data_metadata.csv",
         ),
-        ("ISIC-2017_Test_v2_Data", "ISIC-2017_Test_v2_Part1_GroundTruth", "ISIC-2017_Test_v2_Data_metadata.csv"),
+        (
+            "test",
+            "ISIC-2017_Test_v2_Data",
+            "ISIC-2017_Test_v2_Part1_GroundTruth",
+            "ISIC-2017_Test_v2_Data_metadata.csv",
+        ),
     ),
     "isic2018_task1": (
-        ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth", None),
-        ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth", None),
-        ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth", None),
+        ("training", "ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth", None),
+        ("validation", "ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth", None),
+        ("test", "ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth", None),
     ),
 }
 LICENCES = {"isic2016": "CC0 1.0", "isic2017": "CC0 1.0", "isic2018_task1": "CC BY-NC 4.0"}
@@ -57,15 +64,15 @@ def read(dataset: str, folder: Path) -> list[Row]:
     """
     rows: dict[str, Row] = {}
     parts = PARTS[dataset]
-    if not (folder / parts[0][0]).is_dir():
+    if not (folder / parts[0][1]).is_dir():
         raise CatalogError(
-            f"the folder {parts[0][0]} is missing", file=folder, remedy="download and unpack the release again"
+            f"the folder {parts[0][1]} is missing", file=folder, remedy="download and unpack the release again"
         )
-    for images_name, masks_name, table_name in parts:
+    for part, images_name, masks_name, table_name in parts:
         images_folder, masks_folder = folder / images_name, folder / masks_name
         if not images_folder.is_dir() and not masks_folder.is_dir():
             continue
-        for row in _read_part(dataset, images_folder, masks_folder, table_name):
+        for row in _read_part(dataset, part, images_folder, masks_folder, table_name):
             if row.image_id in rows:
                 raise CatalogError(
                     "an image stands in two parts of the release",
@@ -77,7 +84,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _read_part(dataset: str, images_folder: Path, masks_folder: Path, table_name: str | None) -> list[Row]:
+def _read_part(dataset: str, part: str, images_folder: Path, masks_folder: Path, table_name: str | None) -> list[Row]:
     for needed in (images_folder, masks_folder):
         if not needed.is_dir():
             raise MaskError(
@@ -109,6 +116,7 @@ def _read_part(dataset: str, images_folder: Path, masks_folder: Path, table_name
             age=ages.get(image_id),
             sex=sexes.get(image_id),
             mask_path=masks[image_id],
+            part=part,
         )
         for image_id, path in sorted(images.items())
     ]

@@ -30,6 +30,7 @@ class Row:
         licence: its terms of use.
         lesion_id, label, age, sex, site: None where the release does not say; label is one of settings.CLASSES.
         mask_path: the lesion mask's file, None without one.
+        part: ``training``, ``validation`` or ``test`` where the release divides its photographs.
         notes: (kind, detail) of what the release says but the catalog cannot hold, for the report.
     """
 
@@ -43,6 +44,7 @@ class Row:
     sex: str | None = None
     site: str | None = None
     mask_path: Path | None = None
+    part: str | None = None
     notes: tuple[tuple[str, str], ...] = ()
 
     @property
