@@ -180,11 +180,15 @@ class Training(Strict):
         return self
 
 
-SegmentationKind = Literal["sam", "unet", "otsu"]
+SegmentationKind = Literal["sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "otsu"]
 # Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
 KIND_KEYS: dict[str, tuple[str, ...]] = {
     "sam": ("backbone", "adapter", "prompt"),
     "unet": ("encoder", "encoder_weights"),
+    "unet_plus_plus": ("encoder", "encoder_weights"),
+    "deeplabv3_plus": ("encoder", "encoder_weights"),
+    "segformer": ("encoder", "encoder_weights"),
+    "deep_unet": ("encoder", "encoder_weights"),
     "otsu": (),
 }
 # What an adapter uses in addition.
@@ -230,6 +234,8 @@ class SegmentationModel(Strict):
             raise ValueError(f"{name} does not use {', '.join(idle)}: leave it out")
         if self.encoder_weights and not self.encoder:
             raise ValueError("encoder_weights needs an encoder")
+        if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
+            raise ValueError(f"kind {self.kind} needs an encoder")
         if self.kind == "sam" and self.image_size % 16:
             raise ValueError("image_size must be a multiple of 16, SAM's patch size")
         return self

@@ -104,7 +104,7 @@ def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str =
         )
     reference = tensors.pop(REFERENCE_KEY, None)
     weights = foundation_weights(start.spec.model.backbone, weights_dir or run_dir.parents[2] / "weights")
-    model = build_segmenter(start.spec.model, weights, start.seed)
+    model = build_segmenter(start.spec.model, weights, start.seed, pretrained=False)
     model.load_trainable_state(tensors)
     model.eval().to(device)
     return LoadedSegmenter(model=model, run=start, reference=None if reference is None else reference.cpu().numpy())

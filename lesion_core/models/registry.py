@@ -8,35 +8,37 @@ from pathlib import Path
 from torch import nn
 
 from lesion_core.errors import WeightsError
+from lesion_core.models.networks import build_network
 from lesion_core.models.otsu import OtsuSegmenter
 from lesion_core.models.sam import build_sam
 from lesion_core.models.sam_segmenter import SamSegmenter
 from lesion_core.models.trainable import Segmenter
-from lesion_core.models.unet import build_unet
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import SegmentationModel
 
 EMBEDDED = "sam_vit_t"
 
 
-def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int) -> Segmenter:
-    """The segmenter of ``model`` in eval mode on the CPU, at its start: adapters or a U-Net not yet trained.
+def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *, pretrained: bool = True) -> Segmenter:
+    """The segmenter of ``model`` in eval mode on the CPU, at its start: adapters or a network not yet trained.
 
     Args:
         model: what to build.
-        weights: the foundation model's (or the U-Net encoder's) file; None: the packaged ``sam_vit_t``, or for a U-Net
-            what its settings name. Otsu ignores it.
+        weights: the foundation model's (or the network's encoder's) file; None: the packaged ``sam_vit_t``, or for a
+            network what its settings name. Otsu ignores it.
         seed: of the parts that start at random.
+        pretrained: False where all that is learnt is restored afterwards: a network's encoder is not fetched then.
 
     Raises:
-        SettingsError: the encoder of a U-Net is unknown.
+        SettingsError: the encoder of a network is unknown.
         WeightsError: the weights are missing or do not fit.
     """
     if model.kind == "otsu":
         return OtsuSegmenter().eval()
-    if model.kind == "unet":
-        seed_torch(seed, "unet")
-        return build_unet(model.encoder, model.encoder_weights, weights=weights)
+    if model.kind != "sam":
+        seed_torch(seed, model.kind)
+        source = model.encoder_weights if pretrained else None
+        return build_network(model.kind, model.encoder, source, weights=weights)
     if weights is not None:
         sam = build_sam(model.backbone, image_size=model.image_size, weights=weights)
     else:

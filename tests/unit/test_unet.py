@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from lesion_core.errors import ImageError, SettingsError, WeightsError
+from lesion_core.models.networks import build_network
 from lesion_core.models.prompts import Prompts
 from lesion_core.models.registry import build_segmenter
-from lesion_core.models.unet import build_unet
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import SegmentationModel
 
@@ -22,7 +22,7 @@ TINY_PARAMETERS = 490_321
 @pytest.fixture
 def tiny():
     seed_torch(0, "unet")
-    return build_unet(None)
+    return build_network("unet", None)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_training_learns_a_disc(tiny):
 def test_state_is_strict(tiny, images):
     state = tiny.trainable_state()
     assert set(state) == set(tiny.state_dict())
-    other = build_unet(None)
+    other = build_network("unet", None)
     other.load_trainable_state(state)
     with torch.no_grad():
         assert torch.equal(other(images), tiny(images))
@@ -84,7 +84,7 @@ def test_wrong_input_is_refused(tiny, images):
     with pytest.raises(ImageError, match="no prompts"):
         tiny(images, Prompts(boxes=torch.zeros(2, 4)))
     with pytest.raises(SettingsError, match="encoder"):
-        build_unet(None, "imagenet")
+        build_network("unet", None, "imagenet")
 
 
 def test_registry_builds_the_tiny_twin_by_seed():
@@ -100,17 +100,17 @@ import sys, torch
 from pathlib import Path
 from safetensors.torch import save_file
 from lesion_core.errors import SettingsError, WeightsError
-from lesion_core.models.unet import build_unet
+from lesion_core.models.networks import build_network
 
 def refused(error, *arguments, **keywords):
     try:
-        build_unet(*arguments, **keywords)
+        build_network("unet", *arguments, **keywords)
     except error as caught:
         return caught
     raise AssertionError(arguments)
 
 torch.set_num_threads(1)
-unet = build_unet("resnet18")
+unet = build_network("unet", "resnet18")
 count = sum(p.numel() for p in unet.parameters())
 assert count == 14_328_209, count
 assert unet(torch.rand(1, 3, 64, 64) * 255).shape == (1, 1, 64, 64)
@@ -119,9 +119,40 @@ assert set(kept) == set(unet.state_dict()) and "network.encoder.bn1.running_mean
 path = Path(sys.argv[1])
 state = unet.network.encoder.state_dict()
 save_file({name: tensor.fill_(0.25) if tensor.is_floating_point() else tensor for name, tensor in state.items()}, path)
-other = build_unet("resnet18", "imagenet", weights=path).network.encoder.state_dict()
+other = build_network("unet", "resnet18", "imagenet", weights=path).network.encoder.state_dict()
 assert all((tensor == 0.25).all() for tensor in other.values() if tensor.is_floating_point())
 assert refused(WeightsError, "resnet34", "imagenet", weights=path).ids
+for kind, encoder, parameters in (
+    ("unet", "resnet34", 24_436_369),
+    ("unet_plus_plus", "resnet34", 26_078_609),
+    ("deeplabv3_plus", "resnet50", 26_677_585),
+    ("segformer", "mit_b2", 24_722_369),
+    ("deep_unet", "efficientnet-b3", 20_530_661),
+    ("unet_plus_plus", "tu-mobilenetv3_small_050", 2_277_489),
+    ("deeplabv3_plus", "tu-mobilenetv3_small_050", 1_129_617),
+    ("segformer", "mit_b0", 3_714_401),
+):
+    model = build_network(kind, encoder)
+    count = sum(p.numel() for _, p in model.trainable_parameters())
+    assert count == parameters, (kind, encoder, count)
+    assert len(list(model.trainable_parameters())) == len(list(model.parameters()))
+    with torch.no_grad():
+        assert model(torch.rand(1, 3, 64, 96) * 255).shape == (1, 1, 64, 96)
+    if parameters < 4_000_000:  # one step moves every tensor that the loss can feel
+        before = {name: p.detach().clone() for name, p in model.trainable_parameters()}
+        model.train()
+        model(torch.rand(2, 3, 64, 64) * 255).square().mean().backward()
+        assert all(p.grad is not None and p.grad.isfinite().all() for _, p in model.trainable_parameters()), kind
+        with torch.no_grad():
+            [p.sub_(0.1 * p.grad) for _, p in model.trainable_parameters()]
+        assert any(not torch.equal(before[name], p) for name, p in model.trainable_parameters())
+        state = model.trainable_state()
+        again = build_network(kind, encoder)
+        again.load_trainable_state(state)
+        again.eval(), model.eval()
+        x = torch.rand(1, 3, 64, 64) * 255
+        with torch.no_grad():
+            assert torch.equal(again(x), model(x)), kind
 refused(SettingsError, "resnet-none")
 refused(SettingsError, "resnet18", "nothing")
 refused(WeightsError, "resnet18", "imagenet")  # no network
