@@ -14,6 +14,7 @@ include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/pseudo_masks.smk"
 include: "workflow/rules/classification.smk"
 include: "workflow/rules/scores.smk"
+include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 
 

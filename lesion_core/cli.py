@@ -270,6 +270,27 @@ def score(
 
 
 @app.command()
+def explain(
+    run_dir: Annotated[Path, typer.Option("--run", help="A segmentation or classification run's folder.")],
+    root: Root,
+    out: Out,
+    settings: Given = None,
+    profile: Profile = None,
+    device: Device = "auto",
+) -> None:
+    """Where a run looks on test images: Grad-CAM and attention roll-out against the true masks."""
+    from lesion_core.explain.score import explain_run
+    from lesion_core.runs import Run
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.training.engine import resolve_device
+
+    given = _settings(settings, profile)
+    run = Run.load(run_dir)
+    make_deterministic(run.threads)
+    explain_run(run_dir, run, root, given.explain, given.scoring, out, device=resolve_device(device))
+
+
+@app.command()
 def gather(kind: str, out: Out, scores: list[Path]) -> None:
     """Join the runs' scores into one store: KIND is segmentation or classification."""
     from lesion_core.scores import gather as join

@@ -181,6 +181,12 @@ def check(settings: Settings) -> None:
         expect(len(set(seeds)) == len(seeds), key, "a seed stands twice")
     for name in (settings.statistics.segmentation_proposed, settings.statistics.classification_proposed):
         expect(name in methods, "statistics", f"'{name}' is none of methods")
+    for name in settings.explain.methods:
+        expect(
+            name in methods and methods[name].task != "joint",
+            "explain.methods",
+            f"'{name}' is no segmentation or classification method",
+        )
     for table, spec in settings.tables.items():
         for row in spec.rows:
             expect(

@@ -402,6 +402,18 @@ class Scoring(Strict):
         return self
 
 
+class Explain(Strict):
+    """Where networks look: maps of test images against the true masks."""
+
+    methods: list[str]
+    seeds: Count
+    images: Count
+    tolerance: NotNegative
+    prior_sigma: Positive
+    examples: Whole
+    seed: int
+
+
 class Statistics(Strict):
     """Tests and intervals."""
 
@@ -499,6 +511,7 @@ class Settings(Strict):
     harmonization: Harmonization
     extraction: Extraction
     scoring: Scoring
+    explain: Explain
     statistics: Statistics
     ledger: Ledger
     pretrain: Pretrain

@@ -46,7 +46,7 @@ def score_classification(
         data = Harmonized.open(layout.harmonized(dataset, loaded.size))
         test = data.rows("test", with_label=True)
         images = data.images[test]
-        masks = _masks(loaded, run_dir, run, layout, dataset, data, test, scoring, device)
+        masks = test_masks(loaded, run_dir, run, layout, dataset, data, test, scoring, device)
         say(f"score {run.method} on {dataset}: {len(test)} test images")
         probabilities = class_probabilities(
             loaded.model, images, masks, loaded.metadata([data.index[row] for row in test])
@@ -70,7 +70,7 @@ def score_classification(
     write_scores(out, "classification", rows)
 
 
-def _masks(
+def test_masks(
     loaded: LoadedClassifier,
     run_dir: Path,
     run: Run,

@@ -1,4 +1,4 @@
-"""The scoring stage of segmentation: the one place that opens test masks."""
+"""The scoring stage of segmentation: it opens test masks, and stores the true outline beside the predicted one."""
 
 from __future__ import annotations
 
@@ -46,7 +46,8 @@ def score_segmentation(
         scoring: datasets, prompts, jitter, refinement.
         out_scores: one row per image, prompt and resolution: ``native`` (the photograph's own size, as the challenge
             scores) and ``model`` (the model's square input). SAM runs are scored under every prompt, others without.
-        out_masks: zip of the native masks without a prompt, ``<dataset>/<image_id>.png``, for figures.
+        out_masks: zip of the native masks without a prompt, ``<dataset>/<image_id>.png``, and of the true ones,
+            ``truth/<dataset>/<image_id>.png``: figures and page draw these, and open no test mask themselves.
         device: where the model is.
 
     Raises:
@@ -77,8 +78,9 @@ def score_segmentation(
                     native, scored = _score_one(probability, truth, segmenter, scoring)
                     rows.extend({**identity, "prompt": prompt, **row} for row in scored)
                     if prompt == prompts[0]:
-                        info = zipfile.ZipInfo(f"{dataset}/{record['image_id']}.png", ZIP_DATE)
-                        masks.writestr(info, _png(native))
+                        for name, mask in (("", native), ("truth/", truth)):
+                            info = zipfile.ZipInfo(f"{name}{dataset}/{record['image_id']}.png", ZIP_DATE)
+                            masks.writestr(info, _png(mask))
     write_scores(out_scores, "segmentation", rows)
 
 

@@ -85,7 +85,8 @@ def test_scores_agree_with_the_stored_masks(root, segmenter, tmp_path):
     ]
     assert {row["prompt"] for row in rows} == {"none"}
     with zipfile.ZipFile(archive) as masks:
-        assert masks.namelist() == [f"ph2/IMD{number}.png" for number in (3, 4, 5)]
+        names = [f"{kind}ph2/IMD{number}.png" for number in (3, 4, 5) for kind in ("", "truth/")]
+        assert masks.namelist() == names
         for row in rows:
             if row["resolution"] == "model":
                 assert row["tp"] + row["fp"] + row["fn"] + row["tn"] == SIZE * SIZE
@@ -94,6 +95,8 @@ def test_scores_agree_with_the_stored_masks(root, segmenter, tmp_path):
             predicted = cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) > 0
             truth = cv2.imread(str(root / f"data/mask{row['image_id'][3:]}.png"), cv2.IMREAD_GRAYSCALE) > 128
             assert predicted.shape == truth.shape == NATIVE
+            stored = np.frombuffer(masks.read(f"truth/ph2/{row['image_id']}.png"), np.uint8)
+            assert np.array_equal(cv2.imdecode(stored, cv2.IMREAD_GRAYSCALE) > 0, truth)
             assert row["dice"] == pytest.approx(f1_score(truth.ravel(), predicted.ravel()))
             assert row["iou"] == pytest.approx(jaccard_score(truth.ravel(), predicted.ravel()))
     again = tmp_path / "again.parquet"

@@ -11,12 +11,14 @@ import pytest
 from report_store import DICE, IMAGES, make_plan, make_store, make_surroundings
 
 from lesion_core.arrow import table_of
+from lesion_core.errors import ScoreError
 from lesion_core.files import write_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.figures import FIGURES, write_figures
-from lesion_core.report.figures.contours import choose, scored_mask
+from lesion_core.report.figures.contours import choose
 from lesion_core.report.figures.style import Source
 from lesion_core.report.statistics import write_statistics
+from lesion_core.report.stored_masks import scored_mask, true_mask
 
 
 def disc(radius):
@@ -25,14 +27,13 @@ def disc(radius):
 
 
 def make_photographs(root, plan):
-    """Photographs, true masks, the catalog and every segmenter's scored masks."""
+    """Photographs, the catalog and what scoring stored; the masks that the catalog names are not there to be opened."""
     layout = Layout(root)
     records = []
     for number, image in enumerate(IMAGES):
         folder = layout.data("isic2018_task1")
         folder.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(folder / f"{image}.png"), np.full((60, 80, 3), 40 * number + 60, np.uint8))
-        cv2.imwrite(str(folder / f"{image}_mask.png"), disc(20))
         records.append(
             {
                 "dataset": "isic2018_task1",
@@ -49,6 +50,7 @@ def make_photographs(root, plan):
                 empty = run.startswith("sam_frozen") and number == 0
                 encoded = cv2.imencode(".png", disc(0 if empty else 15 + number))[1].tobytes()
                 masks.writestr(f"isic2018_task1/{image}.png", encoded)
+                masks.writestr(f"truth/isic2018_task1/{image}.png", cv2.imencode(".png", disc(20))[1].tobytes())
 
 
 @pytest.fixture(scope="module")
@@ -85,9 +87,12 @@ def test_same_scores_give_the_same_bytes(root):
     assert {path: path.read_bytes() for path in paths} == before
 
 
-def test_drawing_leaves_photographs_and_masks_alone(root):
-    mask = cv2.imread(str(Layout(root).data("isic2018_task1") / "a_mask.png"), cv2.IMREAD_GRAYSCALE)
-    assert np.array_equal(mask, disc(20))
+def test_the_truth_is_what_scoring_stored(root):
+    assert np.array_equal(true_mask(root, "sam_adapter-s0", "isic2018_task1", "a"), disc(20) > 0)
+    with pytest.raises(ScoreError, match="score the run again"):
+        true_mask(root, "sam_adapter-s0", "isic2018_task1", "zz")
+    with pytest.raises(ScoreError, match="no stored masks"):
+        true_mask(root, "unet-s0", "isic2018_task1", "a")
 
 
 def test_images_are_chosen_by_rule():

@@ -2,12 +2,14 @@
 from lesion_core.report.extra_tables import EXTRA_TABLES
 
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
+EXPLANATIONS = [LAYOUT.root / "explain" / f"{run_id}.{suffix}" for run_id in EXPLAINED for suffix in ("csv", "npz")]
 DONE_RUNS = [run_dir(run) / name for run in RUNS.values() for name in ("provenance.json", "history.csv")]
 
 
 rule tables:
     input:
         SCORES,
+        EXPLANATIONS,
         DONE_RUNS,
     output:
         LAYOUT.root / "tables" / "cells.parquet",
@@ -45,6 +47,7 @@ rule statistics:
 rule figures:
     input:
         SCORES,
+        EXPLANATIONS,
         DONE_RUNS,
         LAYOUT.catalog,
     output:

@@ -1,4 +1,4 @@
-# Training of segmenters; their test masks are opened by the scoring rule alone.
+# Training of segmenters; their test masks are opened by the scoring stage alone (score_* and explain).
 
 
 def segmentation_inputs(wildcards):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, method_name, new_figure
+from lesion_core.report.stored_masks import scored_mask, true_mask
 
 CHOSEN = (("best", 1.0), ("upper quartile", 0.75), ("median", 0.5), ("lower quartile", 0.25), ("worst", 0.0))
 TRUTH = "#000000"
@@ -41,7 +41,11 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     chosen = choose({row["image_id"]: row["dice"] for row in rows})
     files = _catalog(source.root, dataset)
     shown = [*[name for name in methods if name != proposed][:MOST_BASELINES], proposed]
-    pictures = [_read(source.root, files[image_id]) for _, image_id in chosen]
+    first = methods[proposed][0]
+    pictures = [
+        (_photograph(source.root / files[image_id]), true_mask(source.root, first, dataset, image_id))
+        for _, image_id in chosen
+    ]
     heights = [truth.shape[0] / truth.shape[1] for _, truth in pictures]
     width = (WIDTH - 0.3) / len(shown)
     height = sum(heights) * width + 0.22 * len(chosen) + 0.25
@@ -81,33 +85,21 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     return Drawn(figure, title, caption)
 
 
-def scored_mask(root: Path, run: str, dataset: str, image_id: str) -> np.ndarray:
-    """The mask that was scored, bool (H, W), from the run's ``test_masks.zip``."""
-    import cv2
-
-    archive = next(iter(sorted((root / "runs").glob(f"*/{run}/test_masks.zip"))))
-    with zipfile.ZipFile(archive) as masks:
-        content = np.frombuffer(masks.read(f"{dataset}/{image_id}.png"), np.uint8)
-    return cv2.imdecode(content, cv2.IMREAD_GRAYSCALE) > 0
-
-
-def _catalog(root: Path, dataset: str) -> dict[str, tuple[str, str]]:
+def _catalog(root: Path, dataset: str) -> dict[str, str]:
     from lesion_core.files import read_parquet
     from lesion_core.paths import Layout
 
-    columns = ["dataset", "image_id", "path", "mask_path"]
-    table = read_parquet(Layout(root).catalog, columns)
-    return {r["image_id"]: (r["path"], r["mask_path"]) for r in table.to_pylist() if r["dataset"] == dataset}
+    table = read_parquet(Layout(root).catalog, ["dataset", "image_id", "path"])
+    return {row["image_id"]: row["path"] for row in table.to_pylist() if row["dataset"] == dataset}
 
 
-def _read(root: Path, files: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+def _photograph(path: Path) -> np.ndarray:
     import cv2
 
-    from lesion_core.data.images import read_image, read_mask
+    from lesion_core.data.images import read_image
 
-    photograph = read_image(root / files[0])
-    truth = read_mask(root / files[1], photograph.shape[:2])
+    photograph = read_image(path)
     scale = MOST_PIXELS / max(photograph.shape[:2])
     if scale < 1.0:
         photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return photograph, truth
+    return photograph

@@ -1,0 +1,154 @@
+"""Attention roll-out: how much each token can draw on each patch through all layers.
+
+Abnar and Zuidema, "Quantifying attention flow in transformers", ACL 2020: the residual path is half of every layer, so
+a layer passes on (A + I) / 2 with A averaged over heads; the layers' product is the flow from the input to the output.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from lesion_core.explain.cam import classifier_encoder, classify
+
+
+class Flow:
+    """Roll-out layer by layer, so that one matrix is kept whatever the depth; ``value`` (B, T, T) has rows of sum 1."""
+
+    def __init__(self) -> None:
+        self.value: Tensor | None = None
+
+    def add(self, attention: Tensor) -> None:
+        """Pass through the next layer; attention (B, T, T) averaged over heads, rows of sum 1."""
+        identity = torch.eye(attention.shape[-1], device=attention.device, dtype=attention.dtype)
+        layer = (attention + identity) / 2
+        layer = layer / layer.sum(dim=-1, keepdim=True)
+        self.value = layer if self.value is None else layer @ self.value
+
+
+def rollout(attentions: Sequence[Tensor]) -> Tensor:
+    """Flow of L layers' attention, first layer first: each (B, T, T), as is the flow; rows sum to 1."""
+    flow = Flow()
+    for attention in attentions:
+        flow.add(attention)
+    if flow.value is None:
+        raise ValueError("roll-out needs at least one layer")
+    return flow.value
+
+
+def attention_of(qkv: Tensor, heads: int) -> Tensor:
+    """softmax(QK' / sqrt d) averaged over heads: joint projections (B, T, 3 * width) -> (B, T, T)."""
+    batch, count, triple = qkv.shape
+    query, key, _ = qkv.view(batch, count, 3, heads, triple // 3 // heads).permute(2, 0, 3, 1, 4)
+    scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
+    return scores.float().softmax(dim=-1).mean(dim=1)
+
+
+def encoder_layers(encoder: nn.Module) -> list[tuple[nn.Module, int]] | None:
+    """(joint projection, heads) of each layer of a classifier's ViT; None for a CNN, which has no attention."""
+    if hasattr(encoder, "layers"):
+        return [(layer.qkv, layer.heads) for layer in encoder.layers]
+    blocks = getattr(getattr(encoder, "model", None), "blocks", [])
+    found = [(block.attn.qkv, block.attn.num_heads) for block in blocks if hasattr(getattr(block, "attn", None), "qkv")]
+    return found or None
+
+
+def classifier_rollout(
+    model: nn.Module, images: Tensor, masks: Tensor, metadata: Tensor | None = None
+) -> Tensor | None:
+    """Flow from the patches to the class token, (B, grid, grid) in the frame of what the encoder sees; None for a CNN.
+
+    Args:
+        images: (B, 3, S, S) float, 0..255; masks: (B, 1, S, S) float, 0..1; metadata: what the model takes besides.
+    """
+    encoder = classifier_encoder(model)
+    layers = encoder_layers(encoder)
+    if layers is None:
+        return None
+    flow = Flow()
+    handles = [
+        layer.register_forward_hook(lambda _, __, output, heads=heads: flow.add(attention_of(output, heads)))
+        for layer, heads in layers
+    ]
+    try:
+        with torch.inference_mode():
+            classify(model, images, masks, metadata)
+    finally:
+        for handle in handles:
+            handle.remove()
+    grid = encoder.grid
+    return flow.value[:, 0, flow.value.shape[-1] - grid * grid :].reshape(len(images), grid, grid)
+
+
+def segmenter_rollout(model: nn.Module, images: Tensor) -> Tensor | None:
+    """Flow through SAM's image encoder to the tokens that it calls lesion, (B, g, g); None for a CNN.
+
+    Args:
+        images: (B, 3, S, S) float, 0..255.
+    """
+    sam = getattr(model, "sam", None)
+    if sam is None:
+        return None
+    flow = Flow()
+    grid = model.image_size // 16
+    handles = [
+        block.attn.register_forward_pre_hook(
+            lambda attn, inputs, window=block.window_size: flow.add(windowed(attn, inputs[0], window, grid))
+        )
+        for block in sam.image_encoder.blocks
+    ]
+    try:
+        with torch.inference_mode():
+            logits = model(images, None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    called = (nn.functional.adaptive_max_pool2d(logits, grid) > 0).flatten(1).float()
+    # where nothing is called lesion, the flow to all tokens
+    called = torch.where(called.any(dim=1, keepdim=True), called, torch.ones_like(called))
+    drawn = torch.einsum("bt,bts->bs", called / called.sum(dim=1, keepdim=True), flow.value)
+    return drawn.reshape(len(images), grid, grid)
+
+
+def windowed(attn: nn.Module, x: Tensor, window: int, grid: int) -> Tensor:
+    """Attention of one SAM block over all tokens, (B, grid², grid²): zero between windows, padding left out.
+
+    Args:
+        attn: segment_anything's Attention. x: its input (B * windows, h, w, C), h = w = ``window``, or the whole grid
+            where ``window`` is 0.
+    """
+    weights = sam_attention(attn, x)
+    if window == 0:
+        return weights
+    across = -(-grid // window)
+    batch = len(weights) // across**2
+    weights = weights.view(batch, across**2, window**2, window**2)
+    place = torch.arange(across * window, device=x.device)
+    inside = (place[:, None] < grid) & (place[None, :] < grid)
+    number = torch.where(inside, place[:, None] * grid + place[None, :], -1)
+    # token numbers window by window, in the order in which segment_anything cuts them
+    number = number.view(across, window, across, window).permute(0, 2, 1, 3).reshape(across**2, window**2)
+    full = weights.new_zeros(batch, grid * grid, grid * grid)
+    for part in range(across**2):
+        kept = number[part] >= 0
+        tokens = number[part][kept]
+        own = weights[:, part][:, kept][:, :, kept]
+        full[:, tokens[:, None], tokens[None, :]] = own / own.sum(dim=-1, keepdim=True)
+    return full
+
+
+def sam_attention(attn: nn.Module, x: Tensor) -> Tensor:
+    """softmax with relative positions, averaged over heads, (B, h * w, h * w), as segment_anything computes it."""
+    from lesion_core.models.sam import sam_modeling
+
+    batch, height, width, _ = x.shape
+    heads = attn.num_heads
+    qkv = attn.qkv(x).reshape(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
+    query, key, _ = qkv.reshape(3, batch * heads, height * width, -1).unbind(0)
+    scores = (query * attn.scale) @ key.transpose(-2, -1)
+    if attn.use_rel_pos:
+        add = sam_modeling().image_encoder.add_decomposed_rel_pos
+        scores = add(scores, query, attn.rel_pos_h, attn.rel_pos_w, (height, width), (height, width))
+    return scores.float().softmax(dim=-1).view(batch, heads, height * width, -1).mean(dim=1)

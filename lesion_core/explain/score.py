@@ -1,0 +1,228 @@
+"""The scoring stage of explanations: maps of test images against the true masks, which it opens to do so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesion_core.errors import SettingsError
+from lesion_core.explain.frame import to_photograph
+from lesion_core.explain.pointing import centre_prior, energy_inside, pointing_hit
+from lesion_core.files import atomic_path, read_parquet, write_csv
+from lesion_core.paths import Layout
+from lesion_core.progress import track
+from lesion_core.seeding import generator
+from lesion_core.settings import CLASSES
+
+if TYPE_CHECKING:
+    from lesion_core.data.datasets import Harmonized
+    from lesion_core.runs import Run
+    from lesion_core.settings import Explain, Scoring
+
+COLUMNS = (
+    "run_id",
+    "method",
+    "role",
+    "dataset",
+    "image_id",
+    "lesion_id",
+    "explainer",
+    "target",
+    "pointing_game",
+    "energy_inside",
+    "mask_share",
+)
+BATCH = 8
+PRIOR_SIZE = 64
+EXAMPLE_SIDE = 192
+Maps = dict[str, np.ndarray]
+
+
+def explain_run(
+    run_dir: Path, run: Run, root: Path, explain: Explain, scoring: Scoring, out: Path, *, device: str = "cpu"
+) -> None:
+    """Score where a segmentation or classification run looks, on test images with a true mask.
+
+    Args:
+        run_dir: the run's folder. run: its settings. root: ``results/<profile>``.
+        explain: how many images, tolerance, prior. scoring: which datasets.
+        out: ``explain/<run_id>.csv``; beside it, ``.npz`` with a few photographs, masks and maps for the figure.
+        device: where the model is.
+
+    Raises:
+        SettingsError: the run's model has no map to explain.
+    """
+    layout = Layout(root)
+    rows: list[dict[str, Any]] = []
+    examples: dict[str, np.ndarray] = {}
+    datasets = scoring.segmentation_on if run.task == "segmentation" else scoring.classification_on
+    for dataset in sorted(datasets):
+        masks = _mask_paths(layout, dataset)
+        if masks:
+            _explain_dataset(run_dir, run, layout, dataset, masks, explain, scoring, device, rows, examples)
+    rows.sort(key=lambda row: (row["dataset"], row["explainer"], row["image_id"]))
+    with atomic_path(out.with_suffix(".npz")) as partial:
+        np.savez(partial, **examples)
+    write_csv(out, COLUMNS, rows)
+
+
+def _mask_paths(layout: Layout, dataset: str) -> dict[str, Path]:
+    rows = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
+    own = (row for row in rows if row["dataset"] == dataset and row["mask_path"])
+    return {row["image_id"]: layout.root / row["mask_path"] for row in own}
+
+
+def chosen_rows(data: Harmonized, masks: dict[str, Path], dataset: str, explain: Explain) -> np.ndarray:
+    """At most ``explain.images`` test rows with a mask, drawn by name, ascending."""
+    rows = np.array([row for row in data.rows("test") if data.index[row]["image_id"] in masks], dtype=np.int64)
+    if len(rows) > explain.images:
+        rows = np.sort(generator(explain.seed, "explain", dataset).choice(rows, explain.images, replace=False))
+    return rows
+
+
+def _explain_dataset(
+    run_dir: Path,
+    run: Run,
+    layout: Layout,
+    dataset: str,
+    masks: dict[str, Path],
+    explain: Explain,
+    scoring: Scoring,
+    device: str,
+    rows: list[dict[str, Any]],
+    examples: dict[str, np.ndarray],
+) -> None:
+    from lesion_core.data.images import read_mask
+
+    made = _segmenter_maps if run.task == "segmentation" else _classifier_maps
+    role = "segmenter" if run.task == "segmentation" else "classifier"
+    done = 0
+    for record, pixels, maps, box, target in track(
+        made(run_dir, run, layout, dataset, masks, explain, scoring, device), f"explain {run.method} on {dataset}"
+    ):
+        truth = read_mask(masks[record["image_id"]], (record["height"], record["width"]))
+        if not truth.any():
+            continue  # there is nothing to point at
+        maps = {**maps, "centre_prior": centre_prior(PRIOR_SIZE, explain.prior_sigma)}
+        placed = {name: to_photograph(values, *truth.shape, box) for name, values in maps.items()}
+        for name, values in placed.items():
+            rows.append(
+                {
+                    "run_id": run.run_id,
+                    "method": run.method,
+                    "role": role,
+                    "dataset": dataset,
+                    "image_id": record["image_id"],
+                    "lesion_id": record["lesion_id"] or "",
+                    "explainer": name,
+                    "target": target,
+                    "pointing_game": pointing_hit(values, truth, explain.tolerance),
+                    "energy_inside": energy_inside(values, truth),
+                    "mask_share": float(truth.mean()),
+                }
+            )
+        if done < explain.examples:
+            _keep_example(examples, f"{dataset}/{record['image_id']}", pixels, truth, placed)
+            done += 1
+
+
+def _keep_example(
+    examples: dict[str, np.ndarray], name: str, pixels: np.ndarray, truth: np.ndarray, placed: Maps
+) -> None:
+    import cv2
+
+    side = (EXAMPLE_SIDE, EXAMPLE_SIDE)
+    examples[f"{name}/image"] = cv2.resize(pixels, side, interpolation=cv2.INTER_AREA)
+    examples[f"{name}/mask"] = cv2.resize(truth.astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)
+    for explainer, values in placed.items():
+        top = float(values.max())
+        shares = cv2.resize(values, side, interpolation=cv2.INTER_AREA) / (top if top > 0 else 1.0)
+        examples[f"{name}/{explainer}"] = np.round(255 * np.clip(shares, 0.0, 1.0)).astype(np.uint8)
+
+
+Explained = Iterator[tuple[dict[str, Any], np.ndarray, Maps, np.ndarray | None, str]]
+
+
+def _segmenter_maps(
+    run_dir: Path,
+    run: Run,
+    layout: Layout,
+    dataset: str,
+    masks: dict[str, Path],
+    explain: Explain,
+    scoring: Scoring,
+    device: str,
+) -> Explained:
+    """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
+    from lesion_core.data.datasets import Harmonized
+    from lesion_core.explain.cam import segmenter_cam
+    from lesion_core.explain.rollout import segmenter_rollout
+    from lesion_core.inference.load import load_segmenter
+    from lesion_core.inference.predict import to_input
+
+    loaded = load_segmenter(run_dir, device=device)
+    data = Harmonized.open(layout.harmonized(dataset, loaded.size))
+    chosen = chosen_rows(data, masks, dataset, explain)
+    for start in range(0, len(chosen), BATCH):
+        batch = chosen[start : start + BATCH]
+        images = to_input(data.images[batch], device)
+        maps = {"grad_cam": segmenter_cam(loaded.model, images)[0], "rollout": segmenter_rollout(loaded.model, images)}
+        arrays = {name: part.cpu().numpy() for name, part in maps.items() if part is not None}
+        for place, row in enumerate(batch):
+            own = {name: part[place] for name, part in arrays.items()}
+            yield data.index[row], data.images[int(row)], own, None, "lesion"
+
+
+def _classifier_maps(
+    run_dir: Path,
+    run: Run,
+    layout: Layout,
+    dataset: str,
+    masks: dict[str, Path],
+    explain: Explain,
+    scoring: Scoring,
+    device: str,
+) -> Explained:
+    """As `_segmenter_maps`; the box is that of the crop which the encoder sees, None where it sees all."""
+    import torch
+
+    from lesion_core.data.datasets import Harmonized
+    from lesion_core.explain.cam import classifier_cam
+    from lesion_core.explain.rollout import classifier_rollout
+    from lesion_core.inference.classify import load_classifier, resize_masks
+    from lesion_core.inference.predict import to_input
+    from lesion_core.inference.score_classification import test_masks
+    from lesion_core.models.classifier import lesion_box
+
+    loaded = load_classifier(run_dir, device=device)
+    if not isinstance(loaded.model, torch.nn.Module):
+        raise SettingsError(f"{run.method} is no network", remedy="take it out of explain.methods")
+    data = Harmonized.open(layout.harmonized(dataset, loaded.size))
+    chosen = chosen_rows(data, masks, dataset, explain)
+    soft = test_masks(loaded, run_dir, run, layout, dataset, data, chosen, scoring, device)
+    # the encoder of a dual network sees the whole photograph, whatever its other one sees
+    cropped = loaded.run.spec.model.input == "crop" and not hasattr(loaded.model, "image_encoder")
+    for start in range(0, len(chosen), BATCH):
+        batch = chosen[start : start + BATCH]
+        images = to_input(data.images[batch], device)
+        shape = (len(batch), 1, *images.shape[2:])
+        given = torch.zeros(shape, device=device)
+        if soft is not None:
+            resized = resize_masks(np.asarray(soft[start : start + BATCH]), images.shape[-1])
+            given = torch.from_numpy(np.array(resized)).to(device)[:, None].float() / 255.0
+        known = loaded.metadata([data.index[row] for row in batch])
+        metadata = None if known is None else torch.from_numpy(known).to(device)
+        cam, logits = classifier_cam(loaded.model, images, given, metadata)
+        maps = {"grad_cam": cam, "rollout": classifier_rollout(loaded.model, images, given, metadata)}
+        arrays = {name: part.cpu().numpy() for name, part in maps.items() if part is not None}
+        boxes = None
+        if cropped:
+            boxes = lesion_box(given, loaded.run.extraction.crop_margin).cpu().numpy() / images.shape[-1]
+        answers = logits.argmax(dim=1).tolist()
+        for place, row in enumerate(batch):
+            own = {name: part[place] for name, part in arrays.items()}
+            box = None if boxes is None else boxes[place]
+            yield data.index[row], data.images[int(row)], own, box, CLASSES[answers[place]]
