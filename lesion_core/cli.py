@@ -149,6 +149,14 @@ def reference(
     )
 
 
+@app.command(name="data-report")
+def data_report(root: Root) -> None:
+    """A table and figures of what the catalog found, and of colours before and after."""
+    from lesion_core.report.data_report import write_data_report
+
+    write_data_report(root)
+
+
 @app.command()
 def harmonize(
     dataset: str,

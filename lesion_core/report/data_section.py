@@ -17,21 +17,54 @@ SHOWN_PROBLEMS = 50
 
 
 def data_section(root: Path) -> str:
-    """Counts, classes, missing metadata, sizes, joins, problems and contact sheets, from ``catalog/report.json``."""
+    """Counts, classes, missing metadata, sizes, joins, problems, colours and contact sheets.
+
+    From ``catalog/report.json``, the figures of ``data_report``, ``harmonized/colours.json`` and the contact sheets.
+    """
     report = read_json(Layout(root).catalog.with_name("report.json"))
     datasets: dict[str, dict[str, Any]] = dict(sorted(report["datasets"].items()))
     return "".join(
         (
+            _overview(root, report),
             _counts(datasets),
             _classes(datasets),
             _missing(datasets),
             _joins(report.get("joins", {})),
             _problems(report["problems"]),
+            _colours(root),
             "<details><summary>Photographs before and after harmonization</summary>",
             *_sheets(root),
             "</details>",
         )
     )
+
+
+def _overview(root: Path, report: dict[str, Any]) -> str:
+    path = Layout(root).catalog.with_name("overview.png")
+    if not path.is_file():
+        return ""
+    found = len(report["problems"])
+    return figure(path, "The data", f"Classes, sizes, missing values, and {found} files handled by a rule")
+
+
+def _colours(root: Path) -> str:
+    layout = Layout(root)
+    if not layout.colours.is_file():
+        return ""
+    colours = read_json(layout.colours)
+    rows = [
+        f"<tr><td>{escape(pair['first'])} - {escape(pair['second'])}</td>"
+        f"<td>{pair['before']:.2f}</td><td>{pair['after']:.2f}</td></tr>"
+        for pair in colours["pairs"]
+    ]
+    note = (
+        "<p class='note'>In grey levels: how far the levels of one dataset must be moved on average to have the colour"
+        " histograms of the other; training images alone.</p>"
+    )
+    body = table("Colour distance", ["Between", "As released", "Harmonized"], rows) + note if rows else ""
+    path = layout.catalog.with_name("colours.png")
+    shown = figure(path, "Colours", "mean colour histograms before and after harmonization") if path.is_file() else ""
+    return f"<h3>Colour distance between datasets</h3>{body}{shown}"
 
 
 def _row(name: str, cells: list[Any]) -> str:

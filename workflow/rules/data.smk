@@ -104,6 +104,10 @@ rule splits:
         "lesion splits --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
+DATA_REPORT = [
+    LAYOUT.catalog.with_name(name)
+    for name in ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
+]
 REFERENCE_SIZE = max(run.spec.model.image_size for run in RUNS.values() if run.task != "joint")
 
 
@@ -127,6 +131,23 @@ rule reference:
         code=code("data.reference"),
     shell:
         "lesion reference --root {params.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
+
+
+rule data_report:
+    input:
+        LAYOUT.catalog.with_name("report.json"),
+        LAYOUT.colours,
+    output:
+        DATA_REPORT,
+    log:
+        log_of("data_report"),
+    benchmark:
+        benchmark_of("data_report")
+    params:
+        root=LAYOUT.root,
+        code=code("report.data_report"),
+    shell:
+        "lesion data-report --root {params.root} > {log} 2>&1"
 
 
 rule harmonize:

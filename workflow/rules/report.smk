@@ -90,6 +90,7 @@ rule report:
         rules.figures.output,
         rules.ledger.output,
         LAYOUT.certificate,
+        DATA_REPORT,
     output:
         LAYOUT.report,
     log:
