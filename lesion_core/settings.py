@@ -183,7 +183,7 @@ class Training(Strict):
 SegmentationKind = Literal["sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "otsu"]
 # Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
 KIND_KEYS: dict[str, tuple[str, ...]] = {
-    "sam": ("backbone", "adapter", "prompt"),
+    "sam": ("backbone", "adapter", "prompt", "attention"),
     "unet": ("encoder", "encoder_weights"),
     "unet_plus_plus": ("encoder", "encoder_weights"),
     "deeplabv3_plus": ("encoder", "encoder_weights"),
@@ -216,6 +216,7 @@ class SegmentationModel(Strict):
     adapter_init: Literal["zero", "random"] = "zero"
     lora_targets: Literal["qv", "qkvo"] = "qv"
     embedding_cache: Literal["none", "fp16", "fp32"] = "none"
+    attention: Literal["fast", "reference"] = "fast"
     encoder: str | None = None
     encoder_weights: str | None = None
     prompt: TrainingPrompt = "none"

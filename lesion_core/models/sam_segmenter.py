@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+import torch.utils.checkpoint
 from torch import Tensor, nn
 
 from lesion_core.errors import ImageError
 from lesion_core.models.adapters import Init, Targets, add_lora, add_med_sa, bottlenecks, highway
+from lesion_core.models.fast_attention import use_fast_attention
 from lesion_core.models.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 
@@ -25,6 +27,8 @@ class SamSegmenter(Segmenter):
         gated: with input-dependent gates; only of ``bottleneck``.
         adapter_init: ``zero``: step 0 equals SAM to the bit; ``random``: it does not.
         lora_targets: projections with LoRA; only of ``lora``.
+        attention: ``reference``: segment_anything's own, to the bit; ``fast``: the same up to rounding
+            (``fast_attention``).
 
     Adapters start from torch's global generator: ``seeding.seed_torch(seed, "adapters")`` first.
     """
@@ -39,9 +43,12 @@ class SamSegmenter(Segmenter):
         gated: bool = False,
         adapter_init: Init = "zero",
         lora_targets: Targets = "qv",
+        attention: Literal["reference", "fast"] = "reference",
     ) -> None:
         super().__init__()
         sam.requires_grad_(False)
+        # The engine sets it: blocks are then computed again in the backward pass instead of kept.
+        self.activation_checkpointing = False
         encoder = sam.image_encoder
         self.sam = sam
         self.adapters = None
@@ -56,6 +63,9 @@ class SamSegmenter(Segmenter):
             self.highway = highway(encoder, rank, init=adapter_init)
         if adapter in ("med_sa", "gl_med_sa"):
             add_med_sa(encoder, rank, init=adapter_init)
+        self.attention = attention
+        if attention == "fast":
+            use_fast_attention(encoder)
         self.fix_trainable()
 
     @property
@@ -92,13 +102,22 @@ class SamSegmenter(Segmenter):
             )
         encoder = self.sam.image_encoder
         x = encoder.patch_embed((images - self.sam.pixel_mean) / self.sam.pixel_std) + encoder.pos_embed
-        for layer, block in enumerate(encoder.blocks):
-            before, x = x, block(x)
-            if self.adapters is not None:
-                x = self.adapters[layer](x)
-            if self.highway is not None:
-                x = x + self.highway[layer](before)
+        for layer in range(len(encoder.blocks)):
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                # Imported by its first use: 5 s of torch._dynamo.
+                x = torch.utils.checkpoint.checkpoint(self._layer, x, layer, use_reentrant=False)
+            else:
+                x = self._layer(x, layer)
         return encoder.neck(x.permute(0, 3, 1, 2))
+
+    def _layer(self, x: Tensor, layer: int) -> Tensor:
+        """One block with its adapters: (B, S/16, S/16, d) -> the same shape."""
+        before, x = x, self.sam.image_encoder.blocks[layer](x)
+        if self.adapters is not None:
+            x = self.adapters[layer](x)
+        if self.highway is not None:
+            x = x + self.highway[layer](before)
+        return x
 
     def decode(self, embeddings: Tensor, prompts: Prompts | None = None) -> Tensor:
         """Lesion logits (B, 1, S/4, S/4) float32 from ``encode``'s embeddings; see ``forward``."""

@@ -1,8 +1,9 @@
 """Image embeddings of a frozen SAM encoder, computed once and kept on disk, one memory-mapped file per image.
 
 A file's name is the SHA-256 of the image's harmonized pixels, its folder's that of the weights' content, the input
-size, SAM's normalisation, the number format, the device and the encoder's code: whatever changes an embedding changes
-its place, so nothing stale can be read. Files appear whole (atomic rename), so an interrupted job goes on where it was.
+size, SAM's normalisation, the number format, the device, the kind of attention and the encoder's code: whatever
+changes an embedding changes its place, so nothing stale can be read. Files appear whole (atomic rename), so an
+interrupted job goes on where it was.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class EmbeddingCache:
             "normalisation": [PIXEL_MEAN, PIXEL_STD],
             "format": number_format,
             "device": device,
+            "attention": segmenter.attention,
             "code": code_hash("lesion_core.models.sam_segmenter"),
         }
         self.folder = Path(folder) / f"{Path(weights).stem}-{sha256_text(canonical_json(content))[:16]}"
