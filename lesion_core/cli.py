@@ -277,6 +277,18 @@ def score(
         score_classification(run_dir, run, root, scoring, out, device=device)
 
 
+@app.command(name="score-derived")
+def score_derived(root: Root, out: Out, settings: Given = None, device: Device = "auto") -> None:
+    """Score a run that trains nothing: test-time augmentation, or an ensemble of seeds."""
+    from lesion_core.inference.score_derived import score_derived as score_run
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.training.engine import resolve_device
+
+    given = _settings(settings, None)
+    make_deterministic(given.run.threads)
+    score_run(given.run, root, given.scoring, out, device=resolve_device(device))
+
+
 @app.command()
 def explain(
     run_dir: Annotated[Path, typer.Option("--run", help="A segmentation or classification run's folder.")],

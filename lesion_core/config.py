@@ -196,6 +196,11 @@ def check(settings: Settings) -> None:
             )
     for name in _closure(settings, problems):
         method = methods[name]
+        if method.task == "derived":
+            lone = method.how == "ensemble" and len(_seeds(settings, method.of)) < 2
+            said = f"'{method.of}' has one seed, and one run is no ensemble: take '{name}' out of matrix.methods"
+            expect(not lone, f"methods.{name}.of", said)
+            continue
         allowed = WITH_LABELS if method.task == "classification" else WITH_MASKS
         for dataset in method.train_on:
             expect(
@@ -226,6 +231,8 @@ def _needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
             ("segmenter", method.segmenter, "segmentation"),
             ("classifier", method.classifier, "classification"),
         ]
+    if method.task == "derived":
+        return [("of", method.of, "classification")]
     return []
 
 
@@ -257,10 +264,14 @@ def expand(settings: Settings) -> dict[str, Run]:
     for name in _closure(settings, []):
         spec = settings.methods[name]
         for seed in _seeds(settings, name):
-            linked: dict[str, str] = {}
+            linked: dict[str, Any] = {}
             for key, needed, _ in _needs(settings, name):
                 other = by_name.get((needed, seed)) or by_name[(needed, _seeds(settings, needed)[0])]
-                linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
+                if key == "of":
+                    members = _seeds(settings, needed) if spec.how == "ensemble" else [other.seed]
+                    linked["source_runs"] = [by_name[(needed, member)].run_id for member in members]
+                else:
+                    linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
             run = Run(
                 method=name,
                 seed=seed,
@@ -280,6 +291,10 @@ def expand(settings: Settings) -> dict[str, Run]:
 
 def _seeds(settings: Settings, name: str) -> list[int]:
     """The seeds that a method is run with: ``matrix.seeds_for``'s, else all; one where nothing is random."""
+    spec = settings.methods[name]
+    if spec.task == "derived":  # one run per run that is augmented; one of all of them
+        own = _seeds(settings, spec.of)
+        return own[:1] if spec.how == "ensemble" else settings.matrix.seeds_for.get(name, own)
     seeds = settings.matrix.seeds_for.get(name, settings.matrix.seeds)
     return seeds if _is_seeded(settings.methods[name]) else seeds[:1]
 

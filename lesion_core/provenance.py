@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lesion_core.runs import Run
 
 PACKAGE = Path(__file__).resolve().parent
+STAGES = {"derived": "lesion_core.inference.score_derived"}  # tasks whose runs come from another module than training
 VERSIONED = ("torch", "torchvision", "segment-anything", "timm", "numpy", "opencv-python-headless", "scipy")
 
 
@@ -155,7 +156,7 @@ def write_provenance(
             "settings": run.model_dump(mode="json"),
             "inputs": hashed,
             "code": {
-                "hash": code_hash(f"lesion_core.training.{run.task}"),
+                "hash": code_hash(STAGES.get(run.task, f"lesion_core.training.{run.task}")),
                 **git_commit(),
             },
             "packages": package_versions(),

@@ -21,6 +21,7 @@ class Run(Strict):
         harmonization, extraction: how pixels were prepared and lesions are cut out.
         segmenter_run: id of the segmentation run whose pseudo-masks (or weights, in joint training) are used.
         classifier_run: id of the classification run that joint training starts from.
+        source_runs: ids of the classification runs that a derived run averages.
         threads: torch threads; part of the identity since floating-point sums depend on it.
         processes: that share each batch of a training; part of the identity for the same reason.
     """
@@ -32,12 +33,13 @@ class Run(Strict):
     extraction: Extraction
     segmenter_run: str | None = None
     classifier_run: str | None = None
+    source_runs: list[str] = Field(default_factory=list)
     threads: int
     processes: int = Field(default=1, ge=1)
 
     @property
     def task(self) -> str:
-        """``segmentation``, ``classification`` or ``joint``."""
+        """``segmentation``, ``classification``, ``joint`` or ``derived``."""
         return self.spec.task
 
     @property
@@ -45,7 +47,8 @@ class Run(Strict):
         """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
         identity = self.model_dump(exclude={"method"})
         digest = sha256_text(canonical_json(identity))[:8]
-        return f"{self.method}-{'+'.join(self.spec.train_on)}-s{self.seed}-{digest}"
+        datasets = "" if self.task == "derived" else f"{'+'.join(self.spec.train_on)}-"
+        return f"{self.method}-{datasets}s{self.seed}-{digest}"
 
     def save(self, run_dir: Path) -> None:
         """Write ``settings.yaml`` into the run's folder."""

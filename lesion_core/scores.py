@@ -44,6 +44,8 @@ CLASSIFICATION = {
     "label": "string",
     "predicted": "string",
     **{f"p_{name}": "float64" for name in CLASSES},
+    "temperature": "float64",  # fitted to validation images: calibrated probabilities are softmax(log p / temperature)
+    "mask_flag": "string",  # empty, full: the mask cut nothing out and the whole photograph was shown; else ""
 }
 COLUMNS = {"segmentation": SEGMENTATION, "classification": CLASSIFICATION}
 KEYS = {

@@ -331,6 +331,7 @@ class ClassificationMethod(Strict):
     task: Literal["classification"]
     train_on: Annotated[list[Dataset], Field(min_length=1)]
     masks: str | None
+    mask_order: Literal["own", "shuffled"] = "own"
     model: ClassificationModel
     loss: ClassificationLoss
     training: Training
@@ -341,6 +342,8 @@ class ClassificationMethod(Strict):
         uses = self.model.uses_masks
         if uses and self.masks is None:
             raise ValueError("fusion other than none and input other than full need masks: true or a method")
+        if not uses and self.mask_order != "own":
+            raise ValueError("mask_order shuffled needs masks that are used")
         if self.model.metadata != "none" and self.loss.mixup_alpha > 0:
             raise ValueError("mixup cannot mix metadata: set loss.mixup_alpha to 0")
         if not uses and self.masks is not None:
@@ -364,7 +367,15 @@ class JointMethod(Strict):
     augmentation: Augmentation
 
 
-Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod, Field(discriminator="task")]
+class DerivedMethod(Strict):
+    """A method that trains nothing: test-time augmentation of each run of ``of``, or one ensemble of all its seeds."""
+
+    task: Literal["derived"]
+    of: str
+    how: Literal["tta", "ensemble"]
+
+
+Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod | DerivedMethod, Field(discriminator="task")]
 
 
 class Matrix(Strict):

@@ -193,8 +193,8 @@ def _classifier_maps(
     from lesion_core.explain.cam import classifier_cam
     from lesion_core.explain.rollout import classifier_rollout
     from lesion_core.inference.classify import load_classifier, resize_masks
+    from lesion_core.inference.examples import masks_of
     from lesion_core.inference.predict import to_input
-    from lesion_core.inference.score_classification import test_masks
     from lesion_core.models.classifier import lesion_box
 
     loaded = load_classifier(run_dir, device=device)
@@ -202,7 +202,7 @@ def _classifier_maps(
         raise SettingsError(f"{run.method} is no network", remedy="take it out of explain.methods")
     data = Harmonized.open(layout.harmonized(dataset, loaded.size))
     chosen = chosen_rows(data, masks, dataset, explain)
-    soft = test_masks(loaded, run_dir, run, layout, dataset, data, chosen, scoring, device)
+    soft = masks_of(loaded, run_dir, run, layout, data, chosen, batch_size=scoring.batch_size, device=device)
     # the encoder of a dual network sees the whole photograph, whatever its other one sees
     cropped = loaded.run.spec.model.input == "crop" and not hasattr(loaded.model, "image_encoder")
     for start in range(0, len(chosen), BATCH):

@@ -1,24 +1,31 @@
-"""The scoring stage of classification: class probabilities of test images into the score store."""
+"""The scoring stage of classification: class probabilities of test images into the score store.
+
+A temperature is fitted to the validation images of the run's own training datasets and kept in every row: calibrated
+probabilities are softmax(log p / T), so both kinds can be computed from the scores.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.errors import MaskError
-from lesion_core.files import read_parquet
-from lesion_core.inference.classify import LoadedClassifier, class_probabilities, load_classifier
-from lesion_core.paths import Layout
+from lesion_core.files import write_json
+from lesion_core.inference.classify import class_probabilities, load_classifier
+from lesion_core.inference.examples import labelled_examples
+from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilities, softmax
 from lesion_core.progress import say
 from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES
 
 if TYPE_CHECKING:
-    from lesion_core.data.datasets import Harmonized
     from lesion_core.runs import Run
     from lesion_core.settings import Scoring
+
+# (dataset, split) -> index records, probabilities (n, 7), mask flags; None where the run cannot be scored there
+Predict = Callable[[str, str], "tuple[list[dict[str, Any]], np.ndarray, list[str]] | None"]
 
 
 def score_classification(
@@ -31,28 +38,73 @@ def score_classification(
         run: its settings.
         root: ``results/<profile>``.
         scoring: which datasets.
-        out: one row per dataset and image.
+        out: one row per dataset and image. A run that is given true masks is not scored where none are published.
         device: where the model is.
 
     Raises:
-        MaskError: the model looks at masks and a test image has none.
+        MaskError: the model looks at masks and an image has none.
     """
-    from lesion_core.data.datasets import Harmonized
+    predict = predictor(run_dir, run, root, scoring, device=device)
+    write_predictions(run, predict, run.spec.train_on, scoring.classification_on, out)
 
+
+def predictor(
+    run_dir: Path,
+    run: Run,
+    root: Path,
+    scoring: Scoring,
+    *,
+    device: str = "cpu",
+    views: Sequence[Callable[[np.ndarray], np.ndarray]] = (),
+) -> Predict:
+    """A run's class probabilities of a dataset's split.
+
+    Args:
+        run_dir, run, root, scoring, device: see ``score_classification``.
+        views: changes of a batch (N, S, S, ...) whose probabilities are averaged; none: the photographs as they are.
+    """
     loaded = load_classifier(run_dir, device=device)
-    layout = Layout(root)
-    rows: list[dict[str, Any]] = []
-    for dataset in sorted(scoring.classification_on):
-        data = Harmonized.open(layout.harmonized(dataset, loaded.size))
-        test = data.rows("test", with_label=True)
-        images = data.images[test]
-        masks = test_masks(loaded, run_dir, run, layout, dataset, data, test, scoring, device)
-        say(f"score {run.method} on {dataset}: {len(test)} test images")
-        probabilities = class_probabilities(
-            loaded.model, images, masks, loaded.metadata([data.index[row] for row in test])
+
+    def predict(dataset: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray, list[str]] | None:
+        found = labelled_examples(
+            loaded, run_dir, run, root, dataset, split, batch_size=scoring.batch_size, device=device
         )
-        for row, probability in zip(test, probabilities, strict=True):
-            record = data.index[row]
+        if found is None:
+            return None
+        metadata = loaded.metadata(found.records)
+        parts = [
+            class_probabilities(
+                loaded.model, view(found.images), None if found.masks is None else view(found.masks), metadata
+            )
+            for view in views or (lambda array: array,)
+        ]
+        return found.records, np.mean(parts, axis=0, dtype=np.float64), found.flags()
+
+    return predict
+
+
+def write_predictions(
+    run: Run, predict: Predict, fitted_on: Sequence[str], scored_on: Sequence[str], out: Path
+) -> None:
+    """Fit the temperature on validation images, score the test images, write the rows.
+
+    Args:
+        run: whose scores they are.
+        predict: probabilities of a dataset's split.
+        fitted_on: datasets whose validation images the temperature is fitted to.
+        scored_on: datasets whose test images are scored.
+        out: the score file; ``<stem>_calibration.json`` beside it tells of the fit.
+    """
+    temperature = _fit(run, predict, fitted_on, out)
+    rows: list[dict[str, Any]] = []
+    for dataset in sorted(scored_on):
+        found = predict(dataset, "test")
+        if found is None:
+            say(f"{run.method} is given true masks and is not scored on {dataset}, which publishes none")
+            continue
+        records, probabilities, flags = found
+        say(f"score {run.method} on {dataset}: {len(records)} test images")
+        for record, probability, flag in zip(records, probabilities, flags, strict=True):
             rows.append(
                 {
                     "run_id": run.run_id,
@@ -65,75 +117,30 @@ def score_classification(
                     "label": record["label"],
                     "predicted": CLASSES[int(np.argmax(probability))],
                     **{f"p_{name}": float(value) for name, value in zip(CLASSES, probability, strict=True)},
+                    "temperature": temperature,
+                    "mask_flag": flag,
                 }
             )
     write_scores(out, "classification", rows)
 
 
-def test_masks(
-    loaded: LoadedClassifier,
-    run_dir: Path,
-    run: Run,
-    layout: Layout,
-    dataset: str,
-    data: Harmonized,
-    test: np.ndarray,
-    scoring: Scoring,
-    device: str,
-) -> np.ndarray | None:
-    """Soft masks uint8 (n, S', S') of the test rows: pseudo-masks, the joint segmenter's own, or the true ones."""
-    if not loaded.needs_masks:
-        return None
-    if run.task == "joint":
-        return _joint_masks(run_dir, layout, dataset, test, scoring, device)
-    if run.segmenter_run is not None:
-        from lesion_core.files import read_csv
-
-        folder = layout.pseudo_masks(run.segmenter_run, dataset)
-        listed = [row["image_id"] for row in read_csv(folder / "masks.csv")]
-        expected = [record["image_id"] for record in data.index]
-        if listed != expected:
-            raise MaskError(
-                f"Pseudo-masks of {dataset} do not stand in the order of its images",
-                file=folder / "masks.csv",
-                ids=sorted(set(listed) ^ set(expected)),
-                remedy="run the pseudo_masks rule again",
-            )
-        return np.load(folder / "probabilities.npy", mmap_mode="r")[test]
-    return _true_masks(layout, dataset, data, test)
-
-
-def _joint_masks(
-    run_dir: Path, layout: Layout, dataset: str, test: np.ndarray, scoring: Scoring, device: str
-) -> np.ndarray:
-    from lesion_core.data.datasets import Harmonized
-    from lesion_core.inference.load import load_segmenter
-    from lesion_core.inference.predict import probabilities
-
-    segmenter = load_segmenter(run_dir, device=device)
-    images = Harmonized.open(layout.harmonized(dataset, segmenter.size)).images[test]
-    maps = probabilities(segmenter.model, images, batch_size=scoring.batch_size, device=device)
-    return np.concatenate([np.round(batch * 255).astype(np.uint8) for batch in maps])
-
-
-def _true_masks(layout: Layout, dataset: str, data: Harmonized, test: np.ndarray) -> np.ndarray:
-    import cv2
-
-    from lesion_core.data.images import read_mask
-
-    table = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"])
-    paths = {row["image_id"]: row["mask_path"] for row in table.to_pylist() if row["dataset"] == dataset}
-    missing = [data.index[row]["image_id"] for row in test if not paths.get(data.index[row]["image_id"])]
-    if missing:
-        raise MaskError(
-            f"Test images of {dataset} have no true mask",
-            file=layout.catalog,
-            ids=missing,
-            remedy="use pseudo-masks (masks: a segmentation method)",
-        )
-    size = data.images.shape[1]
-    masks = []
-    for row in test:
-        mask = read_mask(layout.root / paths[data.index[row]["image_id"]]).astype(np.uint8) * 255
-        masks.append(cv2.resize(mask, (size, size), interpolation=cv2.INTER_AREA))
-    return np.stack(masks)
+def _fit(run: Run, predict: Predict, datasets: Sequence[str], out: Path) -> float:
+    """The temperature of the validation images, told in a file beside the scores."""
+    found = [predict(dataset, "val") for dataset in sorted(datasets)]
+    probabilities = np.concatenate([part[1] for part in found if part is not None])
+    labels = [record["label"] for part in found if part is not None for record in part[0]]
+    truth = np.array([CLASSES.index(label) for label in labels], dtype=np.int64)
+    logits = log_probabilities(probabilities)
+    temperature = fit_temperature(truth, logits)
+    write_json(
+        out.with_name(f"{out.stem}_calibration.json"),
+        {
+            "run_id": run.run_id,
+            "temperature": temperature,
+            "fitted_on": sorted(datasets),
+            "validation_images": len(truth),
+            "validation_ece_raw": ece(truth, probabilities),
+            "validation_ece_calibrated": ece(truth, softmax(logits, temperature)),
+        },
+    )
+    return temperature

@@ -7,6 +7,7 @@ import numpy as np
 from lesion_core.errors import ScoreError
 
 TEMPERATURE_RANGE = (0.01, 100.0)
+LEAST_PROBABILITY = 1e-12
 
 
 def brier(truth: np.ndarray, probabilities: np.ndarray) -> float:
@@ -50,6 +51,11 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = np.asarray(logits, dtype=np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
+
+
+def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
+    """log p, float64 (N, C), which serve as logits; a probability of 0 counts as 1e-12."""
+    return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), LEAST_PROBABILITY))
 
 
 def negative_log_likelihood(truth: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:

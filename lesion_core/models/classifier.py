@@ -62,7 +62,7 @@ def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, mar
     """The classifier's view of a photograph (paper A, section 3.4), differentiable in images and soft masks.
 
     full: I. masked: I * M. blend: a * (I * M) + (1 - a) * I. crop: image and mask in the lesion's box, see
-    ``lesion_box``.
+    ``lesion_box``. A mask without lesion (nowhere >= 0.5) cuts nothing out: the whole photograph is shown.
 
     Args:
         images: (B, 3, S, S) float, 0..255. masks: (B, 1, S, S) float, 0..1.
@@ -74,10 +74,11 @@ def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, mar
     """
     if kind == "full":
         return images, masks
-    if kind == "masked":
-        return images * masks, masks
-    if kind == "blend":
-        return images * (blend * masks + (1.0 - blend)), masks
+    if kind in ("masked", "blend"):
+        found = (masks.detach() >= 0.5).flatten(1).any(dim=1).view(-1, 1, 1, 1)
+        shown = torch.where(found, masks, 1.0)
+        share = 1.0 if kind == "masked" else blend
+        return images * (share * shown + (1.0 - share)), masks
     if kind == "crop":
         boxes = lesion_box(masks, margin)
         return crop(images, boxes), crop(masks, boxes)

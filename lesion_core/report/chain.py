@@ -16,7 +16,7 @@ from lesion_core.report.values import Store
 from lesion_core.scores import read_scores
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
-TASKS = ("segmentation", "classification", "joint")
+TASKS = ("segmentation", "classification", "joint", "derived")
 
 
 @dataclass

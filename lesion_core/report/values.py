@@ -18,7 +18,14 @@ from lesion_core.scores import read_scores
 from lesion_core.settings import CLASSES
 
 SEGMENTATION_METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy")
-FRACTIONS = ("auc", "brier", "ece")  # printed as fractions where no paper prints them; everything else in per cent
+FRACTIONS = (
+    "auc",
+    "brier",
+    "ece",
+    "brier_calibrated",
+    "ece_calibrated",
+    "temperature",
+)  # printed as fractions where no paper prints them; everything else in per cent
 RANKED = (  # metrics of which the greatest is the best; a best value is marked for these alone
     "dice",
     "iou",
@@ -224,15 +231,26 @@ def truth_and_probabilities(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.
 
 
 def classification_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """All classification metrics of one run on one dataset, fractions."""
-    from lesion_core.metrics.calibration import brier, ece
+    """All classification metrics of one run on one dataset, fractions; ``*_calibrated``: at the run's temperature.
+
+    Raises:
+        ScoreError: the rows have several temperatures, so they are not of one run.
+    """
+    from lesion_core.metrics.calibration import brier, ece, log_probabilities, softmax
     from lesion_core.metrics.classification import scores
 
     truth, probabilities = truth_and_probabilities(rows)
+    temperatures = {row["temperature"] for row in rows}
+    if len(temperatures) > 1:
+        raise ScoreError("One run's scores have several temperatures", ids=[rows[0]["run_id"]], remedy="score it again")
+    calibrated = softmax(log_probabilities(probabilities), temperatures.pop())
     return {
         **scores(truth, probabilities, melanoma=CLASSES.index("mel")),
         "brier": brier(truth, probabilities),
         "ece": ece(truth, probabilities),
+        "brier_calibrated": brier(truth, calibrated),
+        "ece_calibrated": ece(truth, calibrated),
+        "temperature": float(rows[0]["temperature"]),
     }
 
 

@@ -199,6 +199,7 @@ def open_images(run: Run, root: Path) -> LabelledImages:
         spec.model.image_size,
         masks=spec.masks if needs_masks else None,
         segmenter_run=run.segmenter_run,
+        shuffle_seed=run.seed if spec.mask_order == "shuffled" else None,
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lesion_core.data.datasets import Harmonized, combine
 from lesion_core.data.metadata import MetadataVocabulary
+from lesion_core.data.shuffle import foreign_rows
 from lesion_core.errors import CatalogError, MaskError, RunError, SettingsError, SplitError
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
@@ -30,6 +31,7 @@ class LabelledImages:
         masked: whether ``mask`` may be called.
         inputs: files that say which images and masks were read (not the pixels, gigabytes at full scale), for the
             provenance.
+        donors: None, or int64 (N,): the row whose mask each row is given (shuffled masks, a control).
     """
 
     data: Harmonized
@@ -39,6 +41,7 @@ class LabelledImages:
     pseudo: tuple[np.ndarray, ...] | None
     masked: bool
     inputs: tuple[Path, ...]
+    donors: np.ndarray | None = None
 
     def vocabulary(self) -> MetadataVocabulary:
         """What the training images' metadata teach: categories, mean age; validation and test images add nothing."""
@@ -56,6 +59,7 @@ class LabelledImages:
         """Soft mask uint8 (S, S), 0..255, of a training or validation image; 0 if the run uses no masks."""
         if not self.masked:
             return np.zeros((self.data.size, self.data.size), np.uint8)
+        row = int(row if self.donors is None else self.donors[row])
         if self.pseudo is None:
             return self.data.soft_mask(row)
         from lesion_core.inference.classify import resize_masks
@@ -74,6 +78,7 @@ def load_labelled_images(
     *,
     masks: str | None,
     segmenter_run: str | None,
+    shuffle_seed: int | None = None,
 ) -> LabelledImages:
     """Open what a classifier trains on.
 
@@ -84,6 +89,7 @@ def load_labelled_images(
         masks: None: the model needs none; ``true``: the datasets' own; otherwise the pseudo-masks of
             ``segmenter_run``.
         segmenter_run: id of a segmentation run.
+        shuffle_seed: every image is given the mask of another lesion of its dataset and split; None: its own.
 
     Raises:
         SplitError: a class has no training image.
@@ -110,14 +116,26 @@ def load_labelled_images(
         homes = [layout.pseudo_masks(segmenter_run, name) for name in data.names]
         pseudo = tuple(_pseudo_masks(home, data, name) for home, name in zip(homes, data.names, strict=True))
         inputs += [home / "masks.csv" for home in homes]
-    return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs))
+    donors = None if shuffle_seed is None else _donors(data, (train, val), shuffle_seed)
+    return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs), donors)
+
+
+def _donors(data: Harmonized, splits: Sequence[np.ndarray], seed: int) -> np.ndarray:
+    """int64 (N,): whose mask each labelled image gets; within one dataset and split, never of the same group."""
+    donors = np.arange(len(data))
+    for rows in splits:
+        for name in data.names:
+            own = np.array([row for row in rows if data.index[row]["dataset"] == name], np.int64)
+            donors[own] = foreign_rows(data.index, own, seed)
+    return donors
 
 
 def _check_classes(data: Harmonized, labels: np.ndarray, train: np.ndarray, val: np.ndarray) -> None:
     missing = [name for number, name in enumerate(CLASSES) if number not in labels[train]]
     if missing:
-        waiting = [row for row in val if CLASSES[labels[row]] in missing]
-        told = f"; {len(waiting)} validation images wait for them" if waiting else ""
+        others = (row for split in ("val", "test") for row in data.rows(split, with_label=True))
+        waiting = [row for row in others if CLASSES[labels[row]] in missing]
+        told = f"; {len(waiting)} validation and test images have it" if waiting else ""
         raise SplitError(
             f"No training image of {data.name} has the class {', '.join(missing)}{told}",
             ids=[data.index[row]["image_id"] for row in waiting],

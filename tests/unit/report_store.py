@@ -110,6 +110,8 @@ def classification_row(run: str, image: str, label: str, predicted: str, **chang
         "label": label,
         "predicted": predicted,
         **{f"p_{name}": 0.7 if name == predicted else 0.05 for name in CLASSES},
+        "temperature": 1.0,
+        "mask_flag": "",
         **changes,
     }
 

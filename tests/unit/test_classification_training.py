@@ -267,8 +267,9 @@ def test_a_class_without_training_images_is_named_with_those_that_wait(tmp_path:
     layout = make_root(tmp_path, drop="df")
     with pytest.raises(SplitError, match="df") as caught:
         load_labelled_images(layout.root, ["ham10000"], SIZE, masks=None, segmenter_run=None)
-    assert len(caught.value.ids) == 7
+    assert len(caught.value.ids) == 8
     assert caught.value.ids[0] == "im003"
+    assert caught.value.ids[-1] == "im052"  # a test image: training lacks its class
 
 
 def test_images_without_true_mask_are_named(layout: Layout):

@@ -16,9 +16,9 @@ def test_profiles_load_and_expand(profile):
     runs = config.expand(settings)
     assert settings.profile == profile
     assert all(key == run.run_id for key, run in runs.items())
-    assert {run.task for run in runs.values()} == {"segmentation", "classification", "joint"}
+    assert {run.task for run in runs.values()} - {"derived"} == {"segmentation", "classification", "joint"}
     for run in runs.values():
-        for needed in (run.segmenter_run, run.classifier_run):
+        for needed in (run.segmenter_run, run.classifier_run, *run.source_runs):
             assert needed is None or needed in runs
 
 
@@ -116,6 +116,7 @@ def test_changing_the_segmenter_changes_what_rests_on_it():
         for name in settings.matrix.methods
         if "sam_adapter" in (getattr(settings.methods[name], key, None) for key in ("masks", "segmenter"))
     }
+    resting |= {name for name in settings.matrix.methods if getattr(settings.methods[name], "of", None) in resting}
     before = set(config.expand(settings))
     after = set(config.expand(config.load("smoke", {"methods": {"sam_adapter": {"model": {"rank": 8}}}})))
     gone = {run.split("-")[0] for run in before - after}

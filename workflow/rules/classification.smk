@@ -86,14 +86,19 @@ rule train_joint:
         "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
 
 
-def classification_score_inputs(wildcards):
-    run = CLASSIFIERS[wildcards.run_id]
-    tested = SETTINGS.scoring.classification_on
+def scoring_files(run):
+    """What predictions of a classification run need: test images, and validation images for the temperature."""
+    shown = [*SETTINGS.scoring.classification_on, *run.spec.train_on]
     return [
         run_dir(run) / "weights.safetensors",
-        *harmonized(tested, run.spec.model.image_size),
-        *masks_for(run, tested),
+        *harmonized(shown, run.spec.model.image_size),
+        *masks_for(run, shown),
+        *([LAYOUT.catalog] if run.spec.masks == "true" else []),
     ]
+
+
+def classification_score_inputs(wildcards):
+    return scoring_files(CLASSIFIERS[wildcards.run_id])
 
 
 rule score_classifier:
@@ -101,6 +106,7 @@ rule score_classifier:
         classification_score_inputs,
     output:
         LAYOUT.run("classification", "{run_id}") / "scores.parquet",
+        LAYOUT.run("classification", "{run_id}") / "scores_calibration.json",
     log:
         log_of("score_classifier/{run_id}"),
     benchmark:
@@ -117,21 +123,53 @@ rule score_classifier:
         run=lambda wildcards: LAYOUT.run("classification", wildcards.run_id),
         code=code("inference.score_classification"),
     shell:
-        "lesion score classification --run {params.run} --root {params.root} --out {output}"
+        "lesion score classification --run {params.run} --root {params.root} --out {output[0]}"
         " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+
+
+def derived_score_inputs(wildcards):
+    return [path for source in DERIVED[wildcards.run_id].source_runs for path in scoring_files(CLASSIFIERS[source])]
+
+
+rule score_derived:
+    input:
+        derived_score_inputs,
+    output:
+        [
+            LAYOUT.run("derived", "{run_id}") / name
+            for name in ("scores.parquet", "scores_calibration.json", "settings.yaml", "provenance.json")
+        ],
+    log:
+        log_of("score_derived/{run_id}"),
+    benchmark:
+        benchmark_of("score_derived/{run_id}")
+    threads: SETTINGS.compute.threads
+    resources:
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+    params:
+        root=LAYOUT.root,
+        device=DEVICE,
+        settings=lambda wildcards: given_run(wildcards, "scoring"),
+        code=code("inference.score_derived"),
+    shell:
+        "lesion score-derived --root {params.root} --out {output[0]} --device {params.device}"
+        " --settings {params.settings:q} > {log} 2>&1"
 
 
 def joint_score_inputs(wildcards):
     run = JOINT[wildcards.run_id]
     segmenter, classifier, files = joint_parts(run)
+    shown = [*SETTINGS.scoring.classification_on, *run.spec.train_on]
     tested = {
         "segmentation": [
             LAYOUT.catalog,
             *harmonized(SETTINGS.scoring.segmentation_on, segmenter.spec.model.image_size),
         ],
         "classification": [
-            *harmonized(SETTINGS.scoring.classification_on, segmenter.spec.model.image_size),
-            *harmonized(SETTINGS.scoring.classification_on, classifier.spec.model.image_size),
+            *harmonized(shown, segmenter.spec.model.image_size),
+            *harmonized(shown, classifier.spec.model.image_size),
         ],
     }
     return [run_dir(run) / "weights.safetensors", *files, *tested[wildcards.kind]]

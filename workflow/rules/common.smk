@@ -32,6 +32,7 @@ GPU = 0 if DEVICE == "cpu" else 1
 SEGMENTERS = {key: run for key, run in RUNS.items() if run.task == "segmentation"}
 CLASSIFIERS = {key: run for key, run in RUNS.items() if run.task == "classification"}
 JOINT = {key: run for key, run in RUNS.items() if run.task == "joint"}
+DERIVED = {key: run for key, run in RUNS.items() if run.task == "derived"}
 
 
 wildcard_constraints:
@@ -47,9 +48,12 @@ def given(*names):
     return canonical_json({name: full[name] for name in names})
 
 
-def given_run(wildcards):
-    """One run's settings as JSON."""
-    return canonical_json({"run": RUNS[wildcards.run_id].model_dump(mode="json")})
+def given_run(wildcards, *names):
+    """One run's settings as JSON, and sections beside them."""
+    full = SETTINGS.model_dump(mode="json")
+    return canonical_json(
+        {"run": RUNS[wildcards.run_id].model_dump(mode="json"), **{name: full[name] for name in names}}
+    )
 
 
 def code(module):

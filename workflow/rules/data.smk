@@ -108,7 +108,9 @@ DATA_REPORT = [
     LAYOUT.catalog.with_name(name)
     for name in ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
 ]
-REFERENCE_SIZE = max(run.spec.model.image_size for run in RUNS.values() if run.task != "joint")
+REFERENCE_SIZE = max(
+    run.spec.model.image_size for run in RUNS.values() if run.task in ("segmentation", "classification")
+)
 
 
 rule reference:

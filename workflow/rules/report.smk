@@ -3,7 +3,8 @@ from lesion_core.report.extra_tables import EXTRA_TABLES
 
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
 EXPLANATIONS = [LAYOUT.root / "explain" / f"{run_id}.{suffix}" for run_id in EXPLAINED for suffix in ("csv", "npz")]
-DONE_RUNS = [run_dir(run) / name for run in RUNS.values() for name in ("provenance.json", "history.csv")]
+DONE_RUNS = [run_dir(run) / "provenance.json" for run in RUNS.values()]
+DONE_RUNS += [run_dir(run) / "history.csv" for run in RUNS.values() if run.task != "derived"]
 
 
 rule tables:

@@ -3,8 +3,9 @@
 
 def score_files(wildcards):
     single = SEGMENTERS if wildcards.kind == "segmentation" else CLASSIFIERS
+    derived = DERIVED if wildcards.kind == "classification" else {}
     return [
-        *[run_dir(run) / "scores.parquet" for run in single.values()],
+        *[run_dir(run) / "scores.parquet" for run in (*single.values(), *derived.values())],
         *[run_dir(run) / f"scores_{wildcards.kind}.parquet" for run in JOINT.values()],
     ]
 

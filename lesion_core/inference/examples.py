@@ -1,0 +1,175 @@
+"""What a classifier is shown of a dataset's split: photographs, the masks its run names, and their flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesion_core.data.datasets import Harmonized
+from lesion_core.data.shuffle import foreign_rows
+from lesion_core.errors import MaskError
+from lesion_core.files import read_csv, read_parquet
+from lesion_core.inference.classify import LoadedClassifier
+from lesion_core.paths import Layout
+
+if TYPE_CHECKING:
+    from lesion_core.runs import Run
+
+TRUE_MASKS = "true"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Labelled photographs of one dataset and split.
+
+    Attributes:
+        records: (n) index entries: image_id, lesion_id, label, split, ...
+        images: uint8 (n, S, S, 3) RGB, harmonized.
+        masks: uint8 (n, S', S') soft masks, None where the model looks at none.
+    """
+
+    records: list[dict[str, Any]]
+    images: np.ndarray
+    masks: np.ndarray | None
+
+    def flags(self) -> list[str]:
+        """Per photograph: ``empty`` or ``full`` where the mask cuts nothing out, so that the whole photograph was
+        shown; ``""`` otherwise."""
+        return [""] * len(self.records) if self.masks is None else [mask_flag(mask) for mask in self.masks]
+
+
+def mask_flag(mask: np.ndarray) -> str:
+    """``empty`` or ``full`` for a soft mask uint8 (S, S) without, or with nothing but, lesion (>= 128); else ``""``."""
+    lesion = mask >= 128
+    return "empty" if not lesion.any() else "full" if lesion.all() else ""
+
+
+def labelled_examples(
+    loaded: LoadedClassifier,
+    run_dir: Path,
+    run: Run,
+    root: Path,
+    dataset: str,
+    split: str,
+    *,
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> Examples | None:
+    """Labelled photographs of a split as a classifier is to see them.
+
+    Args:
+        loaded: the classifier.
+        run_dir, run: the classification or joint run it belongs to.
+        root: ``results/<profile>``.
+        split: ``val`` or ``test``; true masks of test images are opened here, in the scoring stage, and nowhere else.
+        batch_size, device: of a joint run's segmenter.
+
+    Returns:
+        None where the run is given true masks and the dataset publishes none at all.
+
+    Raises:
+        MaskError: a photograph has no mask.
+    """
+    layout = Layout(Path(root))
+    data = Harmonized.open(layout.harmonized(dataset, loaded.size))
+    rows = data.rows(split, with_label=True)
+    masks = masks_of(loaded, run_dir, run, layout, data, rows, batch_size=batch_size, device=device)
+    if masks is None and loaded.needs_masks:
+        return None
+    return Examples([data.index[row] for row in rows], data.images[rows], masks)
+
+
+def masks_of(
+    loaded: LoadedClassifier,
+    run_dir: Path,
+    run: Run,
+    layout: Layout,
+    data: Harmonized,
+    rows: np.ndarray,
+    *,
+    batch_size: int = 8,
+    device: str = "cpu",
+) -> np.ndarray | None:
+    """Soft masks uint8 (n, S', S') of rows of one split: pseudo-masks, a joint run's own, true or another lesion's.
+
+    None where the model looks at no mask, or is given true ones and the dataset publishes none; arguments and errors
+    as ``labelled_examples``.
+    """
+    if not loaded.needs_masks:
+        return None
+    dataset = data.name
+    shuffled = run.task == "classification" and run.spec.mask_order == "shuffled"
+    donors = foreign_rows(data.index, rows, run.seed) if shuffled else rows
+    if run.task == "joint":
+        return _own_masks(run_dir, layout, dataset, donors, batch_size, device)
+    if run.segmenter_run is not None:
+        return _pseudo_masks(layout, run.segmenter_run, dataset, data, donors)
+    return _true_masks(layout, run, dataset, data, donors)
+
+
+def _pseudo_masks(layout: Layout, segmenter_run: str, dataset: str, data: Harmonized, rows: np.ndarray) -> np.ndarray:
+    folder = layout.pseudo_masks(segmenter_run, dataset)
+    try:
+        listed = [row["image_id"] for row in read_csv(folder / "masks.csv")]
+        maps = np.load(folder / "probabilities.npy", mmap_mode="r")
+    except FileNotFoundError as error:
+        raise MaskError(
+            f"There are no pseudo-masks of {dataset}", file=error.filename, remedy="run the pseudo_masks rule"
+        ) from error
+    expected = [record["image_id"] for record in data.index]
+    if without := sorted(set(expected) - set(listed)):
+        raise MaskError(
+            f"{len(without)} images of {dataset} have no pseudo-mask",
+            file=folder / "masks.csv",
+            ids=without,
+            remedy="run the pseudo_masks rule again",
+        )
+    if listed != expected or len(maps) != len(listed):
+        raise MaskError(
+            f"Pseudo-masks of {dataset} do not stand in the order of its images",
+            file=folder / "masks.csv",
+            ids=sorted(set(listed) - set(expected)),
+            remedy="run the pseudo_masks rule again",
+        )
+    return maps[rows]
+
+
+def _own_masks(
+    run_dir: Path, layout: Layout, dataset: str, rows: np.ndarray, batch_size: int, device: str
+) -> np.ndarray:
+    """A joint run's own soft masks."""
+    from lesion_core.inference.load import load_segmenter
+    from lesion_core.inference.predict import probabilities
+
+    segmenter = load_segmenter(run_dir, device=device)
+    images = Harmonized.open(layout.harmonized(dataset, segmenter.size)).images[rows]
+    maps = probabilities(segmenter.model, images, batch_size=batch_size, device=device)
+    return np.concatenate([np.round(batch * 255).astype(np.uint8) for batch in maps])
+
+
+def _true_masks(layout: Layout, run: Run, dataset: str, data: Harmonized, rows: np.ndarray) -> np.ndarray | None:
+    """The published masks, refined and softened as in training; None where the dataset publishes none."""
+    from lesion_core.data.images import read_mask
+    from lesion_core.data.masks import harmonize_mask
+
+    table = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"])
+    paths = {row["image_id"]: row["mask_path"] for row in table.to_pylist() if row["dataset"] == dataset}
+    if not any(paths.values()):
+        return None
+    missing = [data.index[row]["image_id"] for row in rows if not paths.get(data.index[row]["image_id"])]
+    if missing:
+        raise MaskError(
+            f"Images of {dataset} have no true mask",
+            file=layout.catalog,
+            ids=missing,
+            remedy="use pseudo-masks (masks: a segmentation method)",
+        )
+    masks = []
+    for row in rows:
+        record = data.index[row]
+        mask = read_mask(layout.root / paths[record["image_id"]], (record["height"], record["width"]))
+        masks.append(harmonize_mask(mask, data.size, run.harmonization))
+    return np.stack(masks) if masks else np.zeros((0, data.size, data.size), np.uint8)
