@@ -105,8 +105,8 @@ rule score_classifier:
     input:
         classification_score_inputs,
     output:
-        LAYOUT.run("classification", "{run_id}") / "scores.parquet",
-        LAYOUT.run("classification", "{run_id}") / "scores_calibration.json",
+        scores=LAYOUT.run("classification", "{run_id}") / "scores.parquet",
+        calibration=LAYOUT.run("classification", "{run_id}") / "scores_calibration.json",
     log:
         log_of("score_classifier/{run_id}"),
     benchmark:
@@ -123,7 +123,7 @@ rule score_classifier:
         run=lambda wildcards: LAYOUT.run("classification", wildcards.run_id),
         code=code("inference.score_classification"),
     shell:
-        "lesion score classification --run {params.run} --root {params.root} --out {output[0]}"
+        "lesion score classification --run {params.run} --root {params.root} --out {output.scores}"
         " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
 
 
@@ -135,10 +135,10 @@ rule score_derived:
     input:
         derived_score_inputs,
     output:
-        [
-            LAYOUT.run("derived", "{run_id}") / name
-            for name in ("scores.parquet", "scores_calibration.json", "settings.yaml", "provenance.json")
-        ],
+        scores=LAYOUT.run("derived", "{run_id}") / "scores.parquet",
+        calibration=LAYOUT.run("derived", "{run_id}") / "scores_calibration.json",
+        settings=LAYOUT.run("derived", "{run_id}") / "settings.yaml",
+        provenance=LAYOUT.run("derived", "{run_id}") / "provenance.json",
     log:
         log_of("score_derived/{run_id}"),
     benchmark:
@@ -154,7 +154,7 @@ rule score_derived:
         settings=lambda wildcards: given_run(wildcards, "scoring"),
         code=code("inference.score_derived"),
     shell:
-        "lesion score-derived --root {params.root} --out {output[0]} --device {params.device}"
+        "lesion score-derived --root {params.root} --out {output.scores} --device {params.device}"
         " --settings {params.settings:q} > {log} 2>&1"
 
 
