@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from lesion_core.data.array_digests import record_arrays
 from lesion_core.data.contact_sheet import CELL, Sample, contact_sheet, fit, write_png
 from lesion_core.data.datasets import INDEX_COLUMNS, NO_MASK
 from lesion_core.data.entries import dataset_entries
@@ -47,8 +48,8 @@ def harmonize_dataset(
 
     Writes into ``out``: images.npy uint8 (N, size, size, 3) RGB; masks.npy uint8 (M, size, size), soft refined masks
     of training and validation images only (the masks of test images are sealed: they are not even opened);
-    contact_sheet.png; statistics.csv (mean colours 0..255 before and after, share of the lesion); and last index.csv,
-    so that a folder with an index is complete. N follows the image ids, sorted.
+    contact_sheet.png; statistics.csv (mean colours 0..255 before and after, share of the lesion); arrays.json (the
+    arrays' SHA-256); and last index.csv, so that a folder with an index is complete. N follows the image ids, sorted.
 
     Args:
         dataset: its name in the catalog.
@@ -112,6 +113,7 @@ def harmonize_dataset(
     title = f"{dataset}, {size} px: left as released, right harmonized; outline: refined mask (training, validation)"
     write_png(out / "contact_sheet.png", contact_sheet(samples, title))
     write_csv(out / "statistics.csv", STATISTICS, [row for row, _ in results])
+    record_arrays(out)
     write_csv(out / "index.csv", INDEX_COLUMNS, [{key: entry[key] for key in INDEX_COLUMNS} for entry in entries])
 
 

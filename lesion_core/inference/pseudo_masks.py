@@ -50,6 +50,7 @@ def write_pseudo_masks(
         batch_size: images per forward pass.
         device: where the model is.
     """
+    from lesion_core.data.array_digests import record_arrays
     from lesion_core.data.datasets import Harmonized
 
     data = Harmonized.open(harmonized)
@@ -83,4 +84,5 @@ def write_pseudo_masks(
         probability_array.flush()
         mask_array.flush()
         del probability_array, mask_array
+    record_arrays(out)
     write_csv(out / "masks.csv", COLUMNS, rows)

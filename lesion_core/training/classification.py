@@ -14,7 +14,7 @@ from torch import Tensor
 from lesion_core.data.augment import augment
 from lesion_core.data.balance import draw_mixup, sampling_probabilities
 from lesion_core.errors import RunError, SettingsError
-from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv
+from lesion_core.files import write_csv
 from lesion_core.inference.classify import VOCABULARY_KEY
 from lesion_core.inference.load import REFERENCE_KEY
 from lesion_core.models.classical import ColourHistogram, Majority, balanced_accuracy, colour_histogram
@@ -29,6 +29,7 @@ from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
 from lesion_core.training.engine import CHECKPOINT, HISTORY, FitResult, TrainingTask, fit
+from lesion_core.training.identity import input_identity
 from lesion_core.training.launch import process_rank
 
 VALIDATION_BATCH = 64
@@ -243,11 +244,6 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
         write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
         (run_dir / CHECKPOINT).unlink(missing_ok=True)
-
-
-def input_identity(run: Run, inputs: list[Path]) -> str:
-    """What a checkpoint of this run depends on beside the settings that the engine sees."""
-    return sha256_text(canonical_json([run.run_id, [sha256_file(path) for path in inputs]]))
 
 
 def fit_extra(model: torch.nn.Module, task: TrainingTask, result: FitResult) -> dict[str, Any]:

@@ -27,13 +27,13 @@ from lesion_core.training.classification import (
     augmented_batch,
     epoch_order,
     fit_extra,
-    input_identity,
     read_reference,
     validation_batches,
     validation_metrics,
 )
 from lesion_core.training.classification_data import TRUE_MASKS, LabelledImages, load_labelled_images
 from lesion_core.training.engine import CHECKPOINT, fit
+from lesion_core.training.identity import input_identity
 from lesion_core.training.launch import process_rank
 from lesion_core.training.losses import segmentation_loss
 

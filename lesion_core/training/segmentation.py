@@ -13,7 +13,7 @@ from torch.nn import functional
 from lesion_core.data.augment import augment
 from lesion_core.data.datasets import Harmonized, combine
 from lesion_core.errors import RunError
-from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv
+from lesion_core.files import write_csv
 from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
 from lesion_core.inference.predict import finish
 from lesion_core.metrics.segmentation import confusion, dice
@@ -28,6 +28,7 @@ from lesion_core.settings import SegmentationMethod
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, fit
+from lesion_core.training.identity import input_identity
 from lesion_core.training.launch import process_rank
 from lesion_core.training.losses import segmentation_loss
 from lesion_core.training.prompting import BINARY, batch_logits, prompt_tensors
@@ -203,7 +204,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
                 cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
             threshold = run.extraction.threshold
             task = SegmentationTask(model, data, spec, threshold=threshold, seed=run.seed, device=device, cache=cache)
-            identity = sha256_text(canonical_json([run.run_id, [sha256_file(path) for path in inputs]]))
+            identity = input_identity(run, inputs)
             result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
             extra |= {
                 "best_epoch": result.best_epoch,

@@ -1,0 +1,22 @@
+"""What a checkpoint depends on beside the settings that the engine sees: a run's id and the content of its inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from lesion_core.data.array_digests import array_digests
+from lesion_core.files import canonical_json, sha256_file, sha256_text
+from lesion_core.runs import Run
+
+# Files that stand for the arrays beside them.
+INDEXES = ("index.csv", "masks.csv")
+
+
+def input_identity(run: Run, inputs: Iterable[Path]) -> str:
+    """SHA-256 over the run's id, the inputs' bytes, and the pixels and masks beside each index among them."""
+    content = [
+        [path.name, sha256_file(path), array_digests(path.parent) if path.name in INDEXES else {}]
+        for path in map(Path, inputs)
+    ]
+    return sha256_text(canonical_json([run.run_id, content]))
