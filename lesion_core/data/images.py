@@ -24,6 +24,18 @@ ASPECT_TOLERANCE = 0.01
 EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "RGBX", "RGBA", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr"}
 SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 ALPHA_MODES = {"RGBA", "RGBa", "LA", "La", "PA"}
+GREY = ("greyscale", "one channel repeated")
+CONVERTED = {
+    "1": GREY,
+    "L": GREY,
+    "LA": GREY,
+    "La": GREY,
+    "P": ("palette", "converted to RGB"),
+    "PA": ("palette", "converted to RGB"),
+    "CMYK": ("cmyk", "converted to RGB"),
+    "YCbCr": ("colour_space", "YCbCr converted to RGB"),
+}
+EXIF_ORIENTATION = 0x0112
 REMEDY = "fetch the file again or remove it together with its row in the labels"
 
 
@@ -35,12 +47,29 @@ class Mask:
     repairs: tuple[tuple[str, str], ...]
 
 
-def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
-    """Read a photograph as uint8 RGB of shape (H, W, 3), values 0..255, upright.
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph as read: ``pixels`` uint8 (H, W, 3) RGB, and what was converted, as (kind, detail) pairs."""
 
-    Rules: the EXIF orientation is applied; greyscale is repeated to three channels; transparency is
-    composited on white; palettes and CMYK are converted; of 16 bits per channel the high byte is kept
-    (65535 becomes 255); of several frames the first is read.
+    pixels: np.ndarray
+    repairs: tuple[tuple[str, str], ...]
+
+
+def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
+    """Read a photograph as uint8 RGB of shape (H, W, 3), values 0..255, upright: see :func:`inspect_image`."""
+    return inspect_image(path, at_least).pixels
+
+
+def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
+    """Read a photograph as uint8 RGB of shape (H, W, 3), values 0..255, upright, and tell what was converted.
+
+    Rules:
+        * the EXIF orientation is applied (``rotated``);
+        * greyscale is repeated to three channels (``greyscale``);
+        * transparent pixels are composited on white (``transparent``);
+        * a palette, CMYK or another colour space is converted (``palette``, ``cmyk``, ``colour_space``);
+        * of 16 bits per channel the high byte is kept, 65535 becomes 255 (``sixteen_bit``);
+        * of several frames the first is read (``frames``).
 
     Args:
         path: the photograph's file.
@@ -52,18 +81,23 @@ def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
     """
     from PIL import Image, ImageOps
 
-    image = ImageOps.exif_transpose(_open(path, at_least))
+    image, repairs = _open(path, at_least)
+    image = ImageOps.exif_transpose(image)
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         grey = _high_byte(image, path)
-        return np.repeat(grey[:, :, None], 3, axis=2)
+        told = (*repairs, ("sixteen_bit", "high byte kept"), GREY)
+        return Photograph(np.repeat(grey[:, :, None], 3, axis=2), tuple(dict.fromkeys(told)))
     if image.mode not in EIGHT_BIT_MODES:
         raise ImageError(f"pixels of type {image.mode} are not supported", file=path, remedy="save it as 8-bit RGB")
+    if image.mode in CONVERTED:
+        repairs.append(CONVERTED[image.mode])
     if image.mode in ALPHA_MODES or "transparency" in image.info:
+        repairs.append(("transparent", "composited on white"))
         image = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     # A copy, since Pillow's own buffer is read-only.
-    return np.array(image.convert("RGB"), dtype=np.uint8)
+    return Photograph(np.array(image.convert("RGB"), dtype=np.uint8), tuple(repairs))
 
 
 def read_mask(path: str | Path, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -132,8 +166,11 @@ def _read_bytes(path: str | Path) -> bytes:
     return content
 
 
-def _open(path: str | Path, at_least: int | None = None) -> Image:
-    """The first frame, all of its pixels decoded (of a JPEG's scaled version, if ``at_least`` allows one)."""
+def _open(path: str | Path, at_least: int | None = None) -> tuple[Image, list[tuple[str, str]]]:
+    """The first frame, all of its pixels decoded (of a JPEG's scaled version, if ``at_least`` allows one).
+
+    With it what only the file tells: orientation, bits and frames, as (kind, detail) pairs.
+    """
     from PIL import Image
 
     content = _read_bytes(path)
@@ -141,7 +178,11 @@ def _open(path: str | Path, at_least: int | None = None) -> Image:
         image = Image.open(io.BytesIO(content))
         if at_least is not None:
             image.draft(None, (at_least, at_least))
+        # Pillow reduces 16-bit colour to 8 bits as it decodes; before that the tiles tell.
+        deep = any("16" in str(tile[3]) for tile in image.tile)
         image.load()
+        turned = image.getexif().get(EXIF_ORIENTATION, 1)
+        frames = getattr(image, "n_frames", 1)
     except Image.DecompressionBombError as error:
         raise ImageError("the image is implausibly large", file=path, remedy="scale it down") from error
     # Pillow's plugins raise all of these on broken files.
@@ -151,7 +192,14 @@ def _open(path: str | Path, at_least: int | None = None) -> Image:
         else:
             message = f"the file does not decode as an image ({error})"
         raise ImageError(message, file=path, remedy=REMEDY) from error
-    return image
+    told = []
+    if turned in range(2, 9):
+        told.append(("rotated", f"EXIF orientation {turned}"))
+    if deep:
+        told.append(("sixteen_bit", "high byte kept"))
+    if frames > 1:
+        told.append(("frames", f"the first of {frames}"))
+    return image, told
 
 
 def _high_byte(image: Image, path: str | Path) -> np.ndarray:
@@ -166,7 +214,7 @@ def _mask_values(path: str | Path) -> np.ndarray:
     from PIL import ImageOps
 
     try:
-        image = ImageOps.exif_transpose(_open(path))
+        image = ImageOps.exif_transpose(_open(path)[0])
         if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
             return _high_byte(image, path)
     except ImageError as error:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lesion_core.data.hashing import Fingerprint, fingerprint
-from lesion_core.data.images import inspect_mask, read_image
+from lesion_core.data.images import inspect_image, inspect_mask
 from lesion_core.data.opencv import single_thread
 from lesion_core.data.readers import Row
 from lesion_core.data.views import Features, local_features
@@ -28,12 +28,14 @@ class Pixels:
         width, height: pixels, upright.
         fingerprint: for the search for copies.
         features: for the search for other views of the same lesion.
+        repairs: (kind, detail) of what was converted while it was read.
     """
 
     width: int
     height: int
     fingerprint: Fingerprint
     features: Features
+    repairs: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def inspect_rows(rows: Sequence[Row]) -> list[Inspected]:
     shapes = [(pixels[digest].height, pixels[digest].width) for digest in digests]
     masks = _collect(zip(rows, shapes, strict=True), _check_mask, rows, "inspecting masks", MaskError)
     return [
-        Inspected(digest, pixels[digest], usable, problems)
+        Inspected(digest, pixels[digest], usable, (*pixels[digest].repairs, *problems))
         for digest, (usable, problems) in zip(digests, masks, strict=True)
     ]
 
@@ -85,9 +87,10 @@ def _digest(row: Row) -> str:
 
 
 def _measure(row: Row) -> Pixels:
-    image = read_image(row.path)
-    height, width = image.shape[:2]
-    return Pixels(width, height, fingerprint(image), local_features(image))
+    photograph = inspect_image(row.path)
+    height, width = photograph.pixels.shape[:2]
+    prints = fingerprint(photograph.pixels)
+    return Pixels(width, height, prints, local_features(photograph.pixels), photograph.repairs)
 
 
 def _check_mask(item: tuple[Row, tuple[int, int]]) -> tuple[bool, tuple[tuple[str, str], ...]]:
