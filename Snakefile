@@ -26,6 +26,7 @@ rule all:
         LAYOUT.root / "tables" / "cells.parquet",
         LAYOUT.root / "statistics" / "tests.csv",
         LAYOUT.root / "ledger" / "ledger.csv",
+        audits(),
 
 
 onstart:

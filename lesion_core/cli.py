@@ -246,6 +246,21 @@ def pseudo_masks(
     )
 
 
+@app.command(name="audit-pseudo-masks")
+def audit_pseudo_masks(
+    run_id: Annotated[str, typer.Option("--segmenter", help="A segmentation run's id.")],
+    dataset: str,
+    size: Annotated[int, typer.Option("--size", help="Side of its masks in pixels.")],
+    root: Root,
+    settings: Given = None,
+    profile: Profile = None,
+) -> None:
+    """Dice and IoU of pseudo-masks against published masks, by class and site."""
+    from lesion_core.inference.audit import audit_pseudo_masks as audit
+
+    audit(run_id, dataset, size, root, _settings(settings, profile).statistics)
+
+
 @app.command()
 def score(
     task: str,

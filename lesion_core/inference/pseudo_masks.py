@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.files import atomic_path, write_csv
+from lesion_core.data.array_digests import array_digests
+from lesion_core.files import canonical_json, sha256_file
 from lesion_core.inference.predict import confidence, probabilities
 from lesion_core.inference.refine import count_components, refine_mask
+from lesion_core.inference.unfinished import Unfinished
+from lesion_core.metrics.border import border_turning
 from lesion_core.progress import track
 
 if TYPE_CHECKING:
+    from lesion_core.data.datasets import Harmonized
     from lesion_core.inference.load import LoadedSegmenter
 
-COLUMNS = ("image_id", "area", "components", "confidence", "flags")
+BATCHES_PER_CHECKPOINT = 16
 SMALL = 0.005
 LARGE = 0.95
 
@@ -40,49 +46,54 @@ def flags(mask: np.ndarray, components: int) -> str:
 def write_pseudo_masks(
     segmenter: LoadedSegmenter, harmonized: Path, out: Path, *, batch_size: int = 8, device: str = "cpu"
 ) -> None:
-    """Write ``probabilities.npy``, ``masks.npy`` and ``masks.csv`` for a dataset.
+    """Write ``probabilities.npy``, ``masks.npy`` and ``masks.csv`` for a dataset; goes on where a killed job stopped.
 
     Args:
         segmenter: a loaded run.
         harmonized: ``harmonized/<dataset>/<S>`` at the segmenter's size.
         out: ``pseudo_masks/<run_id>/<dataset>``; probabilities.npy holds uint8 (N, S, S), round(255 p); masks.npy
             uint8 (N, S, S), 0 or 255, refined; both row-aligned with the harmonized index. Memory use is one batch.
+            Until all is done, the arrays lie under ``out/unfinished``.
         batch_size: images per forward pass.
         device: where the model is.
     """
-    from lesion_core.data.array_digests import record_arrays
     from lesion_core.data.datasets import Harmonized
+    from lesion_core.training.checkpoint import folder_lock
 
     data = Harmonized.open(harmonized)
-    count, size = data.images.shape[:2]
-    rows: list[dict[str, Any]] = []
-    out.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_path(out / "probabilities.npy") as probability_path,
-        atomic_path(out / "masks.npy") as mask_path,
-    ):
-        probability_array = np.lib.format.open_memmap(probability_path, "w+", np.uint8, (count, size, size))
-        mask_array = np.lib.format.open_memmap(mask_path, "w+", np.uint8, (count, size, size))
-        batches = probabilities(segmenter.model, data.images, batch_size=batch_size, device=device)
-        done = 0
-        for batch in track(batches, "pseudo-masks", total=-(-count // batch_size)):
+    with folder_lock(out):
+        work = Unfinished.open(out / "unfinished", len(data), data.size, _identity(segmenter, data, harmonized))
+        first = len(work.rows) // batch_size * batch_size  # whole batches, so that a resumed job repeats the same ones
+        del work.rows[first:]
+        batches = probabilities(segmenter.model, data.images[first:], batch_size=batch_size, device=device)
+        for batch in track(batches, "pseudo-masks", total=-(-(len(data) - first) // batch_size)):
             for probability in batch:
-                mask = refine_mask(probability, segmenter.run.extraction)
-                components = count_components(probability >= segmenter.run.extraction.threshold)
-                probability_array[done] = np.round(probability * 255).astype(np.uint8)
-                mask_array[done] = mask.astype(np.uint8) * 255
-                rows.append(
-                    {
-                        "image_id": data.index[done]["image_id"],
-                        "area": f"{mask.mean():.6f}",
-                        "components": components,
-                        "confidence": f"{confidence(probability, mask):.6f}",
-                        "flags": flags(mask, components),
-                    }
-                )
-                done += 1
-        probability_array.flush()
-        mask_array.flush()
-        del probability_array, mask_array
-    record_arrays(out)
-    write_csv(out / "masks.csv", COLUMNS, rows)
+                work.add(probability, _describe(segmenter, data.index[len(work.rows)]["image_id"], probability))
+            if len(work.rows) % (batch_size * BATCHES_PER_CHECKPOINT) == 0:
+                work.save()
+        work.finish(out)
+
+
+def _describe(segmenter: LoadedSegmenter, image_id: str, probability: np.ndarray) -> tuple[np.ndarray, dict[str, Any]]:
+    """The refined mask, bool (S, S), and its line of masks.csv."""
+    mask = refine_mask(probability, segmenter.run.extraction)
+    components = count_components(probability >= segmenter.run.extraction.threshold)
+    turning = border_turning(mask)
+    return mask, {
+        "image_id": image_id,
+        "area": f"{mask.mean():.6f}",
+        "components": components,
+        "confidence": f"{confidence(probability, mask):.6f}",
+        "border_turning": "" if math.isnan(turning) else f"{turning:.4f}",
+        "flags": flags(mask, components),
+    }
+
+
+def _identity(segmenter: LoadedSegmenter, data: Harmonized, harmonized: Path) -> str:
+    """What unfinished masks depend on: weights, settings, which images in which order, and their pixels."""
+    digest = hashlib.sha256(sha256_file(harmonized / "index.csv").encode())
+    for name, tensor in sorted(segmenter.model.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    digest.update(canonical_json([segmenter.run.run_id, len(data), array_digests(harmonized)]).encode())
+    return digest.hexdigest()

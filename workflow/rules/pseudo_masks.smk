@@ -38,3 +38,31 @@ rule pseudo_masks:
     shell:
         "lesion pseudo-masks --segmenter {params.run} {wildcards.dataset} --root {params.root}"
         " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+
+
+def audits():
+    """Pseudo-masks that classifiers are scored with and that published masks can judge."""
+    read = {run.segmenter_run for run in (*CLASSIFIERS.values(), *JOINT.values()) if run.segmenter_run}
+    tested = sorted(set(SETTINGS.scoring.classification_on) & set(settings_reader.WITH_MASKS) - {"custom"})
+    return [LAYOUT.pseudo_masks(run_id, name) / "audit_summary.csv" for run_id in sorted(read) for name in tested]
+
+
+rule audit_pseudo_masks:
+    input:
+        LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}" / "masks.csv",
+        LAYOUT.catalog,
+    output:
+        LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}" / "audit.csv",
+        LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}" / "audit_summary.csv",
+    log:
+        log_of("audit_pseudo_masks/{run_id}_{dataset}"),
+    benchmark:
+        benchmark_of("audit_pseudo_masks/{run_id}_{dataset}")
+    params:
+        root=LAYOUT.root,
+        size=lambda wildcards: SEGMENTERS[wildcards.run_id].spec.model.image_size,
+        settings=given("statistics"),
+        code=code("inference.audit"),
+    shell:
+        "lesion audit-pseudo-masks --segmenter {wildcards.run_id} {wildcards.dataset} --size {params.size}"
+        " --root {params.root} --settings {params.settings:q} > {log} 2>&1"
