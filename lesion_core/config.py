@@ -320,6 +320,7 @@ def plan(settings: Settings) -> Plan:
         },
         statistics=settings.statistics,
         ledger=settings.ledger,
+        report=settings.report,
     )
 
 

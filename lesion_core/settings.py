@@ -454,6 +454,13 @@ class Ledger(Strict):
     tolerance_sds: NotNegative
 
 
+class Report(Strict):
+    """The page."""
+
+    gallery_side: Annotated[int, Field(ge=48)]
+    gallery_megabytes: NotNegative
+
+
 class Pretrain(Strict):
     """The embedded foundation model: made images only, clicks and boxes."""
 
@@ -500,7 +507,7 @@ class Plan(Strict):
         profile: smoke, mini or paper.
         tables: as in params.yaml.
         runs: method name -> run ids, one per seed, for every method that this profile runs.
-        statistics, ledger: as in params.yaml.
+        statistics, ledger, report: as in params.yaml.
     """
 
     profile: str
@@ -508,6 +515,7 @@ class Plan(Strict):
     runs: dict[str, list[str]]
     statistics: Statistics
     ledger: Ledger
+    report: Report
 
 
 class Settings(Strict):
@@ -526,6 +534,7 @@ class Settings(Strict):
     explain: Explain
     statistics: Statistics
     ledger: Ledger
+    report: Report
     pretrain: Pretrain
     matrix: Matrix
     methods: dict[str, Method]

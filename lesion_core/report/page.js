@@ -21,27 +21,6 @@ for (const button of document.querySelectorAll("thead button")) {
   });
 }
 
-// Provenance: a click on a cell shows the runs that it came from; a click on a run shows the run.
-const dialog = document.getElementById("trace");
-const runs = JSON.parse(document.getElementById("runs-json").textContent);
-function show(title, details) {
-  document.getElementById("trace-title").textContent = title;
-  document.getElementById("trace-text").textContent = JSON.stringify(details, null, 2);
-  dialog.showModal();
-  document.getElementById("trace-text").scrollTop = 0;
-}
-for (const button of document.querySelectorAll("button[data-cell]")) {
-  button.addEventListener("click", () => {
-    const { run_ids: ids, ...cell } = JSON.parse(button.dataset.cell);
-    const own = (ids ?? "").split(" ").filter(Boolean).map((id) => runs[id] ?? { run_id: id });
-    show(`${cell.table}: ${cell.row}, ${cell.column}`, { ...cell, runs: own });
-  });
-}
-for (const button of document.querySelectorAll("button[data-run]")) {
-  button.addEventListener("click", () => show(button.dataset.run, runs[button.dataset.run]));
-}
-document.getElementById("trace-close").addEventListener("click", () => dialog.close());
-
 // Filters of the ledger.
 const filters = [...document.querySelectorAll("[data-filter]")];
 function applyFilters() {

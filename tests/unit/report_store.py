@@ -9,7 +9,7 @@ from lesion_core.arrow import table_of
 from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.scores import write_scores
-from lesion_core.settings import CLASSES, Ledger, Plan, Statistics, Table
+from lesion_core.settings import CLASSES, Ledger, Plan, Report, Statistics, Table
 
 IMAGES = ("a", "b", "c", "d")
 # Dice per image; SAM-Adapter has two seeds, the frozen model none (one run), the U-Net was not run
@@ -69,6 +69,7 @@ def make_plan(profile: str = "smoke", **changes: Any) -> Plan:
             classification_proposed="vit_cross_attention",
         ),
         ledger=Ledger(tolerance_points=1.0, tolerance_sds=2.0),
+        report=Report(gallery_side=64, gallery_megabytes=1.0),
     )
 
 

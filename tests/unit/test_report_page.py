@@ -6,21 +6,28 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from html import unescape
 from html.parser import HTMLParser
 
+import cv2
+import numpy as np
 import pytest
-from report_store import make_plan, make_store, make_surroundings
+from report_store import DICE, IMAGES, make_plan, make_results
 
 from lesion_core.errors import RunError
 from lesion_core.files import write_json
 from lesion_core.paths import Layout
+from lesion_core.report.gallery import gallery_data, gallery_section
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import SECTIONS, write_page
 from lesion_core.report.published import load
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
+from lesion_core.report.trace import images_sha256, trace
+from lesion_core.report.values import Store
 
+PLACE = ("table_05", "SAM-ViT (proposed)", "dice")
 VOID = {"meta", "link", "br", "img", "input", "hr", "col"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PIXEL = bytes.fromhex(
@@ -31,8 +38,8 @@ PIXEL = bytes.fromhex(
 
 def build(root):
     plan = make_plan()
-    make_store(root)
-    make_surroundings(root, plan)
+    make_results(root)
+    make_photographs(root)
     write_tables(root, plan)
     write_statistics(root, plan)
     write_ledger(root, plan)
@@ -41,6 +48,26 @@ def build(root):
     (root / "figures" / "roc.png").write_bytes(PIXEL)
     write_page(root, plan)
     return Layout(root).report
+
+
+def make_photographs(root):
+    """A photograph of every image, and what scoring stores: predicted and true masks."""
+    layout = Layout(root)
+    for dataset in ("isic2018_task1", "ham10000"):
+        layout.data(dataset).mkdir(parents=True)
+        for number, image in enumerate(IMAGES):
+            pixels = np.full((60, 80, 3), 40 * number + 60, np.uint8)
+            cv2.imwrite(str(layout.data(dataset) / f"{image}.png"), pixels)
+    for run in DICE:
+        with zipfile.ZipFile(layout.run("segmentation", run) / "test_masks.zip", "w") as masks:
+            for number, image in enumerate(IMAGES):
+                for name, radius in (("", 15 + number), ("truth/", 20)):
+                    masks.writestr(f"{name}isic2018_task1/{image}.png", cv2.imencode(".png", disc(radius))[1].tobytes())
+
+
+def disc(radius):
+    y, x = np.mgrid[:60, :80]
+    return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +90,7 @@ class Reader(HTMLParser):
         self.ids.extend([attributes["id"]] if "id" in attributes else [])
         self.addresses.extend(attributes[key] for key in ("src", "href", "action", "srcset") if key in attributes)
         if "data-cell" in attributes:
-            self.cells.append(json.loads(attributes["data-cell"]))
+            self.cells.append(int(attributes["data-cell"]))
         if tag == "img":
             self.images.append(attributes)
         if tag not in VOID:
@@ -104,12 +131,58 @@ def test_page_opens_offline(page, read):
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|fetch\(|XMLHttpRequest", text)
 
 
-def test_provenance_parses_and_names_runs(read):
-    runs = json.loads(read.scripts["runs-json"])
-    assert runs["sam_adapter-s0"]["settings"]["note"] == "</script><!--"
-    cell = next(c for c in read.cells if (c["row"], c["column"]) == ("SAM-ViT (proposed)", "dice"))
-    assert set(cell["run_ids"].split()) <= set(runs)
+def chain_of(read):
+    return json.loads(read.scripts["chain-json"])
+
+
+def test_every_cell_has_its_chain(page, read):
+    chain = chain_of(read)
+    assert chain["runs"]["sam_adapter-s0"]["settings"]["note"] == "</script><!--"
+    assert sorted(read.cells) == list(range(len(chain["cells"])))
+    cell = next(c for c in chain["cells"] if (c["table"], c["row"], c["column"]) == PLACE)
     assert cell["published_text"] == "94.27"
+    assert cell["runs"] == ["sam_adapter-s0", "sam_adapter-s1"]
+    found = trace(page.parent, *PLACE)
+    assert [chain["runs"][run]["weights_sha256"] for run in cell["runs"]] == [
+        item["run"]["weights_sha256"] for item in found.runs
+    ]
+    assert cell["rows"] == [[item["rows"]["file"], item["rows"]["rows"]] for item in found.runs]
+    assert chain["files"][cell["rows"][0][0]] == found.runs[0]["rows"]["file_sha256"]
+    assert chain["splits"][cell["dataset"]] == found.split
+    assert chain["images"][cell["images"]]["list"] == [[i["image_id"], i["sha256"]] for i in found.images]
+    assert chain["images"][cell["images"]]["sha256"] == images_sha256(found.images)
+
+
+def test_gallery_holds_every_case_with_outlines_and_answers(read):
+    gallery = json.loads(read.scripts["gallery-json"])
+    assert len(gallery["cases"]) == 2 * len(IMAGES)
+    case = next(c for c in gallery["cases"] if (c["d"], c["i"]) == ("isic2018_task1", "b"))
+    assert case["m"]["sam_frozen"]["v"] == 0.6
+    assert case["t"].startswith("M")
+    # a disc of 20 pixels in a photograph whose longer side of 80 is shown at 64: from x = 16 to 48
+    numbers = [int(part) for part in re.findall(r"[ML](\d+) ", case["t"])]
+    assert (min(numbers), max(numbers)) == (17, 48)
+    case = next(c for c in gallery["cases"] if (c["d"], c["i"]) == ("ham10000", "c"))
+    assert case["m"]["vit_none"] == {"a": "nv", "v": 0.05}
+    # the datasets share their photographs, so each is embedded once
+    assert len(gallery["photographs"]) == len(IMAGES)
+
+
+def test_a_small_budget_keeps_the_worst_and_the_best(page):
+    plan = make_plan()
+    small = plan.model_copy(update={"report": plan.report.model_copy(update={"gallery_megabytes": 1e-6})})
+    kept = gallery_data(page.parent, small, Store.read(page.parent))
+    assert [case["i"] for case in kept["cases"]] == ["a"]
+    assert kept["left_out"] == 7
+    assert "7 more did not fit" in gallery_section(kept)
+    assert [case["i"] for case in gallery_data(page.parent, plan, Store.read(page.parent))["cases"][:2]] == ["a", "d"]
+
+
+def test_licences_and_what_checkpoints_saw_are_listed(page):
+    text = page.read_text(encoding="utf-8")
+    assert "CC0-1.0" in text
+    assert text.count("test images are seen by no run") == 1
+    assert "<code>sam_adapter-s1</code>" in text
 
 
 def test_every_published_number_is_in_the_ledger(page):
@@ -150,8 +223,32 @@ found.descending = rows();
 const button = [...document.querySelectorAll("button[data-cell]")].find((b) => b.textContent.startsWith("85.00"));
 button.click();
 found.open = document.getElementById("trace").open;
-found.trace = JSON.parse(document.getElementById("trace-text").textContent);
+found.trace = document.getElementById("trace-body").textContent;
+found.title = document.getElementById("trace-title").textContent;
+const photographs = [...document.querySelectorAll("#trace-body details")].at(-1);
+photographs.open = true;
 document.getElementById("trace-close").click();
+document.querySelector('[data-test][data-key="p_t"]').click();
+found.test = document.getElementById("trace-body").textContent;
+document.getElementById("trace-close").click();
+found.unreachable = document.querySelectorAll("thead th:not(:has(button)), button[tabindex='-1']").length;
+const cards = () => [...document.querySelectorAll("#gallery-grid figure")].map((card) => card.dataset.id);
+const choose = (name, value) => {
+  const select = document.querySelector(`[data-gallery="${name}"]`);
+  select.value = value;
+  select.dispatchEvent(new Event("input"));
+};
+found.gallery = cards();
+choose("method", "sam_frozen");
+choose("order", "best");
+found.best = cards();
+choose("dataset", "");
+choose("method", "");
+choose("class", "mel");
+choose("order", "id");
+found.melanoma = cards();
+choose("class", "");
+found.everything = document.getElementById("gallery-shown").textContent;
 found.closed = !document.getElementById("trace").open;
 document.querySelector("button[data-run]").click();
 found.run = document.getElementById("trace-title").textContent;
@@ -210,7 +307,22 @@ def test_page_in_a_browser(page, tmp_path):
     assert found["sort"] == "ascending"
     assert found["open"]
     assert found["closed"]
-    assert [run["run_id"] for run in found["trace"]["runs"]] == ["sam_adapter-s0", "sam_adapter-s1"]
+    assert found["title"] == ": ".join((PLACE[0], ", ".join(PLACE[1:])))
+    told = trace(page.parent, *PLACE)
+    for item in told.runs:
+        assert item["run"]["run_id"] in found["trace"]
+        for key in ("weights_sha256", "settings_sha256"):
+            assert item["run"][key] in found["trace"]
+    assert told.split["sha256"] in found["trace"]
+    assert images_sha256(told.images) in found["trace"]
+    assert 'lesion trace table_05 "SAM-ViT (proposed)" "dice"' in found["trace"]
+    assert "sam_frozen-s0" in found["test"]
+    assert found["unreachable"] == 0
+    # the mean Dice of frozen model and adapter, worst first
+    assert found["gallery"] == ["a", "b", "c", "d"]
+    assert found["best"] == ["d", "c", "b", "a"]
+    assert found["melanoma"] == ["b", "b", "c", "c"]
+    assert found["everything"] == "8 of 8 shown"
     assert found["run"] == "vit_cross_attention-s0"
     assert found["all"] == len(load())
     assert found["filtered"] == ["arithmetically impossible"]

@@ -90,6 +90,7 @@ rule report:
         rules.statistics.output,
         rules.figures.output,
         rules.ledger.output,
+        LAYOUT.catalog,
         LAYOUT.certificate,
         DATA_REPORT,
     output:

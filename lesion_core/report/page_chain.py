@@ -1,0 +1,75 @@
+"""What a click on a cell shows: every cell's chain, compact enough to be embedded in the page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lesion_core.report.cells import measure_of, value_text
+from lesion_core.report.chain import SCORE_FILES, Chain
+from lesion_core.report.trace import images_sha256
+
+
+class ChainData:
+    """Cells, the runs and splits that they came from, and the photographs; each stands once and is pointed at.
+
+    Attributes:
+        content: {cells, tests, runs, splits, files, images}; ``images`` are lists of [id, SHA-256].
+    """
+
+    def __init__(self, chain: Chain) -> None:
+        self.chain = chain
+        self.content: dict[str, Any] = {"cells": [], "tests": [], "runs": {}, "splits": {}, "files": {}, "images": []}
+        self._sets: dict[tuple[str, ...], int] = {}
+
+    def add_run(self, run_id: str) -> None:
+        """Make a run known."""
+        if run_id not in self.content["runs"]:
+            self.content["runs"][run_id] = self.chain.run(run_id)
+
+    def add_cell(self, cell: dict[str, Any]) -> int:
+        """Make a cell with a value known; returns its number."""
+        measure, run_ids = measure_of(cell), cell["run_ids"].split()
+        record = {key: value for key, value in cell.items() if value is not None and not key.startswith("best")}
+        record |= {"runs": run_ids, "text": value_text(cell), "rows": []}
+        record.pop("run_ids")
+        for run_id in run_ids:
+            self.add_run(run_id)
+            if measure.kind == "provenance":
+                name, rows = f"{self.chain.run_dir(run_id).relative_to(self.chain.root)}/provenance.json", 1
+            else:
+                name = SCORE_FILES.get(measure.kind, f"explain/{run_id}.csv")
+                rows = len(self.chain.store.rows(run_id, measure))
+            record["rows"].append([name, rows])
+            self.content["files"][name] = self.chain.sha256(self.chain.root / name)
+        if measure.kind != "provenance":
+            ids = tuple(row["image_id"] for row in self.chain.store.rows(run_ids[0], measure))
+            record["images"] = self._images(measure.dataset, ids)
+        self.content["cells"].append(record)
+        return len(self.content["cells"]) - 1
+
+    def add_test(self, test: dict[str, str], kind: str) -> int:
+        """Make a row of ``statistics/tests.csv`` known; returns its number."""
+        run_ids = [*test["runs"].split(), *test["other_runs"].split()]
+        for run_id in run_ids:
+            self.add_run(run_id)
+        name = SCORE_FILES[kind]
+        self.content["files"][name] = self.chain.sha256(self.chain.root / name)
+        store = self.chain.store.segmentation if kind == "segmentation" else self.chain.store.classification
+        tail = ("none", "native") if kind == "segmentation" else ()
+        rows = {run_id: store.get((run_id, test["dataset"], *tail), []) for run_id in run_ids}
+        record: dict[str, Any] = {key: value for key, value in test.items() if value and key != "other_runs"}
+        record |= {"runs": run_ids, "rows": [[name, len(rows[run_id])] for run_id in run_ids]}
+        record["images"] = self._images(test["dataset"], tuple(row["image_id"] for row in rows[run_ids[0]]))
+        self.content["tests"].append(record)
+        return len(self.content["tests"]) - 1
+
+    def _images(self, dataset: str, ids: tuple[str, ...]) -> int:
+        if dataset not in self.content["splits"]:
+            self.content["splits"][dataset] = self.chain.split(dataset)
+        key = (dataset, *sorted(set(ids)))
+        if key not in self._sets:
+            images = self.chain.images(dataset, ids)
+            self._sets[key] = len(self.content["images"])
+            pairs = [[image["image_id"], image["sha256"]] for image in images]
+            self.content["images"].append({"sha256": images_sha256(images), "list": pairs})
+        return self._sets[key]
