@@ -22,6 +22,7 @@ rule all:
     default_target: True
     input:
         LAYOUT.report,
+        LAYOUT.manifest,
         LAYOUT.certificate,
         LAYOUT.root / "tables" / "cells.parquet",
         LAYOUT.root / "statistics" / "tests.csv",

@@ -324,6 +324,14 @@ def plan(settings: Settings) -> Plan:
     )
 
 
+def recorded(settings: Settings) -> dict[str, Any]:
+    """All sections that results depend on, and the plan, as JSON values; without the places on this machine's disk."""
+    full = settings.model_dump(mode="json")
+    full["data"] |= {"ph2": None, "custom": None}
+    names = ("data", "synthetic", "duplicates", "splits", "harmonization", "extraction", "scoring", "statistics")
+    return {**{name: full[name] for name in names}, "plan": plan(settings).model_dump(mode="json")}
+
+
 def sections(text: str) -> SimpleNamespace:
     """The sections of the settings that a rule hands to a command, as JSON, typed; anything else is absent.
 

@@ -87,3 +87,8 @@ class Layout:
     def report(self) -> Path:
         """The page."""
         return self.root / "report.html"
+
+    @property
+    def manifest(self) -> Path:
+        """SHA-256 of every result."""
+        return self.root / "manifest.json"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import platform
-import resource
 import subprocess
 import time
 from functools import cache
@@ -12,6 +11,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lesion_core import observe
 from lesion_core.files import sha256_file, sha256_text, write_json
 
 if TYPE_CHECKING:
@@ -122,6 +122,13 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def _read_by_job(root: Path, run_dir: Path) -> list[str] | None:
+    """Files of the results that the job opened, but for its own run's; None where nothing was recorded."""
+    opened = observe.opened_under(root)
+    own = f"{run_dir.resolve().relative_to(root.resolve()).as_posix()}/"
+    return None if opened is None else [name for name in opened if not name.startswith(own)]
+
+
 def write_provenance(
     run_dir: Path,
     run: Run,
@@ -166,7 +173,9 @@ def write_provenance(
             "seed": run.seed,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
             "seconds": round(time.time() - started, 3),
-            "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1),
+            "peak_memory_mb": observe.peak_memory_mb(),
+            "energy_joules": observe.energy_joules(),
+            "opened": _read_by_job(root, run_dir),
             "extra": extra or {},
         },
     )

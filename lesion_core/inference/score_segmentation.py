@@ -36,6 +36,7 @@ def score_segmentation(
     out_masks: Path,
     *,
     device: str = "cpu",
+    images: set[tuple[str, str]] | None = None,
 ) -> None:
     """Score a run on the test images of every dataset that is asked for.
 
@@ -49,6 +50,7 @@ def score_segmentation(
         out_masks: zip of the native masks without a prompt, ``<dataset>/<image_id>.png``, and of the true ones,
             ``truth/<dataset>/<image_id>.png``: figures and page draw these, and open no test mask themselves.
         device: where the model is.
+        images: (dataset, image_id) to score, with those that share their batches; None scores all.
 
     Raises:
         MaskError: a test image has no mask.
@@ -62,7 +64,7 @@ def score_segmentation(
             folder = Layout(root).harmonized(dataset, segmenter.size)
             truths = _truths(root, dataset)
             for record, truth, maps in track(
-                _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device),
+                _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device, images),
                 f"score {run.method} on {dataset}",
             ):
                 identity = {
@@ -112,6 +114,7 @@ def _predictions(
     prompts: list[str],
     scoring: Scoring,
     device: str,
+    images_wanted: set[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
     """Test images one by one: index record, native truth (bool), and prompt -> probability map (S, S)."""
     import torch
@@ -133,6 +136,9 @@ def _predictions(
     for start in range(0, len(test), scoring.batch_size):
         batch = test[start : start + scoring.batch_size]
         records = [data.index[row] for row in batch]
+        # Whole batches only: their size decides the last bits of a sum.
+        if images_wanted is not None and not any((dataset, r["image_id"]) in images_wanted for r in records):
+            continue
         truth = [read_mask(truths[record["image_id"]], (record["height"], record["width"])) for record in records]
         images = to_input(data.images[batch], device)
         maps: dict[str, np.ndarray] = {}

@@ -105,3 +105,25 @@ rule report:
         code=code("report.page"),
     shell:
         "lesion report --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+
+
+# Last: what `lesion audit` compares a results folder with.
+rule manifest:
+    input:
+        LAYOUT.report,
+        LAYOUT.certificate,
+        rules.tables.output,
+        rules.statistics.output,
+        rules.ledger.output,
+    output:
+        LAYOUT.manifest,
+    log:
+        log_of("manifest"),
+    benchmark:
+        benchmark_of("manifest")
+    params:
+        root=LAYOUT.root,
+        settings=canonical_json(settings_reader.recorded(SETTINGS)),
+        code=code("audit.manifest"),
+    shell:
+        "lesion manifest --root {params.root} --settings {params.settings:q} > {log} 2>&1"

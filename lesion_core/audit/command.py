@@ -1,0 +1,71 @@
+"""`lesion audit`: all questions, each with its evidence; what cannot be looked at counts as failed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+from lesion_core.audit import integrity, protocol, recompute
+from lesion_core.audit.answer import Answer
+from lesion_core.audit.manifest import read_manifest
+from lesion_core.errors import RunError
+from lesion_core.settings import Harmonization, Plan, Scoring
+
+
+def audit(
+    root: Path, lock: Path, *, count: int = 0, seed: int = 0, tolerance: float = 0.0, device: str = "cpu"
+) -> list[Answer]:
+    """Answer every question about a finished results folder; nothing in it is written.
+
+    Args:
+        root: ``results/<profile>``.
+        lock: requirements.lock.
+        count: scores and stored images to compute anew.
+        seed: of their draw.
+        tolerance: largest difference of a recomputed score.
+        device: ``cpu`` or ``cuda``, for recomputed scores.
+
+    Raises:
+        RunError: there is no manifest, so nothing vouches for the folder.
+    """
+    root = Path(root)
+    manifest = read_manifest(root)
+    try:
+        sections = manifest["settings"]
+        plan = TypeAdapter(Plan).validate_python(sections["plan"])
+        scoring = TypeAdapter(Scoring).validate_python(sections["scoring"])
+        harmonization = TypeAdapter(Harmonization).validate_python(sections["harmonization"])
+    except (KeyError, ValidationError) as error:
+        raise RunError(
+            f"The manifest's settings cannot be read: {error}",
+            file=root / "manifest.json",
+            remedy="run the pipeline with this checkout, or audit with the checkout that wrote it",
+        ) from error
+    draw = {"seed": seed, "tolerance": tolerance, "device": device}
+    questions: dict[str, Callable[[], Answer]] = {
+        "files": lambda: integrity.files(root, manifest),
+        "settings": lambda: integrity.settings(root, plan),
+        "inputs": lambda: integrity.inputs(root, plan),
+        "splits": lambda: protocol.splits(root),
+        "sealed": lambda: protocol.sealed(root, plan),
+        "selection": lambda: protocol.selection(root, plan),
+        "score store": lambda: recompute.score_store(root, plan),
+        "tables": lambda: recompute.tables(root, plan),
+        "pixels": lambda: recompute.pixels(root, harmonization, count, seed=seed),
+        "scores": lambda: recompute.scores(root, plan, scoring, count, **draw),
+        "versions": lambda: integrity.versions(root, plan, lock),
+        "code": lambda: integrity.code(root, plan),
+    }
+    return [_asked(name, question) for name, question in questions.items()]
+
+
+def _asked(name: str, question: Callable[[], Answer]) -> Answer:
+    try:
+        return question()
+    except Exception as error:
+        # A file that was tampered with may break any reader; that is a finding, and the other questions go on.
+        return Answer(
+            f"Can '{name}' be answered?", problems=[f"{type(error).__name__}: {' '.join(str(error).split())}"]
+        )

@@ -1,0 +1,122 @@
+"""Are the files the recorded ones: content, settings, inputs, code and package versions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lesion_core.audit.answer import Answer
+from lesion_core.files import read_json, sha256_file
+from lesion_core.provenance import code_hash
+from lesion_core.runs import Run
+
+PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
+
+
+def run_folders(root: Path, plan: Any) -> Iterator[Path]:
+    """Folders of the plan's runs, sorted by task and id; of a run without a folder, where it should be."""
+    wanted = sorted({run for runs in plan.runs.values() for run in runs})
+    for run_id in wanted:
+        places = sorted((root / "runs").glob(f"*/{run_id}"))
+        yield places[0] if places else root / "runs" / "missing" / run_id
+
+
+def files(root: Path, manifest: dict[str, Any]) -> Answer:
+    """Every recorded file is there with its bytes."""
+    recorded = {**manifest["products"], **manifest["records"]}
+    answer = Answer("Are all files the ones that were recorded?")
+    for name, expected in sorted(recorded.items()):
+        path = root / name
+        if not path.is_file():
+            answer.problems.append(f"{name}: missing")
+        elif sha256_file(path) != expected:
+            answer.problems.append(f"{name}: its SHA-256 is not the recorded {expected[:12]}...")
+    right = len(recorded) - len(answer.problems)
+    answer.evidence = f"{right} of {len(recorded)} files have the SHA-256 that manifest.json records"
+    return answer
+
+
+def settings(root: Path, plan: Any) -> Answer:
+    """Each run's settings give its id, and are those of its provenance."""
+    answer = Answer("Are each run's settings the ones that its id was made of?")
+    count = 0
+    for folder in run_folders(root, plan):
+        name = folder.relative_to(root).as_posix()
+        count += 1
+        run = Run.load(folder)
+        if run.run_id.rsplit("-", 1)[1] != folder.name.rsplit("-", 1)[1]:
+            answer.problems.append(f"{name}/settings.yaml: hashes to {run.run_id}")
+        if read_json(folder / "provenance.json")["settings"] != run.model_dump(mode="json"):
+            answer.problems.append(f"{name}/settings.yaml: differs from the settings in provenance.json")
+    answer.evidence = f"{count} runs: the id recomputed from settings.yaml, and compared with provenance.json"
+    return answer
+
+
+def inputs(root: Path, plan: Any) -> Answer:
+    """The files that a run says it read are the files that lie here."""
+    answer = Answer("Was each run trained on the files that lie here?")
+    hashes: dict[str, str] = {}
+    count = 0
+    for folder in run_folders(root, plan):
+        for name, expected in sorted(read_json(folder / "provenance.json")["inputs"].items()):
+            if not (root / name).is_file():
+                answer.problems.append(f"{name}: missing, an input of {folder.name}")
+                continue
+            if name not in hashes:
+                hashes[name] = sha256_file(root / name)
+            count += 1
+            if hashes[name] != expected:
+                answer.problems.append(f"{name}: {folder.name} was trained on another content")
+    answer.evidence = f"{count} input hashes of provenance.json compared, {len(hashes)} files"
+    return answer
+
+
+def code(root: Path, plan: Any) -> Answer:
+    """The code that trained the runs is this checkout's, but for comments and docstrings."""
+    answer = Answer("Is the code that trained the runs the code of this checkout?")
+    commits, count, dirty = set(), 0, 0
+    for folder in run_folders(root, plan):
+        recorded = read_json(folder / "provenance.json")["code"]
+        commits.add(recorded.get("commit", "no checkout")[:12])
+        count += 1
+        dirty += bool(recorded.get("dirty"))
+        here = code_hash(f"lesion_core.training.{folder.parent.name}")
+        if recorded["hash"] != here:
+            answer.problems.append(f"{folder.relative_to(root).as_posix()}: code {recorded['hash']}, here {here}")
+    answer.evidence = (
+        f"{count} runs: hash over the syntax trees of all modules that training imports;"
+        f" commits {', '.join(sorted(commits))}, {dirty} of them dirty"
+    )
+    return answer
+
+
+def versions(root: Path, plan: Any, lock: Path) -> Answer:
+    """The packages that decide numbers had the lock's versions when the runs were trained."""
+    answer = Answer("Do the package versions match requirements.lock?")
+    if not lock.is_file():
+        answer.skipped = f"{lock} is not here: run from a checkout"
+        return answer
+    pins: dict[str, set[str]] = {}
+    for pin in PIN.finditer(lock.read_text(encoding="utf-8")):
+        pins.setdefault(_normal(pin["name"]), set()).add(pin["version"])
+    compared = set()
+    for folder in run_folders(root, plan):
+        for name, version in sorted(read_json(folder / "provenance.json")["packages"].items()):
+            allowed = pins.get(_normal(name))
+            if allowed is None:
+                continue
+            compared.add(name)
+            # A local build tag (+cpu) is not part of the version that a lock pins.
+            if version.split("+")[0] not in {item.split("+")[0] for item in allowed}:
+                wanted = " or ".join(sorted(allowed))
+                answer.problems.append(f"{folder.name}: {name} {version}, the lock has {wanted}")
+    if not compared:
+        answer.problems.append(f"{lock.name}: pins none of the recorded packages")
+    answer.evidence = f"{', '.join(sorted(compared))} of each run's provenance compared with {lock.name}"
+    return answer
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,0 +1,92 @@
+"""manifest.json: the SHA-256 of every file that a finished pipeline vouches for, and the settings it ran with."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lesion_core.errors import RunError
+from lesion_core.files import read_csv, read_json, sha256_file, write_json
+
+NAME = "manifest.json"
+UNPACKED = "manifest.csv"  # of one dataset, written when it was unpacked
+# Folders of content; downloads are left out since they may be deleted once unpacked, logs and benchmarks since they are
+# no results.
+PRODUCTS = (
+    "data",
+    "catalog",
+    "splits",
+    "harmonized",
+    "weights",
+    "runs",
+    "pseudo_masks",
+    "scores",
+    "tables",
+    "statistics",
+    "figures",
+    "ledger",
+)
+BY_RUN = {"runs": 2, "pseudo_masks": 1}  # at which depth these folders have a run's id
+RECORDS = ("provenance.json",)  # tell of times and machines, so they differ between two equal results
+NO_RESULTS = ("log.txt", "checkpoint.pt")
+
+
+def write_manifest(root: Path, settings: dict[str, Any], run_ids: set[str]) -> None:
+    """Hash the results under ``root`` and write ``manifest.json``: {settings, products, records}.
+
+    ``products`` and ``records`` map a path relative to ``root`` to its SHA-256. Two runs of the same settings and
+    code have equal products on one machine; records tell of times. Unpacked photographs are not hashed again: the
+    hashes taken when they were written are copied.
+
+    Args:
+        root: ``results/<profile>``.
+        settings: all sections that the results depend on.
+        run_ids: the runs of the present matrix; folders of other runs are left out.
+    """
+    unpacked = _unpacked(root)
+    products: dict[str, str] = {}
+    records: dict[str, str] = {}
+    for name in product_files(root, run_ids):
+        target = records if name.rsplit("/", 1)[-1] in RECORDS else products
+        target[name] = unpacked.get(name) or sha256_file(root / name)
+    write_json(root / NAME, {"settings": settings, "products": products, "records": records})
+
+
+def product_files(root: Path, run_ids: set[str]) -> Iterator[str]:
+    """Paths, relative to ``root``, of all results of these runs, sorted."""
+    found = [path for folder in PRODUCTS for path in (root / folder).rglob("*") if path.is_file()]
+    found += [path for path in [root / "report.html"] if path.is_file()]
+    for path in sorted(found):
+        parts = path.relative_to(root).parts
+        depth = BY_RUN.get(parts[0])
+        of_another_run = depth is not None and parts[depth] not in run_ids
+        if not (of_another_run or path.name in NO_RESULTS or path.name.startswith(".")):
+            yield "/".join(parts)
+
+
+def read_manifest(root: Path) -> dict[str, Any]:
+    """The manifest of a results folder.
+
+    Raises:
+        RunError: there is none, or it is not one.
+    """
+    path = root / NAME
+    remedy = "run the pipeline to its end; its last rule writes the manifest"
+    try:
+        content = read_json(path)
+    except OSError as error:
+        raise RunError("These results have no manifest", file=path, remedy=remedy) from error
+    except ValueError as error:
+        raise RunError(f"The manifest cannot be read: {error}", file=path, remedy=remedy) from error
+    if not isinstance(content, dict) or not {"settings", "products", "records"} <= content.keys():
+        raise RunError("The manifest lacks its parts", file=path, remedy=remedy)
+    return content
+
+
+def _unpacked(root: Path) -> dict[str, str]:
+    hashes: dict[str, str] = {}
+    for table in sorted((root / "data").glob(f"*/{UNPACKED}")):
+        folder = table.parent.relative_to(root).as_posix()
+        hashes.update({f"{folder}/{row['path']}": row["sha256"] for row in read_csv(table)})
+    return hashes

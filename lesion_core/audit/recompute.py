@@ -1,0 +1,212 @@
+"""Do the numbers follow: tables and tests from scores, scores from weights and images."""
+
+from __future__ import annotations
+
+import filecmp
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+from lesion_core.audit.answer import Answer
+from lesion_core.audit.integrity import run_folders
+from lesion_core.files import read_parquet
+from lesion_core.paths import Layout
+from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
+from lesion_core.seeding import generator
+from lesion_core.settings import Plan, Scoring
+
+TASKS = ("segmentation", "classification")
+
+
+def score_store(root: Path, plan: Plan) -> Answer:
+    """The score store holds exactly the rows of the runs' own score files."""
+    answer = Answer("Do the score tables hold exactly the runs' scores?")
+    layout, rows = Layout(root), 0
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in TASKS:
+            again = Path(folder) / f"{kind}.parquet"
+            gather([path for path in _score_files(root, plan, kind) if path.is_file()], kind, again)
+            store = layout.scores(kind)
+            rows += read_parquet(again, ["run_id"]).num_rows
+            if not filecmp.cmp(again, store, shallow=False):
+                answer.problems += _differing_rows(again, store, kind)
+    answer.evidence = f"{rows} rows gathered anew from the runs' files, byte for byte"
+    return answer
+
+
+def _score_files(root: Path, plan: Plan, kind: str) -> list[Path]:
+    name = {kind: "scores.parquet", "joint": f"scores_{kind}.parquet"}
+    return [folder / name[folder.parent.name] for folder in run_folders(root, plan) if folder.parent.name in name]
+
+
+def _differing_rows(again: Path, store: Path, kind: str) -> list[str]:
+    name = f"scores/{store.name}"
+    keyed = []
+    for path in (again, store):
+        rows = read_scores(path, kind)
+        keyed.append({tuple(row[key] for key in KEYS[kind]): row for row in rows})
+    wrong = sorted(key for key in keyed[0].keys() | keyed[1].keys() if keyed[0].get(key) != keyed[1].get(key))
+    return [f"{name}: {' / '.join(key)} is not the run's own score" for key in wrong] or [
+        f"{name}: the rows are the runs' own, the file's bytes are not"
+    ]
+
+
+def tables(root: Path, plan: Plan) -> Answer:
+    """Every table, statistic and verdict, computed anew from the score store, has the same bytes."""
+    from lesion_core.report.ledger import write_ledger
+    from lesion_core.report.statistics import write_statistics
+    from lesion_core.report.tables import write_tables
+
+    answer = Answer("Does each table cell recompute from the scores to the last digit?")
+    with tempfile.TemporaryDirectory() as folder:
+        again = Path(folder) / "results"
+        again.mkdir()
+        (again / "scores").symlink_to((root / "scores").resolve())
+        write_tables(again, plan)
+        write_statistics(again, plan)
+        write_ledger(again, plan)
+        made = sorted(path for part in ("tables", "statistics", "ledger") for path in (again / part).rglob("*.*"))
+        for path in made:
+            name = path.relative_to(again)
+            if not (root / name).is_file():
+                answer.problems.append(f"{name.as_posix()}: missing")
+            elif not filecmp.cmp(path, root / name, shallow=False):
+                answer.problems.append(f"{name.as_posix()}: {_first_difference(path, root / name)}")
+        cells = read_parquet(again / "tables" / "cells.parquet", ["value"]).column("value")
+        count = len(cells) - cells.null_count
+    answer.evidence = f"{len(made)} files written anew from scores/, {count} cells of ours among them, byte for byte"
+    return answer
+
+
+def _first_difference(right: Path, here: Path) -> str:
+    if right.suffix == ".parquet":
+        return "holds other cells than the scores give"
+    pairs = zip(
+        right.read_text("utf-8").splitlines(), here.read_text("utf-8", errors="replace").splitlines(), strict=False
+    )
+    for number, (wanted, found) in enumerate(pairs, start=1):
+        if wanted != found:
+            return f"line {number} is '{found[:80]}', the scores give '{wanted[:80]}'"
+    return "has more or fewer lines than the scores give"
+
+
+def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, tolerance: float, device: str) -> Answer:
+    """A drawn sample of scores, computed anew from the photographs' harmonized pixels and the runs' weights.
+
+    Args:
+        root: ``results/<profile>``.
+        plan: whose runs.
+        scoring: datasets, prompts, refinement, batch size: as the scores were made.
+        count: how many images of how many runs are drawn; 0 draws none.
+        seed: of the draw.
+        tolerance: largest difference of a score; 0 demands the same bits, which one machine gives.
+        device: ``cpu`` or ``cuda``.
+    """
+    answer = Answer("Do sampled scores recompute from weights and images?")
+    if count == 0:
+        answer.skipped = "ask for it with --recompute N"
+        return answer
+    drawn = _draw(root, plan, count, seed)
+    compared, largest = 0, 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for number, ((path, kind), images) in enumerate(sorted(drawn.items())):
+            again = Path(folder) / f"{number}.parquet"
+            _score(root, path.parent, kind, scoring, images, again, device)
+            found = {tuple(row[key] for key in KEYS[kind]): row for row in read_scores(again, kind)}
+            for row in read_scores(path, kind):
+                if (row["dataset"], row["image_id"]) not in images:
+                    continue
+                key = tuple(row[name] for name in KEYS[kind])
+                compared += 1
+                difference = _difference(row, found.get(key), kind)
+                largest = max(largest, difference)
+                if difference > tolerance:
+                    name = path.relative_to(root).as_posix()
+                    answer.problems.append(f"{name}: {' / '.join(key[1:])} recomputes with a difference {difference:g}")
+    answer.evidence = (
+        f"{compared} rows of {len(drawn)} score files computed anew, largest difference {largest:g},"
+        f" allowed {tolerance:g}"
+    )
+    return answer
+
+
+def pixels(root: Path, harmonization: Any, count: int, *, seed: int) -> Answer:
+    """A drawn sample of photographs, harmonized anew, has the stored pixels."""
+    import numpy as np
+
+    from lesion_core.data.datasets import Harmonized
+    from lesion_core.data.harmonize import harmonize_image, read_reference
+    from lesion_core.data.images import read_image
+
+    answer = Answer("Do sampled pixels recompute from the photographs?")
+    if count == 0:
+        answer.skipped = "ask for it with --recompute N"
+        return answer
+    layout = Layout(root)
+    rows = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()
+    where = {(row["dataset"], row["image_id"]): root / row["path"] for row in rows}
+    reference = None if harmonization.histogram == "none" else read_reference(layout.reference)
+    arrays = [Harmonized.open(index.parent) for index in sorted((root / "harmonized").glob("*/*/index.csv"))]
+    everything = [(number, row) for number, data in enumerate(arrays) for row in range(len(data))]
+    chosen = generator(seed, "audit", "pixels").permutation(len(everything))[:count]
+    for number, row in sorted(everything[position] for position in chosen):
+        data = arrays[number]
+        image_id = data.index[row]["image_id"]
+        made = harmonize_image(read_image(where[data.name, image_id]), data.size, reference, harmonization)
+        if not np.array_equal(made, data.images[row]):
+            answer.problems.append(f"harmonized/{data.name}/{data.size}/images.npy: {image_id} has other pixels")
+    answer.evidence = f"{len(chosen)} of {len(everything)} stored images harmonized anew and compared bit for bit"
+    return answer
+
+
+def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str], set[tuple[str, str]]]:
+    """``count`` images of runs: (score file, kind) -> {(dataset, image_id)}."""
+    every = sorted(
+        {
+            (path, kind, row["dataset"], row["image_id"])
+            for kind in TASKS
+            for path in _score_files(root, plan, kind)
+            if path.is_file()
+            for row in read_parquet(path, ["dataset", "image_id"]).to_pylist()
+        }
+    )
+    drawn: dict[tuple[Path, str], set[tuple[str, str]]] = defaultdict(set)
+    for position in generator(seed, "audit", "scores").permutation(len(every))[:count]:
+        path, kind, dataset, image_id = every[position]
+        drawn[path, kind].add((dataset, image_id))
+    return drawn
+
+
+def _score(
+    root: Path, run_dir: Path, kind: str, scoring: Scoring, images: set[tuple[str, str]], out: Path, device: str
+) -> None:
+    from lesion_core.inference.load import load_segmenter
+    from lesion_core.inference.score_classification import score_classification
+    from lesion_core.inference.score_segmentation import score_segmentation
+    from lesion_core.runs import Run
+    from lesion_core.seeding import make_deterministic
+
+    run = Run.load(run_dir)
+    make_deterministic(run.threads)
+    if kind == "classification":
+        only = scoring.model_copy(update={"classification_on": sorted({dataset for dataset, _ in images})})
+        score_classification(run_dir, run, root, only, out, device=device)
+        return
+    only = scoring.model_copy(update={"segmentation_on": sorted({dataset for dataset, _ in images})})
+    segmenter = load_segmenter(run_dir, device=device)
+    score_segmentation(segmenter, run, root, only, out, out.with_suffix(".zip"), device=device, images=images)
+
+
+def _difference(stored: dict[str, Any], again: dict[str, Any] | None, kind: str) -> float:
+    """Largest difference of two rows' numbers; infinite where a word or a count differs or the row is missing."""
+    if again is None:
+        return float("inf")
+    measured = [name for name, dtype in COLUMNS[kind].items() if dtype == "float64"]
+    counts = [name for name in ("tp", "fp", "fn", "tn") if name in stored]
+    total = sum(stored[name] for name in counts) or 1
+    words = [name for name in stored if name not in measured and name not in counts]
+    if any(stored[name] != again[name] for name in words):
+        return float("inf")
+    moved = max((abs(stored[name] - again[name]) / total for name in counts), default=0.0)
+    return max(moved, *(abs(stored[name] - again[name]) for name in measured))

@@ -1,0 +1,102 @@
+"""What a job did to the machine and which files it opened: recorded while it runs, for its provenance."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any
+
+POWERCAP = Path("/sys/class/powercap")
+MICRO = 1e6
+MILLI = 1e3
+
+_opened: set[str] | None = None
+_energy_before: dict[str, Any] = {}
+
+
+def begin() -> None:
+    """Start recording; a second call does nothing. An audit hook cannot be taken off: whole processes record."""
+    global _opened
+    if _opened is not None:
+        return
+    _opened = set()
+    _energy_before.update(_counters())
+    sys.addaudithook(_note)
+
+
+def _note(event: str, arguments: tuple[Any, ...]) -> None:
+    # Native readers (Parquet, safetensors) do not pass here; photographs and masks are read by Python.
+    if event == "open" and _opened is not None and isinstance(arguments[0], str | bytes | os.PathLike):
+        _opened.add(os.path.abspath(os.fsdecode(arguments[0])))  # noqa: PTH100 - resolve() would touch the disk
+
+
+def opened_under(root: Path) -> list[str] | None:
+    """Files below ``root`` that were opened since ``begin``, relative to it, sorted; None if nothing was recorded."""
+    if _opened is None:
+        return None
+    start = f"{os.path.abspath(root)}{os.sep}"  # noqa: PTH100 - as above
+    return sorted(path[len(start) :] for path in list(_opened) if path.startswith(start))
+
+
+def energy_joules() -> dict[str, float | None]:
+    """Joules used since ``begin`` by the processor packages and by the GPUs; None where no counter is readable.
+
+    The counters are of the whole machine: other jobs beside this one count too.
+    """
+    after = _counters()
+    cpu = [
+        (after[name] - value) % after.get(f"{name}.range", float("inf"))
+        for name, value in _energy_before.items()
+        if name.startswith("intel-rapl") and not name.endswith(".range") and name in after
+    ]
+    gpu = [after[name] - value for name, value in _energy_before.items() if name.startswith("gpu") and name in after]
+    return {
+        "cpu": round(sum(cpu) / MICRO, 1) if cpu else None,
+        "gpu": round(sum(gpu) / MILLI, 1) if gpu else None,
+    }
+
+
+def peak_memory_mb() -> dict[str, float | None]:
+    """Largest resident memory of this process, and of torch's on the GPU if it used one, in MiB."""
+    gpu = None
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        gpu = round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1), "gpu": gpu}
+
+
+def _counters() -> dict[str, int]:
+    """Raw readings: ``intel-rapl:<n>`` in microjoules with ``.range`` (where it wraps), ``gpu<n>`` in millijoules."""
+    readings: dict[str, int] = {}
+    for package in sorted(POWERCAP.glob("intel-rapl:*")):
+        if package.name.count(":") != 1:
+            continue  # cores and memory are parts of their package
+        try:
+            readings[package.name] = int((package / "energy_uj").read_text())
+            readings[f"{package.name}.range"] = int((package / "max_energy_range_uj").read_text())
+        except (OSError, ValueError):
+            readings.pop(package.name, None)
+    return readings | _gpu_counters()
+
+
+def _gpu_counters() -> dict[str, int]:
+    """Energy counters of all GPUs by NVIDIA's management library; empty where it is absent."""
+    try:
+        nvml = ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return {}
+    readings: dict[str, int] = {}
+    if nvml.nvmlInit_v2() != 0:
+        return readings
+    count, handle, energy = ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_ulonglong()
+    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+    for number in range(count.value):
+        if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)) != 0:
+            continue
+        if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy)) == 0:
+            readings[f"gpu{number}"] = energy.value
+    nvml.nvmlShutdown()
+    return readings
