@@ -16,6 +16,7 @@ include: "workflow/rules/classification.smk"
 include: "workflow/rules/scores.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/stages.smk"
 
 
 rule all:
@@ -34,5 +35,10 @@ onstart:
     hold_lock()
 
 
+onerror:
+    snapshot.save(LAYOUT.root)
+
+
 onsuccess:
+    snapshot.save(LAYOUT.root)
     print(f"Done. Open {LAYOUT.report}")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lesion_core.cli_checks import feasible, feasible_effect, feasible_rates, trace
+from lesion_core.cli_sharing import audit, dvc_stages, manifest, summary
 
 if TYPE_CHECKING:
     from lesion_core.runs import Run
@@ -435,49 +436,6 @@ def pretrain(
 
 
 @app.command()
-def manifest(root: Root, settings: Given = None, profile: Profile = None) -> None:
-    """Hash a finished pipeline's results: what `lesion audit` compares with."""
-    import json
-
-    from lesion_core import config
-    from lesion_core.audit.manifest import write_manifest
-    from lesion_core.files import canonical_json
-
-    text = settings or canonical_json(config.recorded(config.load(profile)))
-    plan = _settings(text, None).plan
-    write_manifest(root, json.loads(text), {run for runs in plan.runs.values() for run in runs})
-
-
-@app.command()
-def audit(
-    root: Root,
-    recompute: Annotated[int, typer.Option("--recompute", min=0, help="Scores and images to compute anew.")] = 0,
-    seed: Annotated[int, typer.Option("--seed", help="Of the draw of what is computed anew.")] = 0,
-    tolerance: Annotated[
-        float,
-        typer.Option("--tolerance", min=0.0, help="Largest difference of a recomputed score; other machines differ."),
-    ] = 0.0,
-    out: Annotated[Path | None, typer.Option("--json", help="Also write the answers there.")] = None,
-    device: Device = "cpu",
-) -> None:
-    """Is everything in a results folder what it claims to be? Exit status 1 where something is not."""
-    from lesion_core.audit.answer import FAILED
-    from lesion_core.audit.command import audit as ask
-    from lesion_core.config import REPOSITORY
-    from lesion_core.files import write_json
-
-    lock = REPOSITORY / "requirements.lock"
-    answers = ask(root, lock, count=recompute, seed=seed, tolerance=tolerance, device=device)
-    for answer in answers:
-        typer.echo(answer.text())
-    if out is not None:
-        write_json(out, [answer.record() for answer in answers])
-    failed = sum(answer.verdict == FAILED for answer in answers)
-    typer.echo(f"{failed} of {len(answers)} answers failed" if failed else f"{len(answers)} answers, none failed")
-    if failed:
-        raise typer.Exit(1)
-
-
 @app.command()
 def runs(profile: Profile = None) -> None:
     """The experiment matrix, expanded: one line per run."""
@@ -495,7 +453,7 @@ def bench(root: Root) -> None:
     typer.echo(bench_table(root))
 
 
-for _command in (trace, feasible, feasible_effect, feasible_rates):
+for _command in (trace, feasible, feasible_effect, feasible_rates, audit, manifest, summary, dvc_stages):
     app.command()(_command)
 
 

@@ -50,7 +50,8 @@ def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
     return ast.dump(tree), tuple(sorted(name for name in imports if name.startswith("lesion_core")))
 
 
-def _module_file(name: str) -> Path | None:
+def module_file(name: str) -> Path | None:
+    """File of a lesion_core module; None if the name is none of them (a class, a function)."""
     parts = name.split(".")[1:]
     base = PACKAGE.joinpath(*parts)
     if base.with_suffix(".py").is_file() and parts:
@@ -72,7 +73,7 @@ def code_modules(entry: str) -> tuple[str, ...]:
         name = pending.pop()
         if name in seen:
             continue
-        path = _module_file(name)
+        path = module_file(name)
         if path is None:
             continue
         seen[name] = path
@@ -87,7 +88,7 @@ def code_hash(entry: str) -> str:
     """SHA-256 over the code reachable from ``entry``; comments, docstrings and layout do not count."""
     parts = []
     for name in code_modules(entry):
-        path = _module_file(name)
+        path = module_file(name)
         assert path is not None
         parts.append(f"{name}\n{_parsed(path)[0]}")
     return sha256_text("\n".join(parts))[:16]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
@@ -10,12 +10,34 @@ from pydantic import TypeAdapter, ValidationError
 from lesion_core.audit import integrity, protocol, recompute
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.manifest import read_manifest
-from lesion_core.errors import RunError
+from lesion_core.errors import RunError, SettingsError
 from lesion_core.settings import Harmonization, Plan, Scoring
+
+QUESTIONS = (
+    "files",
+    "settings",
+    "inputs",
+    "splits",
+    "sealed",
+    "selection",
+    "score_store",
+    "tables",
+    "pixels",
+    "scores",
+    "versions",
+    "code",
+)
 
 
 def audit(
-    root: Path, lock: Path, *, count: int = 0, seed: int = 0, tolerance: float = 0.0, device: str = "cpu"
+    root: Path,
+    lock: Path,
+    *,
+    count: int = 0,
+    seed: int = 0,
+    tolerance: float = 0.0,
+    device: str = "cpu",
+    only: Collection[str] | None = None,
 ) -> list[Answer]:
     """Answer every question about a finished results folder; nothing in it is written.
 
@@ -26,10 +48,14 @@ def audit(
         seed: of their draw.
         tolerance: largest difference of a recomputed score.
         device: ``cpu`` or ``cuda``, for recomputed scores.
+        only: names of the questions to ask, of ``QUESTIONS``; None asks all.
 
     Raises:
         RunError: there is no manifest, so nothing vouches for the folder.
+        SettingsError: there is no such question.
     """
+    if unknown := sorted({*(only or ())} - {*QUESTIONS}):
+        raise SettingsError(f"No such question: {', '.join(unknown)}", remedy=f"use: {', '.join(QUESTIONS)}")
     root = Path(root)
     manifest = read_manifest(root)
     try:
@@ -51,14 +77,14 @@ def audit(
         "splits": lambda: protocol.splits(root),
         "sealed": lambda: protocol.sealed(root, plan),
         "selection": lambda: protocol.selection(root, plan),
-        "score store": lambda: recompute.score_store(root, plan),
+        "score_store": lambda: recompute.score_store(root, plan),
         "tables": lambda: recompute.tables(root, plan),
         "pixels": lambda: recompute.pixels(root, harmonization, count, seed=seed),
         "scores": lambda: recompute.scores(root, plan, scoring, count, **draw),
         "versions": lambda: integrity.versions(root, plan, lock),
         "code": lambda: integrity.code(root, plan),
     }
-    return [_asked(name, question) for name, question in questions.items()]
+    return [_asked(name, questions[name]) for name in QUESTIONS if only is None or name in only]
 
 
 def _asked(name: str, question: Callable[[], Answer]) -> Answer:

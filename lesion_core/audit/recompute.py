@@ -16,6 +16,7 @@ from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
 from lesion_core.settings import Plan, Scoring
 
+COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
 
 
@@ -62,11 +63,13 @@ def tables(root: Path, plan: Plan) -> Answer:
     with tempfile.TemporaryDirectory() as folder:
         again = Path(folder) / "results"
         again.mkdir()
-        (again / "scores").symlink_to((root / "scores").resolve())
+        for entry in root.iterdir():
+            if entry.name not in COMPUTED:
+                (again / entry.name).symlink_to(entry.resolve())
         write_tables(again, plan)
         write_statistics(again, plan)
         write_ledger(again, plan)
-        made = sorted(path for part in ("tables", "statistics", "ledger") for path in (again / part).rglob("*.*"))
+        made = sorted(path for part in COMPUTED for path in (again / part).rglob("*.*"))
         for path in made:
             name = path.relative_to(again)
             if not (root / name).is_file():

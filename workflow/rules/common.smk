@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from lesion_core import config as settings_reader
+from lesion_core import snapshot
 from lesion_core.errors import LesionError
 from lesion_core.files import canonical_json
 from lesion_core.paths import Layout
@@ -26,6 +27,9 @@ except LesionError as error:
     raise WorkflowError(str(error)) from None
 
 LAYOUT = Layout(Path("results") / SETTINGS.profile)
+# After a clone, a copy or a pull: by content, files that are as recorded count as made when they were made.
+if workflow.is_main_process:
+    snapshot.restore(LAYOUT.root)
 DATASETS = [name for name in SETTINGS.data.datasets if name != "custom"]
 DEVICE = SETTINGS.compute.device
 GPU = 0 if DEVICE == "cpu" else 1

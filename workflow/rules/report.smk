@@ -107,6 +107,26 @@ rule report:
         "lesion report --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
+# For `dvc metrics show` and `dvc plots show`.
+rule summary:
+    input:
+        LAYOUT.root / "tables" / "cells.parquet",
+        DONE_RUNS,
+    output:
+        LAYOUT.root / "summary" / "metrics.json",
+        [LAYOUT.root / "summary" / "curves" / run.task / f"{run.run_id}.csv" for run in RUNS.values()],
+    log:
+        log_of("summary"),
+    benchmark:
+        benchmark_of("summary")
+    params:
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("sharing.summary"),
+    shell:
+        "lesion summary --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+
+
 # Last: what `lesion audit` compares a results folder with.
 rule manifest:
     input:
@@ -115,6 +135,7 @@ rule manifest:
         rules.tables.output,
         rules.statistics.output,
         rules.ledger.output,
+        rules.summary.output,
     output:
         LAYOUT.manifest,
     log:

@@ -1,0 +1,85 @@
+"""Commands that check a finished result and hand it on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lesion_core.settings import Plan
+
+Given = Annotated[
+    str | None,
+    typer.Option("--settings", help="Sections of the settings as JSON (rules use this); default: params.yaml."),
+]
+Profile = Annotated[str | None, typer.Option("--profile", help="smoke, mini or paper; default: params.yaml's.")]
+Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def _plan(settings: str | None, profile: str | None) -> Plan:
+    from lesion_core import config
+
+    return config.plan(config.load(profile)) if settings is None else config.sections(settings).plan
+
+
+def summary(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Tables and learning curves for `dvc metrics` and `dvc plots`."""
+    from lesion_core.sharing.summary import write_summary
+
+    write_summary(root, _plan(settings, profile))
+
+
+def dvc_stages(
+    profile: Annotated[str, typer.Option("--profile", help="Whose graph.")] = "smoke",
+    out: Annotated[Path, typer.Option("--out", help="What is written.")] = Path("dvc.yaml"),
+) -> None:
+    """Write dvc.yaml from Snakemake's graph."""
+    from lesion_core.sharing.dvc import write_stages
+
+    write_stages(out, profile)
+
+
+def manifest(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Hash a finished pipeline's results: what `lesion audit` compares with."""
+    import json
+
+    from lesion_core import config
+    from lesion_core.audit.manifest import write_manifest
+    from lesion_core.files import canonical_json
+
+    text = settings or canonical_json(config.recorded(config.load(profile)))
+    plan = config.sections(text).plan
+    write_manifest(root, json.loads(text), {run for runs in plan.runs.values() for run in runs})
+
+
+def audit(
+    root: Root,
+    recompute: Annotated[int, typer.Option("--recompute", min=0, help="Scores and images to compute anew.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", help="Of the draw of what is computed anew.")] = 0,
+    tolerance: Annotated[
+        float,
+        typer.Option("--tolerance", min=0.0, help="Largest difference of a recomputed score; other machines differ."),
+    ] = 0.0,
+    only: Annotated[list[str] | None, typer.Option("--only", help="Ask this question alone; may be repeated.")] = None,
+    out: Annotated[Path | None, typer.Option("--json", help="Also write the answers there.")] = None,
+    device: Device = "cpu",
+) -> None:
+    """Is everything in a results folder what it claims to be? Exit status 1 where something is not."""
+    from lesion_core.audit.answer import FAILED
+    from lesion_core.audit.command import audit as ask
+    from lesion_core.config import REPOSITORY
+    from lesion_core.files import write_json
+
+    lock = REPOSITORY / "requirements.lock"
+    answers = ask(root, lock, count=recompute, seed=seed, tolerance=tolerance, device=device, only=only)
+    for answer in answers:
+        typer.echo(answer.text())
+    if out is not None:
+        write_json(out, [answer.record() for answer in answers])
+    failed = sum(answer.verdict == FAILED for answer in answers)
+    typer.echo(f"{failed} of {len(answers)} answers failed" if failed else f"{len(answers)} answers, none failed")
+    if failed:
+        raise typer.Exit(1)

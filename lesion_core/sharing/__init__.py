@@ -1,0 +1,1 @@
+"""Handing results on: DVC stages and metrics, and a research object for archives."""

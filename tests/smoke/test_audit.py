@@ -1,0 +1,222 @@
+"""The audit of a finished smoke run: nothing to find, and every planted change found and named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from lesion_core.audit.answer import FAILED, OK
+from lesion_core.audit.command import audit
+from lesion_core.audit.manifest import read_manifest
+from lesion_core.config import REPOSITORY
+from lesion_core.errors import RunError
+from lesion_core.files import read_json, read_parquet, write_json, write_parquet
+
+pytestmark = pytest.mark.smoke
+LOCK = REPOSITORY / "requirements.lock"
+SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def root(smoke, tmp_path_factory):
+    """Hard links to the smoke results: a test that changes a file must replace it."""
+    folder = tmp_path_factory.mktemp("audit") / "smoke"
+    shutil.copytree(smoke / "results" / "smoke", folder, copy_function=os.link)
+    return folder
+
+
+@pytest.fixture
+def replace(root):
+    """Replace a file's bytes for one test."""
+    kept: list[tuple[Path, Path]] = []
+
+    def swap(path: Path, content: bytes | None = None) -> Path:
+        aside = root.parent / f"kept{len(kept)}"
+        path.rename(aside)
+        kept.append((path, aside))
+        if content is None:
+            shutil.copy(aside, path)
+        else:
+            path.write_bytes(content)
+        return path
+
+    yield swap
+    for path, aside in kept:
+        path.unlink(missing_ok=True)
+        aside.rename(path)
+
+
+def flipped(path: Path, position: float = 0.5) -> bytes:
+    """A file's bytes with one changed, in the middle by default."""
+    content = bytearray(path.read_bytes())
+    content[int(len(content) * position)] ^= 1
+    return bytes(content)
+
+
+def found(root: Path, name: str, *only: str) -> set[str]:
+    """The questions, of ``only`` or of all, whose answers name a file as wrong."""
+    return {
+        answer.question
+        for answer in audit(root, LOCK, only=only or None)
+        if any(name in line for line in answer.problems)
+    }
+
+
+def test_an_untouched_result_passes_with_evidence(root):
+    start = time.process_time()
+    answers = audit(root, LOCK, count=3)
+    assert time.process_time() - start < SECONDS
+    assert {answer.verdict for answer in answers} == {OK}, [answer.text() for answer in answers]
+    assert all(answer.evidence for answer in answers)
+    manifest = read_manifest(root)
+    assert len(manifest["products"]) > 100
+    kinds = ("data/", "splits/", "scores/", "tables/", "runs/", "harmonized/", "figures/", "report.html")
+    for kind in kinds:
+        assert any(name.startswith(kind) for name in manifest["products"]), kind
+
+
+def first(root: Path, pattern: str) -> Path:
+    return sorted(root.glob(pattern))[0]
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "data/ham10000/**/*.jpg",
+        "data/**/*_segmentation.png",
+        "splits/ham10000.csv",
+        "runs/segmentation/sam_adapter-*/weights.safetensors",
+        "runs/segmentation/sam_adapter-*/settings.yaml",
+        "runs/segmentation/sam_adapter-*/scores.parquet",
+        "tables/table_05.csv",
+        "harmonized/*/*/images.npy",
+    ],
+)
+def test_one_byte_is_found_and_named(root, replace, pattern):
+    path = first(root, pattern)
+    replace(path, flipped(path))
+    name = path.relative_to(root).as_posix()
+    assert "Are all files the ones that were recorded?" in found(root, name, "files")
+
+
+def test_a_clever_forger_who_mends_the_manifest_is_found_too(root, replace):
+    """One score is raised everywhere it stands in the store, and the manifest is made to fit."""
+    from lesion_core.files import sha256_file
+
+    store = root / "scores" / "segmentation.parquet"
+    table = read_parquet(store)
+    values = table.column("dice").to_pylist()
+    values[0] = 0.999
+    forged = table.set_column(table.schema.get_field_index("dice"), "dice", [values])
+    replace(store)
+    store.unlink()
+    write_parquet(store, forged)
+    manifest = read_json(root / "manifest.json")
+    manifest["products"]["scores/segmentation.parquet"] = sha256_file(store)
+    replace(root / "manifest.json")
+    write_json(root / "manifest.json", manifest)
+    assert found(root, "scores/segmentation.parquet") == {"Do the score tables hold exactly the runs' scores?"}
+
+
+def test_scores_that_do_not_follow_from_weights_are_found(root, replace):
+    path = first(root, "runs/segmentation/sam_adapter-*/scores.parquet")
+    table = read_parquet(path)
+    halves = [value / 2 for value in table.column("dice").to_pylist()]
+    replace(path)
+    path.unlink()
+    write_parquet(path, table.set_column(table.schema.get_field_index("dice"), "dice", [halves]))
+    answers = {answer.question: answer for answer in audit(root, LOCK, count=60, only=["scores"])}
+    answer = answers["Do sampled scores recompute from weights and images?"]
+    assert answer.verdict == FAILED
+    assert all(path.relative_to(root).as_posix() in line for line in answer.problems)
+
+
+def test_a_table_cell_that_the_scores_do_not_give_is_named_with_its_line(root, replace):
+    path = root / "tables" / "table_05.md"
+    line = next(line for line in path.read_text().splitlines() if "±" in line)
+    replace(path, path.read_text().replace(line, line.replace("±", "+/-")).encode())
+    answers = audit(root, LOCK, only=["tables"])
+    assert [answer.verdict for answer in answers] == [FAILED]
+    assert answers[0].problems[0].startswith("tables/table_05.md: line ")
+
+
+def test_a_photograph_moved_across_the_splits_is_named(root, replace):
+    path = root / "splits" / "ham10000.csv"
+    rows = read_parquet(root / "catalog" / "edges.parquet").to_pylist()
+    edge = next(row for row in rows if row["dataset_a"] == row["dataset_b"] == "ham10000" and row["reason"] == "lesion")
+    lines = path.read_text().splitlines()
+    moved = []
+    for line in lines:
+        image, group, split = line.split(",")
+        if image == edge["image_id_a"]:
+            line = f"{image},{group},{'val' if split != 'val' else 'test'}"
+        moved.append(line)
+    replace(path, "\n".join([*moved, ""]).encode())
+    (answer,) = audit(root, LOCK, only=["splits"])
+    assert any(edge["image_id_a"] in line and edge["image_id_b"] in line for line in answer.problems)
+
+
+def test_a_test_mask_that_training_opened_is_named(root, replace):
+    split = {}
+    for line in (root / "splits" / "isic2018_task1.csv").read_text().splitlines()[1:]:
+        image, _, name = line.split(",")
+        split[image] = name
+    rows = read_parquet(root / "catalog" / "images.parquet").to_pylist()
+    mask = next(
+        row["mask_path"]
+        for row in rows
+        if row["dataset"] == "isic2018_task1" and split[row["image_id"]] == "test" and row["mask_path"]
+    )
+    path = first(root, "runs/segmentation/sam_adapter-*/provenance.json")
+    content = read_json(path)
+    assert mask not in content["opened"]
+    replace(path)
+    path.unlink()
+    write_json(path, content | {"opened": [*content["opened"], mask]})
+    assert "Were test masks left alone by training and selection?" in found(root, mask, "sealed")
+
+
+def test_another_epoch_than_validation_selects_is_named(root, replace):
+    path = next(
+        folder / "provenance.json"
+        for folder in sorted((root / "runs" / "segmentation").iterdir())
+        if "best_epoch" in read_json(folder / "provenance.json")["extra"]
+    )
+    content = read_json(path)
+    content["extra"]["best_epoch"] += 1
+    replace(path)
+    path.unlink()
+    write_json(path, content)
+    assert "Was each checkpoint chosen on validation images?" in found(root, path.parent.name, "selection")
+
+
+def test_another_package_version_than_the_lock_is_named(root, tmp_path):
+    lock = tmp_path / "requirements.lock"
+    lock.write_text(LOCK.read_text().replace("\nnumpy==", "\nnumpy==0."))
+    (answer,) = audit(root, lock, only=["versions"])
+    assert answer.verdict == FAILED
+    assert all("numpy" in line for line in answer.problems)
+
+
+def test_without_a_manifest_nothing_is_vouched_for(tmp_path):
+    with pytest.raises(RunError, match="no manifest"):
+        audit(tmp_path, LOCK)
+
+
+def test_the_command_ends_with_status_1_and_names_the_file(root, replace, tmp_path):
+    from typer.testing import CliRunner
+
+    from lesion_core.cli import app
+
+    path = root / "tables" / "table_06.csv"
+    replace(path, flipped(path))
+    out = tmp_path / "answers.json"
+    asked = ["--only", "files", "--only", "splits", "--only", "scores"]
+    done = CliRunner().invoke(app, ["audit", "--root", str(root), *asked, "--json", str(out)])
+    assert done.exit_code == 1
+    assert "tables/table_06.csv" in done.output
+    assert {answer["verdict"] for answer in read_json(out)} == {"ok", "FAILED", "not checked"}

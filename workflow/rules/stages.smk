@@ -1,0 +1,50 @@
+# Coarse targets, one for each part of the chain: `snakemake stage_splits`. dvc.yaml has a stage for each of them.
+SCORED = {
+    "segmentation": ["scores.parquet", "test_masks.zip"],
+    "classification": ["scores.parquet"],
+    "joint": ["scores_segmentation.parquet", "scores_classification.parquet"],
+}
+
+
+def finished_runs(task):
+    """What training and scoring leave of each run of a task."""
+    names = ["settings.yaml", "weights.safetensors", "history.csv", "provenance.json", *SCORED[task]]
+    return [run_dir(run) / name for run in RUNS.values() if run.task == task for name in names]
+
+
+def masks_of_runs(runs):
+    """Pseudo-masks that classification runs train on and are scored with."""
+    asked = [(run, [*run.spec.train_on, *SETTINGS.scoring.classification_on]) for run in runs]
+    asked += [(run, run.spec.train_on) for run in JOINT.values()]
+    return sorted({str(path) for run, datasets in asked for path in masks_for(run, datasets)})
+
+
+STAGES = {
+    "download": [LAYOUT.downloads(dataset) / "files.json" for dataset in DATASETS],
+    "catalog": [LAYOUT.catalog, LAYOUT.edges],
+    "splits": [LAYOUT.certificate],
+    "harmonize": sorted(
+        {
+            str(path)
+            for run in RUNS.values()
+            for dataset in run.spec.train_on
+            if run.task != "joint"
+            for path in harmonized([dataset], run.spec.model.image_size)
+        }
+    ),
+    "weights": sorted({str(path) for run in SEGMENTERS.values() for path in foundation(run)}),
+    "segmentation": finished_runs("segmentation"),
+    "pseudo_masks": masks_of_runs(CLASSIFIERS.values()),
+    "classification": finished_runs("classification"),
+    "joint": finished_runs("joint"),
+    "statistics": [rules.tables.output, rules.statistics.output, rules.ledger.output],
+    "report": [LAYOUT.report, LAYOUT.manifest],
+}
+
+for stage, files in STAGES.items():
+
+    rule:
+        name:
+            f"stage_{stage}"
+        input:
+            files,
