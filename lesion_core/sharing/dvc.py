@@ -93,22 +93,22 @@ def stages(profile: str, project: Path = REPOSITORY) -> dict[str, Any]:
         for name in job["inputs"]:
             if name.startswith(f"results/{profile}/"):
                 stage["deps"].add(_folder(name, profile))
-    content: dict[str, Any] = {"vars": [{"profile": profile}], "stages": {}}
+    content: dict[str, Any] = {"stages": {}}
     for name, parts in found.items():
         if not parts["rules"]:
             continue
         code = set().union(*(sources[rule] for rule in parts["rules"]))
-        deps = [f"results/${{profile}}/{folder}" for folder in sorted(parts["deps"] - parts["outs"])]
+        deps = [f"results/{profile}/{folder}" for folder in sorted(parts["deps"] - parts["outs"])]
         outs = [*sorted(parts["outs"]), *BESIDE.get(name, ())]
         content["stages"][name] = {
-            "cmd": f"snakemake --cores all --resources gpu=1 --config profile=${{profile}} -- stage_{name}",
+            "cmd": f"snakemake --cores all --resources gpu=1 --config profile={profile} -- stage_{name}",
             "deps": [*deps, *sorted(code)],
             "params": _parameters(parts["sections"], profile, project),
-            "outs": [{f"results/${{profile}}/{folder}": {"persist": True}} for folder in outs],
+            "outs": [{f"results/{profile}/{folder}": {"persist": True}} for folder in outs],
         }
-    content["metrics"] = ["results/${profile}/summary/metrics.json"]
+    content["metrics"] = [f"results/{profile}/summary/metrics.json"]
     # A folder: one curve for each run in it, whatever runs the matrix has.
-    content["plots"] = [{"results/${profile}/summary/curves": {"x": "epoch", "y": "validation"}}]
+    content["plots"] = [{f"results/{profile}/summary/curves": {"x": "epoch", "y": "validation"}}]
     return content
 
 
@@ -173,10 +173,7 @@ def _parameters(sections: set[str], profile: str, project: Path) -> list[dict[st
 
     wanted = sorted({key for section in sections for key in MADE_OF.get(section, (section,))})
     parameters = []
-    for name, shown in (
-        ("params.yaml", "params.yaml"),
-        (f"workflow/profiles/{profile}.yaml", "workflow/profiles/${profile}.yaml"),
-    ):
+    for name in ("params.yaml", f"workflow/profiles/{profile}.yaml"):
         content = yaml.safe_load((project / name).read_text(encoding="utf-8"))
         keys = []
         for key in wanted:
@@ -186,5 +183,5 @@ def _parameters(sections: set[str], profile: str, project: Path) -> list[dict[st
             elif value is not ...:
                 keys.append(key)
         if keys:
-            parameters.append({shown: keys})
+            parameters.append({name: keys})
     return parameters

@@ -27,7 +27,7 @@ def committed():
 
 def folders(stage, key):
     names = [next(iter(item)) if isinstance(item, dict) else item for item in stage[key]]
-    return {name.removeprefix("results/${profile}/") for name in names if name.startswith("results/")}
+    return {name.removeprefix("results/smoke/") for name in names if name.startswith("results/")}
 
 
 def test_both_graphs_agree(committed, tmp_path):
