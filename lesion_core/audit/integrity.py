@@ -9,18 +9,26 @@ from typing import Any
 
 from lesion_core.audit.answer import Answer
 from lesion_core.files import read_json, sha256_file
-from lesion_core.provenance import code_hash
+from lesion_core.provenance import STAGES, code_hash
 from lesion_core.runs import Run
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
 
 
-def run_folders(root: Path, plan: Any) -> Iterator[Path]:
-    """Folders of the plan's runs, sorted by task and id; of a run without a folder, where it should be."""
+def run_folders(root: Path, plan: Any, *, trained: bool = False) -> Iterator[Path]:
+    """Folders of the plan's runs, sorted by id; of a run without a folder, where it should be.
+
+    Args:
+        root: ``results/<profile>``.
+        plan: whose runs.
+        trained: leave out runs that average others and train nothing.
+    """
     wanted = sorted({run for runs in plan.runs.values() for run in runs})
     for run_id in wanted:
         places = sorted((root / "runs").glob(f"*/{run_id}"))
-        yield places[0] if places else root / "runs" / "missing" / run_id
+        folder = places[0] if places else root / "runs" / "missing" / run_id
+        if not (trained and folder.parent.name == "derived"):
+            yield folder
 
 
 def files(root: Path, manifest: dict[str, Any]) -> Answer:
@@ -82,7 +90,8 @@ def code(root: Path, plan: Any) -> Answer:
         commits.add(recorded.get("commit", "no checkout")[:12])
         count += 1
         dirty += bool(recorded.get("dirty"))
-        here = code_hash(f"lesion_core.training.{folder.parent.name}")
+        task = folder.parent.name
+        here = code_hash(STAGES.get(task, f"lesion_core.training.{task}"))
         if recorded["hash"] != here:
             answer.problems.append(f"{folder.relative_to(root).as_posix()}: code {recorded['hash']}, here {here}")
     answer.evidence = (

@@ -50,7 +50,7 @@ def sealed(root: Path, plan: Any) -> Answer:
     }
     masks = {row["mask_path"] for row in rows if row["mask_path"] and split[row["dataset"], row["image_id"]] == "test"}
     opened = jobs = 0
-    for folder in run_folders(root, plan):
+    for folder in run_folders(root, plan, trained=True):
         read = read_json(folder / "provenance.json").get("opened")
         name = folder.relative_to(root).as_posix()
         if read is None:
@@ -96,7 +96,7 @@ def selection(root: Path, plan: Any) -> Answer:
     """Each run's epoch is the one that its validation history selects."""
     answer = Answer("Was each checkpoint chosen on validation images?")
     trained = fixed = 0
-    for folder in run_folders(root, plan):
+    for folder in run_folders(root, plan, trained=True):
         task, name = folder.parent.name, folder.relative_to(root).as_posix()
         history = read_csv(folder / "history.csv")
         extra = read_json(folder / "provenance.json")["extra"]

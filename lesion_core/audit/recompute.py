@@ -36,8 +36,10 @@ def score_store(root: Path, plan: Plan) -> Answer:
     return answer
 
 
-def _score_files(root: Path, plan: Plan, kind: str) -> list[Path]:
+def _score_files(root: Path, plan: Plan, kind: str, *, trained: bool = False) -> list[Path]:
     name = {kind: "scores.parquet", "joint": f"scores_{kind}.parquet"}
+    if kind == "classification" and not trained:
+        name["derived"] = "scores.parquet"
     return [folder / name[folder.parent.name] for folder in run_folders(root, plan) if folder.parent.name in name]
 
 
@@ -169,7 +171,7 @@ def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str
         {
             (path, kind, row["dataset"], row["image_id"])
             for kind in TASKS
-            for path in _score_files(root, plan, kind)
+            for path in _score_files(root, plan, kind, trained=True)
             if path.is_file()
             for row in read_parquet(path, ["dataset", "image_id"]).to_pylist()
         }

@@ -114,7 +114,11 @@ rule summary:
         DONE_RUNS,
     output:
         LAYOUT.root / "summary" / "metrics.json",
-        [LAYOUT.root / "summary" / "curves" / run.task / f"{run.run_id}.csv" for run in RUNS.values()],
+        [
+            LAYOUT.root / "summary" / "curves" / run.task / f"{run.run_id}.csv"
+            for run in RUNS.values()
+            if run.task != "derived"
+        ],
     log:
         log_of("summary"),
     benchmark:

@@ -3,12 +3,15 @@ SCORED = {
     "segmentation": ["scores.parquet", "test_masks.zip"],
     "classification": ["scores.parquet"],
     "joint": ["scores_segmentation.parquet", "scores_classification.parquet"],
+    "derived": ["scores.parquet"],
 }
 
 
 def finished_runs(task):
     """What training and scoring leave of each run of a task."""
-    names = ["settings.yaml", "weights.safetensors", "history.csv", "provenance.json", *SCORED[task]]
+    names = ["settings.yaml", "provenance.json", *SCORED[task]]
+    if task != "derived":
+        names += ["weights.safetensors", "history.csv"]
     return [run_dir(run) / name for run in RUNS.values() if run.task == task for name in names]
 
 
@@ -27,8 +30,8 @@ STAGES = {
         {
             str(path)
             for run in RUNS.values()
+            if run.task in ("segmentation", "classification")
             for dataset in run.spec.train_on
-            if run.task != "joint"
             for path in harmonized([dataset], run.spec.model.image_size)
         }
     ),
@@ -36,7 +39,7 @@ STAGES = {
     "segmentation": finished_runs("segmentation"),
     "pseudo_masks": masks_of_runs(CLASSIFIERS.values()),
     "classification": finished_runs("classification"),
-    "joint": finished_runs("joint"),
+    "joint": finished_runs("joint") + finished_runs("derived"),
     "statistics": [rules.tables.output, rules.statistics.output, rules.ledger.output],
     "report": [LAYOUT.report, LAYOUT.manifest],
 }
