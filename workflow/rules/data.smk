@@ -64,10 +64,15 @@ rule unpack:
         "lesion unpack {wildcards.dataset} --downloads {params.downloads} --out {params.out} > {log} 2>&1"
 
 
+CUSTOM = SETTINGS.data.custom
+# folders too: a photograph that is added or taken away makes the catalog anew
+CUSTOM_FILES = [Path(path).expanduser() for path in (CUSTOM.csv, CUSTOM.images, CUSTOM.masks) if path] if CUSTOM else []
+
+
 rule catalog:
     input:
         [LAYOUT.data(dataset) / "manifest.csv" for dataset in DATASETS],
-        [SETTINGS.data.custom.csv] if SETTINGS.data.custom else [],
+        CUSTOM_FILES,
     output:
         LAYOUT.catalog,
         LAYOUT.edges,

@@ -1,0 +1,139 @@
+"""A user's own dataset in every stage: catalog, splits, harmonization, training, scoring; and the README's lines."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from lesion_core import config
+from lesion_core.data.catalog import build_catalog, read_images
+from lesion_core.data.harmonized_arrays import harmonize_dataset
+from lesion_core.data.reference import reference_histogram
+from lesion_core.data.splits import build_splits
+from lesion_core.data.synthetic.draw import photograph
+from lesion_core.data.synthetic.lesion import make_lesion
+from lesion_core.files import read_csv, read_json, read_parquet
+from lesion_core.paths import Layout
+from lesion_core.seeding import generator
+from lesion_core.settings import CLASSES
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+LESIONS = 28  # four of each class: a classifier trains on all seven
+
+
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Made lesions, every fifth photographed twice, with masks, labels and some metadata."""
+    folder = tmp_path_factory.mktemp("clinic")
+    (folder / "images").mkdir()
+    (folder / "masks").mkdir()
+    lines = ["image_id,lesion_id,label,age,sex,site"]
+    for number in range(LESIONS):
+        draw = generator("clinic", number)
+        lesion = make_lesion(draw, CLASSES[number % 7])
+        for view in range(2 if number % 5 == 0 else 1):
+            name = f"case{number:02d}{'ab'[view]}"
+            pixels, mask = photograph(lesion, draw, (72, 96))
+            Image.fromarray(pixels).save(folder / "images" / f"{name}.jpg", quality=95)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
+            age = "" if number % 4 == 0 else str(30 + number)
+            lines.append(f"{name},L{number:02d},{CLASSES[number % 7]},{age},female,")
+    (folder / "images.csv").write_text("\n".join(lines) + "\n")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def settings(clinic: Path):
+    own = {"images": str(clinic / "images"), "masks": str(clinic / "masks"), "csv": str(clinic / "images.csv")}
+    return config.load(
+        "smoke",
+        {
+            "data": {"datasets": ["custom"], "custom": own},
+            "scoring": {"segmentation_on": ["custom"], "classification_on": ["custom"]},
+            "matrix": {"seeds": [0], "methods": ["otsu", "unet", "majority"]},
+            "bases": {
+                "segmentation": {"train_on": ["custom"], "training": {"epochs": 1}, "model": {"image_size": 64}},
+                "classification": {"train_on": ["custom"]},
+            },
+            "methods": {"unet": {"model": {"image_size": 64}}},
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def root(settings, clinic: Path) -> Path:
+    """Results of the data stages."""
+    layout = Layout(clinic / "results")
+    build_catalog(
+        {"custom": layout.data("custom")},
+        layout.root,
+        settings.duplicates,
+        settings.data.custom,
+        out_images=layout.catalog,
+        out_edges=layout.edges,
+        out_report=layout.catalog.with_name("report.json"),
+    )
+    splits = layout.certificate.parent
+    build_splits(layout.catalog, layout.edges, settings.splits, splits)
+    chosen = settings.harmonization
+    reference_histogram(layout.catalog, splits, layout.root, layout.reference, layout.colours, 64, chosen)
+    out = layout.harmonized("custom", 64)
+    harmonize_dataset("custom", 64, layout.catalog, splits, layout.reference, layout.root, out, chosen)
+    return layout.root
+
+
+def test_catalog_splits_and_arrays_hold_every_case(root: Path) -> None:
+    layout = Layout(root)
+    rows = read_images(layout.catalog)
+    assert len(rows) == LESIONS + 6
+    assert {row["label"] for row in rows} == set(CLASSES)
+    assert all(row["mask_path"] for row in rows)
+    splits = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
+    assert set(splits.values()) == {"train", "val", "test"}
+    assert all(splits[f"case{number:02d}a"] == splits[f"case{number:02d}b"] for number in range(0, LESIONS, 5))
+    assert read_json(layout.certificate)["verdict"] == "no leak"
+    missing = read_json(layout.catalog.with_name("report.json"))["datasets"]["custom"]["missing"]
+    assert missing["age"] == sum(row["age"] is None for row in rows) == 7 + 2  # cases 0, 4, ...; 0 and 20 twice
+
+
+def test_segmenters_and_a_classifier_train_and_are_scored(root: Path, settings) -> None:
+    from lesion_core.inference.load import load_segmenter
+    from lesion_core.inference.score_classification import score_classification
+    from lesion_core.inference.score_segmentation import score_segmentation
+    from lesion_core.training import classification, segmentation
+
+    layout = Layout(root)
+    test = {row["image_id"] for row in read_csv(layout.split("custom")) if row["split"] == "test"}
+    scored = {}
+    for run in config.expand(settings).values():
+        folder = layout.run(run.task, run.run_id)
+        out = folder / "scores.parquet"
+        if run.task == "segmentation":
+            segmentation.train_run(run, folder, root, "cpu")
+            score_segmentation(load_segmenter(folder), run, root, settings.scoring, out, folder / "test_masks.zip")
+        else:
+            classification.train_run(run, folder, root, "cpu")
+            score_classification(folder, run, root, settings.scoring, out)
+        scored[run.method] = read_parquet(out).to_pylist()
+    assert set(scored) == {"otsu", "unet", "majority"}
+    for method, rows in scored.items():
+        assert {row["image_id"] for row in rows} == test, method
+        assert {row["dataset"] for row in rows} == {"custom"}
+    assert all(0 <= row["dice"] <= 1 for method in ("otsu", "unet") for row in scored[method])
+
+
+def test_the_readmes_lines_are_settings_that_load() -> None:
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Your own data")[1].split("\n## ")[0]
+    block = re.search(r"```yaml\n(.*?)```", section, re.DOTALL).group(1)
+    given = yaml.safe_load(block)
+    assert len(block.strip().splitlines()) <= 10
+    loaded = config.load("paper", given)
+    assert "custom" in loaded.data.datasets
+    assert loaded.data.custom.images == given["data"]["custom"]["images"]
+    assert "custom" in loaded.scoring.segmentation_on
