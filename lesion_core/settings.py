@@ -5,6 +5,7 @@ The meaning of each key, the paper's value and our choices stand as comments in 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -118,12 +119,18 @@ class Harmonization(Strict):
     mask_smoothing: NotNegative
     soft_mask_sigma: NotNegative
     scaled_decoding: bool = False
+    colour_for: dict[Dataset, Literal["none", "grey_world", "shades_of_grey"]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _hair_needs_every_pixel(self) -> Harmonization:
         if self.scaled_decoding and self.hair_removal:
             raise ValueError("scaled_decoding must be false with hair_removal: hair is sought at full resolution")
         return self
+
+    def of(self, datasets: Sequence[str]) -> Harmonization:
+        """These settings with the colour correction that all of ``datasets`` share; with ``colour`` if they differ."""
+        colours = {self.colour_for.get(name, self.colour) for name in datasets}
+        return self.model_copy(update={"colour": colours.pop() if len(colours) == 1 else self.colour, "colour_for": {}})
 
 
 class Augmentation(Strict):
@@ -180,7 +187,9 @@ class Training(Strict):
         return self
 
 
-SegmentationKind = Literal["sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "otsu"]
+SegmentationKind = Literal[
+    "sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "segmae", "otsu"
+]
 # Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
 KIND_KEYS: dict[str, tuple[str, ...]] = {
     "sam": ("backbone", "adapter", "prompt", "attention"),
@@ -189,6 +198,7 @@ KIND_KEYS: dict[str, tuple[str, ...]] = {
     "deeplabv3_plus": ("encoder", "encoder_weights"),
     "segformer": ("encoder", "encoder_weights"),
     "deep_unet": ("encoder", "encoder_weights"),
+    "segmae": ("encoder", "encoder_weights", "stem", "mae_decoder"),
     "otsu": (),
 }
 # What an adapter uses in addition.
@@ -219,6 +229,8 @@ class SegmentationModel(Strict):
     attention: Literal["fast", "reference"] = "fast"
     encoder: str | None = None
     encoder_weights: str | None = None
+    stem: bool = True
+    mae_decoder: bool = True
     prompt: TrainingPrompt = "none"
 
     @model_validator(mode="after")
@@ -237,17 +249,36 @@ class SegmentationModel(Strict):
             raise ValueError("encoder_weights needs an encoder")
         if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
             raise ValueError(f"kind {self.kind} needs an encoder")
-        if self.kind == "sam" and self.image_size % 16:
-            raise ValueError("image_size must be a multiple of 16, SAM's patch size")
+        if self.kind in ("sam", "segmae") and self.image_size % 16:
+            raise ValueError(f"image_size must be a multiple of 16, the patch size of {self.kind}")
         return self
 
 
 class SegmentationLoss(Strict):
-    """L_seg = dice * Dice + bce * BCE (paper A, section 3.7)."""
+    """L_seg = dice * Dice + bce * BCE (paper A, section 3.7) + patch * patch-wise loss (paper D, section 3.4)."""
 
     dice: NotNegative
     bce: NotNegative
     soft_target: bool
+    patch: NotNegative = 0.0
+    patch_size: Count = 16
+    patch_temperature: NotNegative = 0.1
+
+    @model_validator(mode="after")
+    def _patches_count(self) -> SegmentationLoss:
+        fields = type(self).model_fields
+        idle = [key for key in ("patch_size", "patch_temperature") if getattr(self, key) != fields[key].default]
+        if idle and not self.patch:
+            raise ValueError(f"with patch: 0 the loss does not use {', '.join(idle)}: leave it out")
+        return self
+
+
+class Reconstruction(Strict):
+    """SegMAE's second branch (paper D, section 3.3): stage 1, and what is masked and how it is weighted in both."""
+
+    epochs: Whole
+    mask_ratio: Annotated[float, Field(gt=0.0, lt=1.0)]
+    temperature: NotNegative
 
 
 class Extraction(Strict):
@@ -314,6 +345,15 @@ class SegmentationMethod(Strict):
     loss: SegmentationLoss
     training: Training
     augmentation: Augmentation
+    reconstruction: Reconstruction | None = None
+
+    @model_validator(mode="after")
+    def _reconstructs_with_a_decoder(self) -> SegmentationMethod:
+        if (self.model.kind == "segmae" and self.model.mae_decoder) != (self.reconstruction is not None):
+            raise ValueError("reconstruction must be set for kind segmae with mae_decoder, and for nothing else")
+        if self.loss.patch and self.model.image_size % self.loss.patch_size:
+            raise ValueError("model.image_size must be a multiple of loss.patch_size")
+        return self
 
     @model_validator(mode="after")
     def _caches_what_does_not_change(self) -> SegmentationMethod:

@@ -68,6 +68,7 @@ def harmonize_dataset(
         ImageError, MaskError: a file cannot be read.
         RunError: the reference is missing or wrong.
     """
+    settings = settings.of([dataset])
     entries = dataset_entries(dataset, catalog, splits_dir)
     wanted = None if settings.histogram == "none" or reference is None else read_reference(reference)
     masks = 0

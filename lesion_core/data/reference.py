@@ -49,19 +49,20 @@ def reference_histogram(
         SplitError: splits and catalog disagree, or there is no training image.
         ImageError: a photograph cannot be read.
     """
-    paths: dict[str, Path] = {}
+    paths: dict[str, tuple[Path, str]] = {}
     members: dict[str, list[str]] = {}
     for dataset in sorted({entry["dataset"] for entry in read_catalog(catalog)}):
         training = [entry for entry in dataset_entries(dataset, catalog, splits_dir) if entry["split"] == "train"]
         members[dataset] = [entry["sha256"] for entry in training]
         for entry in training:
-            paths.setdefault(entry["sha256"], root / entry["path"])
+            paths.setdefault(entry["sha256"], (root / entry["path"], dataset))
     if not paths:
         raise SplitError("no training image, so no reference histogram", file=splits_dir)
 
-    def measure(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    def measure(place: tuple[Path, str]) -> tuple[np.ndarray, np.ndarray]:
+        path, dataset = place
         photograph = read_photograph(path, size, settings)
-        counts = histogram.channel_histograms(prepare_image(photograph, size, settings))
+        counts = histogram.channel_histograms(prepare_image(photograph, size, settings.of([dataset])))
         return colour_frequencies(photograph).astype(np.float32), counts.astype(np.int32)
 
     measured = dict(zip(paths, in_threads(measure, list(paths.values()), "reference histogram", workers), strict=True))

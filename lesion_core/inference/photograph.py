@@ -24,7 +24,7 @@ def photograph_classifier(run_dir: Path, device: str = "cpu") -> Callable[[np.nd
     loaded = load_classifier(run_dir, device=device)
 
     def classify(photograph: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-        pixels = harmonize_image(photograph, loaded.size, loaded.reference, loaded.run.harmonization)
+        pixels = harmonize_image(photograph, loaded.size, loaded.reference, loaded.run.appearance)
         soft = np.round(probability * 255).astype(np.uint8)[None] if loaded.needs_masks else None
         values = class_probabilities(loaded.model, pixels[None], soft)[0]
         return {

@@ -127,7 +127,7 @@ def predict_folder(
     for path in track(paths, "predict"):
         photograph = read_image(path)
         height, width = photograph.shape[:2]
-        pixels = harmonize_image(photograph, segmenter.size, segmenter.reference, segmenter.run.harmonization)
+        pixels = harmonize_image(photograph, segmenter.size, segmenter.reference, segmenter.run.appearance)
         probability = next(probabilities(segmenter.model, pixels[None], device=device))[0]
         native = upsample(probability, height, width)
         mask = refine_mask(native, segmenter.run.extraction)

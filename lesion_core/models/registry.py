@@ -12,6 +12,7 @@ from lesion_core.models.networks import build_network
 from lesion_core.models.otsu import OtsuSegmenter
 from lesion_core.models.sam import build_sam
 from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.models.segmae import build_segmae
 from lesion_core.models.trainable import Segmenter
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import SegmentationModel
@@ -35,6 +36,16 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
     """
     if model.kind == "otsu":
         return OtsuSegmenter().eval()
+    if model.kind == "segmae":
+        seed_torch(seed, "segmae")
+        return build_segmae(
+            model.encoder,
+            model.image_size,
+            stem=model.stem,
+            mae_decoder=model.mae_decoder,
+            encoder_weights=model.encoder_weights if pretrained else None,
+            weights=weights,
+        )
     if model.kind != "sam":
         seed_torch(seed, model.kind)
         source = model.encoder_weights if pretrained else None

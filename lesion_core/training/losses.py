@@ -37,6 +37,33 @@ def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
     return loss.mean(dim=(-2, -1))
 
 
+def weighted_patches(errors: Tensor, temperature: float) -> Tensor:
+    """The patch-wise loss of paper D (equations 6 to 8): (1/N) sum_i w_i L'_i, w = softmax(L' / temperature).
+
+    The weights sum to 1 and the sum is divided by N once more, as the paper prints it.
+
+    Args:
+        errors: (B, N) mean squared error L' of each patch.
+        temperature: the paper's beta; small values look at the worst patch alone. 0: no weighting, the plain mean.
+
+    Returns:
+        (B,)
+    """
+    if temperature == 0:
+        return errors.mean(dim=1)
+    return (torch.softmax(errors / temperature, dim=1) * errors).mean(dim=1)
+
+
+def patch_loss(logits: Tensor, target: Tensor, *, patch_size: int, temperature: float) -> Tensor:
+    """``weighted_patches`` of the squared error between probability and mask, shape (B,).
+
+    Args:
+        logits, target: (B, 1, h, w); h and w are multiples of ``patch_size``.
+    """
+    errors = (torch.sigmoid(logits.float()) - target.float()).square()
+    return weighted_patches(functional.avg_pool2d(errors, patch_size).flatten(1), temperature)
+
+
 def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
     """Area average of masks (B, 1, H, W) in 0..1 at ``size`` = (h, w): the share of lesion in each coarse pixel."""
     if tuple(target.shape[-2:]) == size:
@@ -45,7 +72,7 @@ def resize_target(target: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def segmentation_loss(logits: Tensor, target: Tensor, settings: SegmentationLoss) -> tuple[Tensor, dict[str, float]]:
-    """L_seg = dice * Dice + bce * BCE, mean over the batch (paper A, section 3.7).
+    """L_seg = dice * Dice + bce * BCE + patch * Patch, mean over the batch (papers A, section 3.7, and D, equation 11).
 
     Args:
         logits: (B, 1, h, w) float.
@@ -54,7 +81,8 @@ def segmentation_loss(logits: Tensor, target: Tensor, settings: SegmentationLoss
         settings: the weights of the parts.
 
     Returns:
-        The scalar loss and its parts ``dice_loss`` and ``bce_loss`` (unweighted) for the history.
+        The scalar loss and its parts (unweighted) for the history: ``dice_loss``, ``bce_loss`` and, where it counts,
+        ``patch_loss``.
     """
     if not settings.soft_target:
         target = (target >= 0.5).to(logits.dtype)
@@ -62,4 +90,11 @@ def segmentation_loss(logits: Tensor, target: Tensor, settings: SegmentationLoss
     dice = dice_loss(logits, target).mean()
     bce = bce_loss(logits, target).mean()
     loss = settings.dice * dice + settings.bce * bce
-    return loss, {"dice_loss": float(dice.detach()), "bce_loss": float(bce.detach())}
+    parts = {"dice_loss": float(dice.detach()), "bce_loss": float(bce.detach())}
+    if settings.patch > 0:
+        patch = patch_loss(
+            logits, target, patch_size=settings.patch_size, temperature=settings.patch_temperature
+        ).mean()
+        loss = loss + settings.patch * patch
+        parts["patch_loss"] = float(patch.detach())
+    return loss, parts

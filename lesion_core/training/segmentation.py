@@ -1,4 +1,4 @@
-"""Training of a segmentation run: SAM with adapters, or a U-Net; a frozen SAM and Otsu have nothing to train."""
+"""Training of a segmentation run; a frozen SAM and Otsu have nothing to train."""
 
 from __future__ import annotations
 
@@ -7,157 +7,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from lesion_core.data.augment import augment
 from lesion_core.data.datasets import Harmonized, combine
 from lesion_core.errors import RunError
 from lesion_core.files import write_csv
 from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
-from lesion_core.inference.predict import finish
-from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.trainable import Segmenter
 from lesion_core.paths import Layout
 from lesion_core.progress import say
 from lesion_core.provenance import write_provenance
 from lesion_core.runs import Run
-from lesion_core.seeding import generator, make_deterministic
-from lesion_core.settings import SegmentationMethod
+from lesion_core.seeding import make_deterministic
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
-from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
-from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, fit
+from lesion_core.training.embeddings import EmbeddingCache
+from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, FitResult, fit
 from lesion_core.training.identity import input_identity
 from lesion_core.training.launch import process_rank
-from lesion_core.training.losses import segmentation_loss
-from lesion_core.training.prompting import BINARY, batch_logits, prompt_tensors
-
-# A training box is never exact, so that boxes from elsewhere work at test time.
-BOX_JITTER = 0.1
-LOSS_UPSAMPLING = 2
-
-
-class SegmentationTask:
-    """The engine's view of a segmenter's training; see ``lesion_core.training.engine.TrainingTask``.
-
-    Validation is the mean per-image Dice at the model's input size, with the run's threshold, on validation images.
-
-    Args:
-        model: maps images (B, 3, S, S) in 0..255 to logits (B, 1, s, s).
-        data: harmonized images and soft masks of size S.
-        spec: prompt, loss, augmentation, batch size.
-        threshold: of the probability, 0..1.
-        seed: of order, augmentation and prompts.
-        device: ``cpu`` or ``cuda``.
-        cache: of image embeddings, where the method trains on stored ones.
-
-    Raises:
-        RunError: no training or no validation image has a mask.
-    """
-
-    selection_metric = "dice"
-    selection_mode = "max"
-    row_keyed = True
-
-    def __init__(
-        self,
-        model: Segmenter,
-        data: Harmonized,
-        spec: SegmentationMethod,
-        *,
-        threshold: float,
-        seed: int,
-        device: str,
-        cache: EmbeddingCache | None = None,
-    ) -> None:
-        self.module = model.to(device)
-        self.data, self.spec = data, spec
-        self.threshold, self.seed, self.device = threshold, seed, device
-        self.train_rows = data.rows("train", with_mask=True)
-        self.val_rows = data.rows("val", with_mask=True)
-        for split, rows in (("training", self.train_rows), ("validation", self.val_rows)):
-            if not len(rows):
-                raise RunError(f"No {split} image of {data.name} has a mask", remedy="check the splits and train_on")
-        self.embeddings = None if cache is None else cache.fill(data, np.concatenate([self.train_rows, self.val_rows]))
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """What the model learns, by name: adapters, or a whole U-Net."""
-        return dict(self.module.trainable_parameters())
-
-    def epoch_rows(self, epoch: int) -> np.ndarray:
-        """The training rows in an order that depends on (seed, epoch) alone."""
-        return generator(self.seed, "order", epoch).permutation(self.train_rows)
-
-    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
-        """Augmented samples: images and masks uint8 (B, 3, S, S) and (B, 1, S, S), and the prompts' tensors.
-
-        A sample's augmentation depends on (seed, epoch, row) alone. With a cache, ``embeddings`` stand for the images.
-        """
-        changed = [self._augmented(int(row), epoch) for row in rows]
-        masks = np.stack([mask for _, mask in changed])
-        prompts = self._prompts(masks, rows, f"epoch {epoch}", BOX_JITTER)
-        return self._inputs([image for image, _ in changed], masks, rows) | prompts
-
-    def _augmented(self, row: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        image, mask = self.data.image(row), self.data.soft_mask(row)
-        if self.embeddings is not None:
-            return image, mask
-        return augment(image, mask, self.spec.augmentation, generator(self.seed, "augment", epoch, row))
-
-    def _inputs(self, images: list[np.ndarray], masks: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
-        """Pixels (or stored embeddings) and masks of a batch as tensors."""
-        given = {"masks": torch.from_numpy(masks)[:, None]}
-        if self.embeddings is not None:
-            return given | {"embeddings": read_embeddings(self.embeddings[int(row)] for row in rows)}
-        return given | {"images": torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)}
-
-    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-        """L_seg of a batch.
-
-        Logits coarser than the image are upsampled twice, not to the full size: the loss then sees the edges between
-        coarse pixels, as the final upsampling will show them, at a quarter (SAM) of the full size's cost; below that,
-        the area average of the soft mask says how much lesion a pixel holds.
-        """
-        logits = batch_logits(self.module, batch, self.threshold)
-        size = batch["masks"].shape[-1]
-        side = min(size, LOSS_UPSAMPLING * logits.shape[-1])
-        if side != logits.shape[-1]:
-            logits = functional.interpolate(logits, size=(side, side), mode="bilinear", align_corners=False)
-        return segmentation_loss(logits, batch["masks"].float() / 255.0, self.spec.loss)
-
-    def validate(self) -> dict[str, float]:
-        """``dice``: mean per-image Dice of the validation images (both masks empty: 1)."""
-        scores = []
-        size = self.spec.training.batch_size
-        for start in range(0, len(self.val_rows), size):
-            rows = self.val_rows[start : start + size]
-            masks = np.stack([self.data.soft_mask(row) for row in rows])
-            batch = self._inputs([self.data.image(row) for row in rows], masks, rows)
-            batch |= self._prompts(masks, rows, "validation", 0.0)
-            with torch.no_grad():
-                logits = batch_logits(
-                    self.module, {name: value.to(self.device) for name, value in batch.items()}, self.threshold
-                )
-            lesions = finish(logits, masks.shape[-1]) >= self.threshold
-            scores += [
-                float(dice(confusion(lesion, mask >= BINARY))) for lesion, mask in zip(lesions, masks, strict=True)
-            ]
-        return {"dice": float(np.mean(scores))}
-
-    def state(self) -> dict[str, Tensor]:
-        """What is learnt, and the running statistics of its layers."""
-        return self.module.trainable_state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put it back."""
-        self.module.load_trainable_state(state)
-
-    def _prompts(self, masks: np.ndarray, rows: np.ndarray, when: str, jitter: float) -> dict[str, Tensor]:
-        """The oracle prompts that the method trains with, from soft masks (B, S, S)."""
-        entries = [self.data.index[int(row)] for row in rows]
-        keys = [f"{when}/{entry['dataset']}/{entry['image_id']}" for entry in entries]
-        return prompt_tensors(self.spec.model.prompt, masks, jitter=jitter, seed=self.seed, keys=keys)
+from lesion_core.training.segmentation_task import SegmentationTask
 
 
 def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
@@ -199,13 +66,8 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
-            cache = None
-            if spec.model.embedding_cache != "none":
-                cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
-            threshold = run.extraction.threshold
-            task = SegmentationTask(model, data, spec, threshold=threshold, seed=run.seed, device=device, cache=cache)
             identity = input_identity(run, inputs)
-            result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+            result = _fit(model, data, run, run_dir, layout, weights, identity, device)
             extra |= {
                 "best_epoch": result.best_epoch,
                 "best_validation_dice": result.best_value,
@@ -217,7 +79,36 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             write_csv(run_dir / HISTORY, HISTORY_START, [])
         write_safetensors(run_dir / "weights.safetensors", {**model.trainable_state(), **reference})
         write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
-        (run_dir / CHECKPOINT).unlink(missing_ok=True)
+        for checkpoint in run_dir.rglob(CHECKPOINT):
+            checkpoint.unlink()
+
+
+def _fit(
+    model: Segmenter,
+    data: Harmonized,
+    run: Run,
+    run_dir: Path,
+    layout: Layout,
+    weights: Path | None,
+    identity: str,
+    device: str,
+) -> FitResult:
+    """Train by the method's task; SegMAE in two stages."""
+    spec, fixed = run.spec, {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
+    if spec.reconstruction is None:
+        cache = None
+        if spec.model.embedding_cache != "none":
+            cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
+        task = SegmentationTask(model, data, spec, **fixed, cache=cache)
+    else:
+        from lesion_core.training.segmae import ReconstructionTask, SegMAETask, pretrain_stage
+
+        if epochs := spec.reconstruction.epochs:
+            first = ReconstructionTask(model, data, spec, **fixed)
+            training = spec.training.model_copy(update={"epochs": epochs})
+            pretrain_stage(first, training, run_dir, seed=run.seed, device=device, identity=identity)
+        task = SegMAETask(model, data, spec, **fixed)
+    return fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
 
 
 def _read_reference(path: Path) -> np.ndarray:

@@ -136,7 +136,7 @@ def test_sections_hand_over_typed_settings():
 
 def test_isic_2019_joins_by_the_command_line():
     overrides = {
-        "data": {"datasets": ["isic2018_task1", "ham10000", "isic2019", "ph2"]},
+        "data": {"datasets": ["isic2017", "isic2018_task1", "ham10000", "isic2019", "ph2"]},
         "scoring": {"classification_on": ["ham10000", "isic2019"]},
         "matrix": {"methods": ["dual_network_isic2019"]},
     }

@@ -16,7 +16,7 @@ from lesion_core.models.sam import build_sam
 from lesion_core.paths import Layout
 from lesion_core.runs import Run
 from lesion_core.seeding import seed_torch
-from lesion_core.training import segmentation
+from lesion_core.training import segmentation, segmentation_task
 from lesion_core.training.checkpoint import write_safetensors
 from lesion_core.training.engine import CHECKPOINT
 from lesion_core.training.segmentation import SegmentationTask, train_run
@@ -333,8 +333,10 @@ def test_the_loss_of_coarse_logits_is_taken_at_twice_their_size(root, monkeypatc
     task = make_task(root, make_run())
     task.module = Coarse()
     sizes = []
-    plain = segmentation.segmentation_loss
-    monkeypatch.setattr(segmentation, "segmentation_loss", lambda a, b, c: sizes.append(a.shape[-1]) or plain(a, b, c))
+    plain = segmentation_task.segmentation_loss
+    monkeypatch.setattr(
+        segmentation_task, "segmentation_loss", lambda a, b, c: sizes.append(a.shape[-1]) or plain(a, b, c)
+    )
     task.loss(task.batch(task.epoch_rows(0)[:2], 0, 0))
     assert sizes == [SIZE // 2]
 

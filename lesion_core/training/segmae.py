@@ -1,0 +1,135 @@
+"""Training of SegMAE (paper D, section 3.3): stage 1 reconstructs, stage 2 segments and reconstructs by turns."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lesion_core.errors import RunError
+from lesion_core.models.segmae import SegMAE
+from lesion_core.seeding import generator
+from lesion_core.settings import Reconstruction, Training
+from lesion_core.training.distributed import HelperFinished, world
+from lesion_core.training.engine import FitResult, fit
+from lesion_core.training.losses import weighted_patches
+from lesion_core.training.segmentation_task import SegmentationTask
+
+STAGE_1 = "stage_1"
+
+
+def kept_patches(patches: int, ratio: float, rng: np.random.Generator) -> np.ndarray:
+    """Numbers of the patches that are seen, ascending: int64, at least one; ``ratio`` of them are masked."""
+    seen = max(1, min(patches - 1, round(patches * (1.0 - ratio))))
+    return np.sort(rng.permutation(patches)[:seen])
+
+
+def reconstruction_loss(model: SegMAE, images: Tensor, keep: Tensor, settings: Reconstruction) -> Tensor:
+    """Mean squared error of masked patches, weighted as the patch-wise loss (temperature 0: equally)."""
+    predicted, true = model.reconstruct(images.float(), keep)
+    return weighted_patches((predicted - true).square().mean(dim=-1), settings.temperature).mean()
+
+
+class SegMAETask(SegmentationTask):
+    """Stage 2: each cycle is a segmentation step and a reconstruction step on the same photographs.
+
+    An epoch shows each training image once in either. Segmentation steps see every patch (masking them is ours to
+    leave out: the upsampler needs a token at every place).
+    """
+
+    @property
+    def reconstruction(self) -> Reconstruction:
+        """The MAE branch's settings."""
+        assert self.spec.reconstruction is not None
+        return self.spec.reconstruction
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Each batch's rows twice in succession, so that step 2 k segments what step 2 k + 1 reconstructs."""
+        rows = super().epoch_rows(epoch)
+        size = self.spec.training.batch_size * self.spec.training.accumulation
+        if len(rows) < size:
+            raise RunError(
+                f"{len(rows)} training images do not fill a batch of {size}: SegMAE's steps take turns over whole ones",
+                remedy="lower training.batch_size",
+            )
+        whole = rows[: len(rows) // size * size].reshape(-1, size)
+        return np.repeat(whole, 2, axis=0).ravel()
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
+        """As for segmentation; at odd steps also ``keep`` (B, K) int64, the patches that are seen."""
+        batch = super().batch(rows, epoch, step)
+        if step % 2 == 0:
+            return batch
+        return batch | {"keep": self.keep(rows, f"epoch {epoch}")}
+
+    def keep(self, rows: np.ndarray, when: str) -> Tensor:
+        """Patches that are seen, by (seed, when, row) alone."""
+        patches, ratio = self.module.patches, self.reconstruction.mask_ratio
+        drawn = [kept_patches(patches, ratio, generator(self.seed, "mask", when, int(row))) for row in rows]
+        return torch.from_numpy(np.stack(drawn))
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """L_seg or the reconstruction loss, by the kind of step.
+
+        The history's means are over all steps, of which each kind is a half: hence the 2.
+        """
+        if "keep" in batch:
+            loss = reconstruction_loss(self.module, batch["images"], batch["keep"], self.reconstruction)
+            return loss, {"reconstruction_loss": 2.0 * float(loss.detach())}
+        loss, parts = super().loss(batch)
+        return loss, {name: 2.0 * value for name, value in parts.items()}
+
+
+class ReconstructionTask(SegMAETask):
+    """Stage 1: encoder and MAE decoder learn from training photographs alone; no mask is looked at."""
+
+    selection_metric = "reconstruction_loss"
+    selection_mode = "min"
+
+    def trainable(self) -> dict[str, torch.nn.Parameter]:
+        """Encoder and MAE decoder."""
+        return self.module.reconstruction_parameters()
+
+    def epoch_rows(self, epoch: int) -> np.ndarray:
+        """Training rows in an order of their own."""
+        return generator(self.seed, "stage 1 order", epoch).permutation(self.train_rows)
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
+        """Augmented ``images`` and the patches that are seen."""
+        images = np.stack([self._augmented(int(row), epoch)[0] for row in rows])
+        return {"images": torch.from_numpy(images).permute(0, 3, 1, 2), "keep": self.keep(rows, f"stage 1 {epoch}")}
+
+    def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        """The reconstruction loss."""
+        return reconstruction_loss(self.module, batch["images"], batch["keep"], self.reconstruction), {}
+
+    def validate(self) -> dict[str, float]:
+        """``reconstruction_loss`` of the validation images, each with a mask of its own that never changes."""
+        total, size = 0.0, self.spec.training.batch_size
+        for start in range(0, len(self.val_rows), size):
+            rows = self.val_rows[start : start + size]
+            images = torch.from_numpy(np.stack([self.data.image(row) for row in rows])).permute(0, 3, 1, 2)
+            keep = self.keep(rows, "validation").to(self.device)
+            with torch.no_grad():
+                loss = reconstruction_loss(self.module, images.to(self.device), keep, self.reconstruction)
+            total += float(loss) * len(rows)
+        return {"reconstruction_loss": total / len(self.val_rows)}
+
+
+def pretrain_stage(
+    task: ReconstructionTask, training: Training, run_dir: Path, *, seed: int, device: str, identity: str
+) -> FitResult | None:
+    """Stage 1 in ``run_dir/stage_1``; the model then holds its best epoch. None in all processes but the first.
+
+    Its checkpoint stays until the run's outputs are written, so that a stopped run comes back to the same start.
+    """
+    result = None
+    with suppress(HelperFinished):
+        result = fit(task, training, run_dir / STAGE_1, seed=seed, device=device, identity=identity)
+    if world()[1] > 1:
+        for _, parameter in sorted(task.trainable().items()):
+            torch.distributed.broadcast(parameter.data, 0)
+    return result
