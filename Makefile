@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 MIRROR ?= ../shared/data
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test lint mini report readme bench bench-statistics bench-data bench-duplicates clean
+.PHONY: demo test lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -42,6 +42,9 @@ bench-data: .venv/.installed
 
 bench-duplicates: .venv/.installed
 	.venv/bin/python -m benchmarks.duplicates
+
+bench-models: .venv/.installed
+	.venv/bin/python -m benchmarks.models
 
 clean:
 	rm -rf results .snakemake

@@ -19,6 +19,9 @@ from lesion_core.cli_sharing import audit, dvc_stages, manifest, summary
 if TYPE_CHECKING:
     from lesion_core.runs import Run
 
+# Before torch is imported: huge pages, as for the jobs of the workflow; page faults took a third of a SAM job's time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,

@@ -46,8 +46,8 @@ class FastAttention(nn.Module):
         sides = (self.window, self.window) if self.window else (height, width)
         qkv = self._pad(self.qkv(x), x, sides)
         rows = []
-        for y, real_h in _groups(height, sides[0]):
-            row = [self._group(qkv[:, y, :, c], (real_h, real_w), sides) for c, real_w in _groups(width, sides[1])]
+        for real_h, band in _groups(qkv, 1, height, sides[0]):
+            row = [self._group(part, (real_h, real_w), sides) for real_w, part in _groups(band, 3, width, sides[1])]
             rows.append(torch.cat(row, dim=2) if len(row) > 1 else row[0])
         return self.proj(torch.cat(rows, dim=1) if len(rows) > 1 else rows[0])
 
@@ -65,9 +65,9 @@ class FastAttention(nn.Module):
     def _group(self, qkv: Tensor, real: tuple[int, int], sides: tuple[int, int]) -> Tensor:
         """Windows (B, m, side, n, side, 3, heads, d) that hold ``real`` tokens each -> (B, m * real, n * real, C)."""
         batch, down, _, across = qkv.shape[:4]
-        qkv = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7)
-        query = qkv[0, ..., : real[0], : real[1], :].flatten(0, 3)
-        key, value = qkv[1].flatten(0, 3).flatten(1, 2), qkv[2].flatten(0, 3).flatten(1, 2)
+        query, key, value = qkv.permute(5, 0, 1, 3, 6, 2, 4, 7).unbind(0)
+        query = query[..., : real[0], : real[1], :].flatten(0, 3)
+        key, value = key.flatten(0, 3).flatten(1, 2), value.flatten(0, 3).flatten(1, 2)
         tables = sam_modeling().image_encoder.get_rel_pos
         from_h = tables(sides[0], sides[0], self.rel_pos_h)[: real[0]].to(query.dtype)
         from_w = tables(sides[1], sides[1], self.rel_pos_w)[: real[1]].to(query.dtype)
@@ -193,8 +193,10 @@ def _pieces(query: Tensor, key: Tensor) -> list[tuple[slice, slice]]:
     ]
 
 
-def _groups(length: int, side: int) -> list[tuple[slice, int]]:
-    """Windows along one axis by the true tokens they hold: all whole ones, and the last if it is padded."""
+def _groups(qkv: Tensor, axis: int, length: int, side: int) -> list[tuple[int, Tensor]]:
+    """Windows along ``axis`` by the true tokens that they hold: all whole ones, and the last if it is padded."""
     whole, rest = divmod(length, side)
-    groups = [(slice(0, whole), side)] if whole else []
-    return [*groups, (slice(whole, whole + 1), rest)] if rest else groups
+    if not (whole and rest):
+        return [(rest or side, qkv)]
+    # Not two slices: their gradients would be two tensors of the whole's size, and their sum.
+    return list(zip((side, rest), qkv.split([whole, 1], dim=axis), strict=True))

@@ -1,0 +1,228 @@
+"""`make bench-models`: SAM's encoder, an adapter step, decoder-only and batched training beside the published code.
+
+Both sides of a ratio have the same weights, inputs, threads and allocator settings, and are called in turns in one
+process; each stands beside the largest relative difference of their results. Two ratios: wall-clock, and processor
+time of this process, which says more where others share the machine.
+"""
+
+from __future__ import annotations
+
+import os
+
+# As for our jobs (workflow/rules/common.smk), on both sides: without it page faults take a third of the time.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+
+import argparse
+import copy
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.memory import extra_peak
+from benchmarks.models_gpu import bench_gpu
+from benchmarks.stopwatch import Taken, take_turns
+from benchmarks.turns import goal, machine, show
+from lesion_core.models.sam import build_sam
+from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.seeding import generator, seed_torch
+from lesion_core.training.engine import checkpoint_activations
+from lesion_core.training.losses import dice_loss
+
+VARIANT = "sam_vit_b"
+RANK, DEPTH = 64, 2
+HEADINGS = ("What", "Published, s", "Ours, s", "Wall ratio", "CPU ratio", "Published, MB", "Ours, MB", "Error")
+
+
+@dataclass
+class Row:
+    """One line of the table: two sides of a ratio, what they gave, and what is wanted."""
+
+    name: str
+    published: Taken
+    ours: Taken
+    error: float
+    wanted: float
+    memory: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        wall, cpu = self.published.wall / self.ours.wall, self.published.cpu / self.ours.cpu
+        saved = f"{self.ours.megabytes:.0f}"
+        if self.memory is not None:
+            saved += f" ({goal(self.published.megabytes / max(self.ours.megabytes, 1e-9), self.memory)})"
+        return (
+            self.name,
+            f"{self.published.wall:.2f}",
+            f"{self.ours.wall:.2f}",
+            goal(wall, self.wanted),
+            f"{cpu:.2f}",
+            f"{self.published.megabytes:.0f}",
+            saved,
+            f"{self.error:.0e}",
+        )
+
+
+def random_sam(variant: str, size: int) -> torch.nn.Module:
+    """Random weights with tables and biases that are not zero; time does not depend on what they are."""
+    seed_torch("bench", variant)
+    sam = build_sam(variant, image_size=size)
+    with torch.no_grad():
+        for parameter in sam.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return sam
+
+
+def pixels(count: int, size: int) -> Tensor:
+    """Images (count, 3, size, size) in 0..255."""
+    return torch.from_numpy(generator("bench", size).integers(0, 256, (count, 3, size, size))).float()
+
+
+def relative(ours: Tensor, published: Tensor) -> float:
+    """Largest difference over the largest value."""
+    return float((ours - published).abs().max() / published.abs().max())
+
+
+def adapted(sam: torch.nn.Module, **options: str | int) -> SamSegmenter:
+    """A copy of ``sam`` with random adapters, the same ones for every call."""
+    seed_torch("bench", "adapters")
+    return SamSegmenter(copy.deepcopy(sam), **options)
+
+
+def gradients(segmenter: SamSegmenter, forward: Callable[[], Tensor]) -> Tensor:
+    """One training step without the optimizer: the gradients of all that is learnt, in one vector."""
+    for _, parameter in segmenter.trainable_parameters():
+        parameter.grad = None
+    logits = forward()
+    target = torch.zeros_like(logits)
+    target[..., logits.shape[-1] // 4 : logits.shape[-1] // 2, :] = 1.0
+    dice_loss(logits, target).mean().backward()
+    return torch.cat([parameter.grad.flatten() for _, parameter in segmenter.trainable_parameters()])
+
+
+def encoder(size: int, rounds: int) -> list[Row]:
+    """Encoder inference beside ``segment_anything``'s ImageEncoderViT."""
+    sam, images = random_sam(VARIANT, size), pixels(1, size)
+    ours = adapted(sam, adapter="none", attention="fast")
+
+    def published() -> Tensor:
+        return sam.image_encoder((images - sam.pixel_mean) / sam.pixel_std)
+
+    with torch.no_grad():
+        results, taken = take_turns({"published": published, "ours": lambda: ours.encode(images)}, rounds, extra_peak)
+    error = relative(results["ours"], results["published"])
+    return [Row(f"encoder, {size} px", taken["published"], taken["ours"], error, 1.3 if size > 512 else 1.0)]
+
+
+def adapter_step(size: int, rounds: int, batch: int) -> list[Row]:
+    """One training step of bottleneck adapters, in the reference attention, in ours, and with recomputed blocks."""
+    sam, images = random_sam(VARIANT, size), pixels(batch, size)
+    options = {"adapter": "bottleneck", "rank": RANK, "depth": DEPTH, "adapter_init": "random"}
+    sides = {
+        "published": adapted(sam, attention="reference", **options),
+        "ours": adapted(sam, attention="fast", **options),
+        "low memory": adapted(sam, attention="fast", **options),
+    }
+    del sam
+    checkpoint_activations(sides["low memory"])
+    calls = {name: lambda side=side: gradients(side, lambda: side(images)) for name, side in sides.items()}
+    results, taken = take_turns(calls, rounds, extra_peak)
+    wanted = {"ours": (1.2, 2.5) if size > 512 else (1.5, None), "low memory": (0.7, 6.0 if size > 512 else None)}
+    return [
+        Row(
+            f"adapter step, {size} px, batch {batch}" + (", recomputed blocks" if name == "low memory" else ""),
+            taken["published"],
+            taken[name],
+            relative(results[name], results["published"]),
+            *wanted[name],
+        )
+        for name in ("ours", "low memory")
+    ]
+
+
+def decoder_only(size: int, rounds: int) -> list[Row]:
+    """A step of the mask decoder alone: the encoder at every step, or its embedding from disk in fp16."""
+    sam, images = random_sam(VARIANT, size), pixels(1, size)
+    segmenter = adapted(sam, adapter="decoder", attention="reference")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "embedding.npy"
+        with torch.no_grad():
+            np.save(path, segmenter.encode(images)[0].numpy().astype(np.float16))
+
+        def recomputed() -> Tensor:
+            return gradients(segmenter, lambda: segmenter(images))
+
+        def cached() -> Tensor:
+            stored = torch.from_numpy(np.load(path, mmap_mode="r")[None].astype(np.float32))
+            return gradients(segmenter, lambda: segmenter.decode(stored))
+
+        results, taken = take_turns({"published": recomputed, "ours": cached}, rounds, extra_peak)
+    error = relative(results["ours"], results["published"])
+    return [Row(f"decoder-only step, {size} px, embedding from disk (fp16)", *taken.values(), error, 50.0)]
+
+
+def batched(size: int, batch: int, rounds: int) -> list[Row]:
+    """A training step of the small SAM: the decoder image by image, as published, or in a batch."""
+    sam, images = random_sam("sam_vit_t", size), pixels(batch, size)
+    segmenter = adapted(sam, adapter="bottleneck", rank=RANK, depth=DEPTH, adapter_init="random", attention="fast")
+
+    def one_by_one() -> Tensor:
+        parts = []
+        for embedding in segmenter.encode(images):
+            prompts = segmenter.sam.prompt_encoder
+            sparse, dense = prompts(points=None, boxes=None, masks=None)
+            masks, _ = segmenter.sam.mask_decoder(
+                image_embeddings=embedding[None],
+                image_pe=prompts.get_dense_pe(),
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=False,
+            )
+            parts.append(masks)
+        return torch.cat(parts)
+
+    calls = {
+        "published": lambda: gradients(segmenter, one_by_one),
+        "ours": lambda: gradients(segmenter, lambda: segmenter(images)),
+    }
+    results, taken = take_turns(calls, rounds, extra_peak)
+    error = relative(results["ours"], results["published"])
+    rate = batch / taken["ours"].wall
+    name = f"step of sam_vit_t, {size} px, batch {batch}: decoder in a batch ({rate:.0f} images/s)"
+    return [Row(name, taken["published"], taken["ours"], error, 1.0)]
+
+
+SECTIONS: dict[str, Callable[[int], list[Row]]] = {
+    "encoder-256": lambda rounds: encoder(256, rounds),
+    "step-256": lambda rounds: adapter_step(256, rounds, 2),
+    "batched": lambda rounds: batched(128, 8, 5 * rounds),
+    "encoder-1024": lambda rounds: encoder(1024, rounds),
+    "decoder-only": lambda rounds: decoder_only(1024, rounds),
+    "step-1024": lambda rounds: adapter_step(1024, 1, 1),
+}
+
+
+def main() -> None:
+    """Command line: sections, rounds, threads."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}, gpu; default: all")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side; the fastest counts")
+    parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
+    arguments = parser.parse_args()
+    if unknown := set(arguments.sections) - {*SECTIONS, "gpu"}:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    torch.set_num_threads(arguments.threads)
+    print(f"{machine()}; torch {torch.__version__}, {arguments.threads} threads, fp32, random weights")
+    chosen = arguments.sections or [*SECTIONS, "gpu"]
+    rows = [row.cells() for name in SECTIONS if name in chosen for row in SECTIONS[name](arguments.rounds)]
+    if rows:
+        show("SAM beside segment_anything", HEADINGS, rows)
+    if "gpu" in chosen:
+        bench_gpu(arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
