@@ -6,7 +6,15 @@ import os
 
 import numpy as np
 import pytest
-from test_segmentation_training import SIZE, SPLITS, folder, make_run, root, write_dataset  # noqa: F401
+from test_segmentation_training import (  # noqa: F401
+    SIZE,
+    SPLITS,
+    folder,
+    make_run,
+    restore_torch,
+    root,
+    write_dataset,
+)
 
 from lesion_core.data import array_digests
 from lesion_core.data.array_digests import RECORD, record_arrays

@@ -13,6 +13,7 @@ sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks.duplicates import copy_of, exponent  # noqa: E402
 from benchmarks.made import drawn  # noqa: E402
+from benchmarks.memory import extra_peak  # noqa: E402
 from benchmarks.turns import goal, in_turns  # noqa: E402
 from lesion_core.data.duplicates import near_duplicates  # noqa: E402
 from lesion_core.data.hashing import fingerprint  # noqa: E402
@@ -56,3 +57,15 @@ def test_the_commands_explain_themselves() -> None:
         )
         assert done.returncode == 0
         assert b"usage" in done.stdout
+
+
+def test_peak_memory_is_that_of_the_call() -> None:
+    """40 MB that are there only for a moment are seen, and those of an earlier call are not."""
+
+    def call() -> int:
+        return int(np.ones(40 << 20, np.uint8)[-1])
+
+    result, megabytes = extra_peak(call)
+    assert result == 1
+    assert 38 < megabytes < 50
+    assert extra_peak(lambda: 1)[1] < 8

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -12,12 +14,14 @@ import torch
 from engine_tasks import Curve, difference, training
 from hypothesis import given
 from hypothesis import strategies as st
+from test_segmentation_training import SAM, folder, make_run, restore_torch, root, tensors  # noqa: F401
 
 from lesion_core.errors import RunError
-from lesion_core.files import read_csv, read_json, write_json
+from lesion_core.files import canonical_json, read_csv, read_json, write_json
 from lesion_core.training.distributed import process_group, shard
 from lesion_core.training.engine import CHECKPOINT, fit
 from lesion_core.training.launch import launch, process_rank, watch_launcher
+from lesion_core.training.segmentation import train_run
 
 HERE = Path(__file__).resolve()
 CASES = {
@@ -102,6 +106,28 @@ def test_a_dead_process_ends_the_job_with_a_message(tmp_path):
     assert not (tmp_path / "end.pt").exists()
 
 
+def test_the_command_trains_in_two_processes_as_in_one(root, monkeypatch):  # noqa: F811
+    """``lesion train`` of SAM with LoRA, prompts and augmentation: weights and history within rounding."""
+    model = {**SAM, "adapter": "lora", "rank": 2, "prompt": "oracle_box"}
+    alone = make_run(model=model, training={"epochs": 1, "schedule": "constant"})
+    train_run(alone, folder(root, alone), root, "cpu")
+    both = alone.model_copy(update={"processes": 2})
+    assert both.run_id != alone.run_id
+    settings = canonical_json({"run": both.model_dump(mode="json")})
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parents[2]))
+    command = [sys.executable, "-m", "lesion_core.cli", "train", "--root", root, "--device", "cpu"]
+    done = subprocess.run([*command, "--settings", settings], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("best epoch 1") == 1, "the first process alone speaks"
+    names = {path.name for path in folder(root, both).iterdir() if not path.name.startswith(".")}
+    assert names == {"settings.yaml", "weights.safetensors", "history.csv", "provenance.json"}
+    expected, ours = tensors(folder(root, alone)), tensors(folder(root, both))
+    assert expected.keys() == ours.keys()
+    assert all(torch.allclose(expected[name], ours[name], rtol=0, atol=1e-5) for name in expected)
+    for one, two in zip(*(read_csv(folder(root, run) / "history.csv") for run in (alone, both)), strict=True):
+        assert [float(one[name]) for name in one] == pytest.approx([float(two[name]) for name in two], abs=1e-5)
+
+
 def test_a_batch_must_feed_all_processes(tmp_path, monkeypatch):
     monkeypatch.setattr("lesion_core.training.engine.world", lambda: (0, 8))
     with pytest.raises(RunError, match="cannot be shared by 8 processes"):
@@ -119,9 +145,6 @@ def running(pid: int) -> bool:
 
 def test_an_orphan_ends_itself(tmp_path):
     """The launcher is killed with -9: its processes notice."""
-    import signal
-    import subprocess
-
     code = (
         f"import sys; sys.path.insert(0, {str(HERE.parents[2])!r});"
         "from lesion_core.training.launch import launch;"
