@@ -125,7 +125,7 @@ def copied_run(smoke: Path, folder: Path, method: str) -> tuple[Path, str, str]:
     return root, json.dumps({"run": run.model_dump(mode="json")}), f"{run.task}/{run.run_id}"
 
 
-@pytest.mark.parametrize("method", ["sam_adapter", "unet", "vit_cross_attention", "joint_proposed"])
+@pytest.mark.parametrize("method", ["sam_adapter", "unet", "segmae", "vit_cross_attention", "joint_proposed"])
 def test_killed_training_resumes_to_the_same_bytes(smoke, tmp_path, method):
     root, settings, run = copied_run(smoke, tmp_path, method)
     command = [str(Path(sys.executable).parent / "lesion"), "train", "--root", str(root), "--settings", settings]
@@ -144,9 +144,10 @@ def test_killed_training_resumes_to_the_same_bytes(smoke, tmp_path, method):
         assert sha256_file(root / "runs" / run / name) == sha256_file(smoke / RESULTS / "runs" / run / name), name
 
 
-def test_training_does_without_test_masks(smoke, tmp_path):
+@pytest.mark.parametrize("method", ["sam_adapter", "segmae"])
+def test_training_does_without_test_masks(smoke, tmp_path, method):
     """Every test mask is deleted; training must neither notice nor come to another result."""
-    root, settings, run = copied_run(smoke, tmp_path, "sam_adapter")
+    root, settings, run = copied_run(smoke, tmp_path, method)
     sealed = 0
     for row in read_parquet(root / "catalog" / "images.parquet").to_pylist():
         split = {r["image_id"]: r["split"] for r in read_csv(root / "splits" / f"{row['dataset']}.csv")}
