@@ -29,6 +29,7 @@ rule all:
         LAYOUT.root / "statistics" / "tests.csv",
         LAYOUT.root / "ledger" / "ledger.csv",
         audits(),
+        LAYOUT.root / "statistics" / "subgroups.csv",
 
 
 onstart:

@@ -357,6 +357,15 @@ def statistics(root: Root, settings: Given = None, profile: Profile = None) -> N
 
 
 @app.command()
+def subgroups(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Classification metrics by sex, age, site and way of diagnosis, with intervals."""
+    from lesion_core.report.subgroups import write_subgroups
+
+    given = _settings(settings, profile)
+    write_subgroups(root, given.plan, given.subgroups)
+
+
+@app.command()
 def figures(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Every figure, as PDF and PNG."""
     from lesion_core.report.figures import write_figures

@@ -501,6 +501,20 @@ class Report(Strict):
     gallery_megabytes: NotNegative
 
 
+class Subgroups(Strict):
+    """Classification metrics by sex, age, site and way of diagnosis."""
+
+    methods: list[str]
+    age_bands: Annotated[list[Positive], Field(min_length=1)]
+    resamples: Annotated[int, Field(ge=100)]
+
+    @model_validator(mode="after")
+    def _bands_ascend(self) -> Subgroups:
+        if sorted(set(self.age_bands)) != self.age_bands:
+            raise ValueError("age_bands must ascend")
+        return self
+
+
 class Pretrain(Strict):
     """The embedded foundation model: made images only, clicks and boxes."""
 
@@ -573,6 +587,7 @@ class Settings(Strict):
     scoring: Scoring
     explain: Explain
     statistics: Statistics
+    subgroups: Subgroups
     ledger: Ledger
     report: Report
     pretrain: Pretrain

@@ -45,6 +45,24 @@ rule statistics:
         "lesion statistics --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
 
+rule subgroups:
+    input:
+        LAYOUT.scores("classification"),
+        LAYOUT.catalog,
+    output:
+        LAYOUT.root / "statistics" / "subgroups.csv",
+    log:
+        log_of("subgroups"),
+    benchmark:
+        benchmark_of("subgroups")
+    params:
+        root=LAYOUT.root,
+        settings=given("plan", "subgroups"),
+        code=code("report.subgroups"),
+    shell:
+        "lesion subgroups --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+
+
 rule figures:
     input:
         SCORES,
