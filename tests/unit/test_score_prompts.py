@@ -1,4 +1,4 @@
-"""Scoring of a SAM under every kind of prompt: which are taken, each score is of its own prompt, upsampling comes first."""
+"""Scoring of a SAM under every kind of prompt: which are taken, whose score each is, and upsampling comes first."""
 
 from __future__ import annotations
 
