@@ -136,6 +136,17 @@ def splits(root: Root, settings: Given = None, profile: Profile = None) -> None:
 
 
 @app.command()
+def leakage(root: Root) -> None:
+    """What datasets share, and whether a segmenter's training photograph tests a classifier; exit status 1 if so."""
+    from lesion_core.data.leakage import tell_leakage
+
+    text, clean = tell_leakage(root)
+    typer.echo(text)
+    if not clean:
+        raise typer.Exit(1)
+
+
+@app.command()
 def reference(
     root: Root,
     size: Annotated[int, typer.Option("--size")],

@@ -81,11 +81,23 @@ class Data(Strict):
     timeout_seconds: Positive
 
 
+class Views(Strict):
+    """Search for other photographs of one lesion: local features that agree on an affine map."""
+
+    features: Annotated[int, Field(ge=8)] = 200
+    candidates: Count = 4
+    min_votes: Count = 3
+    ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    reprojection: Positive = 4.0
+    min_inliers: Annotated[int, Field(ge=4)] = 8
+
+
 class Duplicates(Strict):
-    """Near-duplicate search: perceptual-hash candidates, verified on pixels."""
+    """Near-duplicate search: perceptual-hash candidates, verified on pixels; and other views of a lesion."""
 
     max_hamming: Whole
     min_correlation: Fraction
+    views: Views = Views()
 
 
 SplitCounts = Annotated[list[Whole], Field(min_length=3, max_length=3)]

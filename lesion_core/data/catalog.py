@@ -77,7 +77,7 @@ def build_catalog(
     if not rows:
         raise CatalogError("no dataset is given", remedy="list at least one under data.datasets")
     say(f"catalog: {len(rows)} photographs of {len(datasets)} datasets")
-    inspected = inspect_rows(rows)
+    inspected = inspect_rows(rows, duplicates.views)
     edges = find_edges(rows, inspected, duplicates)
     roots = components(len(rows), ((edge.first, edge.second) for edge in edges))
     group_ids = [":".join(rows[root_row].key) for root_row in roots]

@@ -52,17 +52,17 @@ def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: 
         for (first, second), value in zip(pairs.tolist(), correlation.tolist(), strict=True)
         if (first, second) not in known
     ]
-    edges += _view_edges(inspected)
+    edges += _view_edges(inspected, duplicates.views)
     return sorted(edges, key=lambda edge: (edge.first, edge.second, REASONS.index(edge.reason)))
 
 
-def _view_edges(inspected: Sequence[Inspected]) -> list[Edge]:
+def _view_edges(inspected: Sequence[Inspected], views: settings.Views) -> list[Edge]:
     """Views are looked for once per photograph: its copies are joined with it already."""
     first_of: dict[str, int] = {}
     for row, seen in enumerate(inspected):
         first_of.setdefault(seen.sha256, row)
     originals = list(first_of.values())
-    pairs, inliers = find_views([inspected[row].pixels.features for row in originals])
+    pairs, inliers = find_views([inspected[row].pixels.features for row in originals], views)
     return [
         Edge(originals[first], originals[second], "view", float(count))
         for (first, second), count in zip(pairs.tolist(), inliers.tolist(), strict=True)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
+from lesion_core import settings
 from lesion_core.data.hashing import Fingerprint, fingerprint
 from lesion_core.data.images import inspect_image, inspect_mask
 from lesion_core.data.opencv import single_thread
@@ -55,8 +57,8 @@ class Inspected:
     problems: tuple[tuple[str, str], ...]
 
 
-def inspect_rows(rows: Sequence[Row]) -> list[Inspected]:
-    """Inspect all rows on two threads, results in the rows' order.
+def inspect_rows(rows: Sequence[Row], views: settings.Views) -> list[Inspected]:
+    """Inspect all rows on two threads, results in the rows' order; ``views`` says how many features are kept.
 
     Raises:
         ImageError: naming all photographs that cannot be used.
@@ -67,7 +69,7 @@ def inspect_rows(rows: Sequence[Row]) -> list[Inspected]:
     for row, digest in zip(rows, digests, strict=True):
         first_of.setdefault(digest, row)
     different = list(first_of.values())
-    measured = _collect(different, _measure, different, "inspecting photographs", ImageError)
+    measured = _collect(different, partial(_measure, views=views), different, "inspecting photographs", ImageError)
     pixels = dict(zip(first_of, measured, strict=True))
     shapes = [(pixels[digest].height, pixels[digest].width) for digest in digests]
     masks = _collect(zip(rows, shapes, strict=True), _check_mask, rows, "inspecting masks", MaskError)
@@ -86,11 +88,11 @@ def _digest(row: Row) -> str:
         ) from error
 
 
-def _measure(row: Row) -> Pixels:
+def _measure(row: Row, views: settings.Views) -> Pixels:
     photograph = inspect_image(row.path)
     height, width = photograph.pixels.shape[:2]
     prints = fingerprint(photograph.pixels)
-    return Pixels(width, height, prints, local_features(photograph.pixels), photograph.repairs)
+    return Pixels(width, height, prints, local_features(photograph.pixels, views), photograph.repairs)
 
 
 def _check_mask(item: tuple[Row, tuple[int, int]]) -> tuple[bool, tuple[tuple[str, str], ...]]:

@@ -15,28 +15,23 @@ from itertools import pairwise
 
 import numpy as np
 
+from lesion_core import settings
 from lesion_core.data.opencv import single_thread
 from lesion_core.progress import track
 from lesion_core.seeding import generator
 
 AREA = 40_000  # pixels a photograph is scaled to: lesion structure stays, sensor noise goes
-FEATURES = 200
 CONTRAST, EDGE = 0.01, 20.0  # SIFT's thresholds, lowered for skin
 MIN_FEATURES = 8
+DEFAULT = settings.Views()
 # Candidates
 VOTE_DIMENSIONS = 32
 CELL_SIZE = 500  # descriptors per cell of the inverted lists, on average
 MAX_CELLS = 4096
 NEIGHBOURS = 2  # a descriptor votes for its nearest descriptors in other photographs
-CANDIDATES = 4  # photographs verified for each photograph
-MIN_VOTES = 3
 # Verification
-RATIO = 0.9  # nearest to second nearest descriptor
-REPROJECTION = 4.0  # pixels at AREA
 MIN_SCALE, MAX_SCALE, MAX_STRETCH = 0.25, 4.0, 2.0
 SPREAD = 3.0  # pixels: inliers closer than this count once
-# Tuned on HAM10000's lesion ids, so not held out: of the pairs accepted there, 98 % name one lesion.
-MIN_INLIERS = 8
 WORKERS = 2
 
 
@@ -53,8 +48,8 @@ class Features:
     descriptors: np.ndarray
 
 
-def local_features(image: np.ndarray) -> Features:
-    """SIFT features of a photograph, uint8 (H, W, 3) RGB; at most FEATURES of them, strongest first."""
+def local_features(image: np.ndarray, views: settings.Views = DEFAULT) -> Features:
+    """SIFT features of a photograph, uint8 (H, W, 3) RGB; at most ``views.features``, the strongest."""
     import cv2
 
     height, width = image.shape[:2]
@@ -62,38 +57,41 @@ def local_features(image: np.ndarray) -> Features:
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.cvtColor(cv2.resize(image, size, interpolation=method), cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(nfeatures=FEATURES, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
+    sift = cv2.SIFT_create(nfeatures=views.features, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     if not keypoints:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))
-    points = np.array([keypoint.pt for keypoint in keypoints], dtype=np.float32)[:FEATURES]
-    rooted = np.sqrt(descriptors[:FEATURES] / np.maximum(descriptors[:FEATURES].sum(axis=1, keepdims=True), 1e-9))
+    points = np.array([keypoint.pt for keypoint in keypoints], dtype=np.float32)[: views.features]
+    rooted = np.sqrt(
+        descriptors[: views.features] / np.maximum(descriptors[: views.features].sum(axis=1, keepdims=True), 1e-9)
+    )
     return Features(points, np.rint(255 * rooted).astype(np.uint8))
 
 
-def find_views(features: Sequence[Features]) -> tuple[np.ndarray, np.ndarray]:
+def find_views(features: Sequence[Features], views: settings.Views = DEFAULT) -> tuple[np.ndarray, np.ndarray]:
     """Pairs of photographs of one lesion.
 
     Args:
         features: of N photographs that are no copies of each other.
+        views: thresholds.
 
     Returns:
-        pairs intp (M, 2) with i < j, sorted, and int64 (M,) how many matches agree on the map, >= MIN_INLIERS.
+        pairs intp (M, 2) with i < j, sorted, and int64 (M,) how many matches agree on the map, >= ``min_inliers``.
     """
-    pairs = view_candidates([feature.descriptors for feature in features])
+    pairs = view_candidates([feature.descriptors for feature in features], views)
 
     def verify(pair: np.ndarray) -> int:
-        return count_inliers(features[pair[0]], features[pair[1]])
+        return count_inliers(features[pair[0]], features[pair[1]], views)
 
     with single_thread(), ThreadPoolExecutor(WORKERS) as pool:
         inliers = np.fromiter(
             track(pool.map(verify, pairs), "comparing views", total=len(pairs)), dtype=np.int64, count=len(pairs)
         )
-    kept = inliers >= MIN_INLIERS
+    kept = inliers >= views.min_inliers
     return pairs[kept], inliers[kept]
 
 
-def count_inliers(first: Features, second: Features) -> int:
+def count_inliers(first: Features, second: Features, views: settings.Views = DEFAULT) -> int:
     """Spread-out mutual matches that agree on one plausible affine map; 0 if none is plausible."""
     import cv2
 
@@ -106,13 +104,13 @@ def count_inliers(first: Features, second: Features) -> int:
     mutual = similarity.argmax(axis=0)[nearest] == rows
     similarity[rows, nearest] = -1.0
     # Descriptors have norm 1, so distance^2 = 2 - 2 cos.
-    distinct = 2 - 2 * best < RATIO**2 * (2 - 2 * similarity.max(axis=1))
+    distinct = 2 - 2 * best < views.ratio**2 * (2 - 2 * similarity.max(axis=1))
     kept = mutual & distinct
     if kept.sum() < 4:
         return 0
     source, target = first.points[kept], second.points[nearest[kept]]
     affine, inliers = cv2.estimateAffine2D(
-        source, target, method=cv2.RANSAC, ransacReprojThreshold=REPROJECTION, maxIters=500, confidence=0.99
+        source, target, method=cv2.RANSAC, ransacReprojThreshold=views.reprojection, maxIters=500, confidence=0.99
     )
     if affine is None or not _plausible(affine[:, :2]):
         return 0
@@ -120,12 +118,12 @@ def count_inliers(first: Features, second: Features) -> int:
     return min(_spread(source[agreed]), _spread(target[agreed]))
 
 
-def view_candidates(descriptors: Sequence[np.ndarray]) -> np.ndarray:
+def view_candidates(descriptors: Sequence[np.ndarray], views: settings.Views = DEFAULT) -> np.ndarray:
     """Pairs of photographs (i < j), intp (M, 2), sorted, that have many near descriptors.
 
     Inverted lists: descriptors are put in cells around pivots drawn from them; each looks for its nearest of
     other photographs in its own cell and the next, and votes for their photographs. A photograph keeps the
-    CANDIDATES with most votes. Far fewer comparisons than photographs squared.
+    candidates with most votes. Far fewer comparisons than photographs squared.
     """
     owners = np.repeat(np.arange(len(descriptors)), [len(part) for part in descriptors])
     if len(owners) < 2:
@@ -148,17 +146,18 @@ def view_candidates(descriptors: Sequence[np.ndarray]) -> np.ndarray:
                 voted[asking, columns] = owners[listed][where]
     order = np.argsort(-best, axis=1, kind="stable")[:, :NEIGHBOURS]
     best, voted = np.take_along_axis(best, order, axis=1), np.take_along_axis(voted, order, axis=1)
-    return _elect(np.repeat(owners, NEIGHBOURS)[best.ravel() > 0], voted.ravel()[best.ravel() > 0], len(descriptors))
+    given = best.ravel() > 0
+    return _elect(np.repeat(owners, NEIGHBOURS)[given], voted.ravel()[given], len(descriptors), views)
 
 
-def _elect(voters: np.ndarray, voted: np.ndarray, count: int) -> np.ndarray:
-    """The CANDIDATES with most votes of every photograph, as pairs (i < j)."""
+def _elect(voters: np.ndarray, voted: np.ndarray, count: int, views: settings.Views) -> np.ndarray:
+    """The candidates with most votes of every photograph, as pairs (i < j)."""
     codes, votes = np.unique(voters * count + voted, return_counts=True)
-    codes, votes = codes[votes >= MIN_VOTES], votes[votes >= MIN_VOTES]
+    codes, votes = codes[votes >= views.min_votes], votes[votes >= views.min_votes]
     voter, elected = np.divmod(codes, count)
     order = np.lexsort((elected, -votes, voter))
     voter, elected = voter[order], elected[order]
-    chosen = np.arange(len(voter)) - np.searchsorted(voter, voter) < CANDIDATES
+    chosen = np.arange(len(voter)) - np.searchsorted(voter, voter) < views.candidates
     low, high = np.minimum(voter, elected)[chosen], np.maximum(voter, elected)[chosen]
     return np.stack(np.divmod(np.unique(low * count + high), count), axis=1).astype(np.intp)
 
