@@ -96,7 +96,8 @@ def tell_leakage(root: Path) -> tuple[str, bool]:
     for pair in shared_between(rows):
         lines.append(
             f"{pair['first']} - {pair['second']}: {pair['photographs']} photographs with one id,"
-            f" {pair['lesions']} lesions by id, {pair['groups']} groups in common; in different splits: {pair['parted']}"
+            f" {pair['lesions']} lesions by id, {pair['groups']} groups in common;"
+            f" in different splits: {pair['parted']}"
         )
         clean &= pair["parted"] == 0
     trained, tested, meeting = trained_and_tested(rows)
