@@ -12,11 +12,14 @@ from report_store import DICE, IMAGES, make_plan, make_store, make_surroundings
 
 from lesion_core.arrow import table_of
 from lesion_core.errors import ScoreError
-from lesion_core.files import write_parquet
+from lesion_core.files import write_csv, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.figures import FIGURES, write_figures
+from lesion_core.report.figures.agreement import areas
 from lesion_core.report.figures.contours import choose
+from lesion_core.report.figures.explanations import explanations
 from lesion_core.report.figures.style import Source
+from lesion_core.report.figures.subgroups import subgroups
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.stored_masks import scored_mask, true_mask
 
@@ -70,7 +73,7 @@ def listed(root):
 
 def test_every_figure_with_scores_is_drawn_as_pdf_and_png(root):
     names = [item["name"] for item in listed(root)]
-    assert names == [name for name in FIGURES if name != "figure_09"]
+    assert names == [name for name in FIGURES if name not in ("figure_09", "subgroups", "explanations")]
     for item in listed(root):
         assert item["title"]
         assert item["caption"]
@@ -124,3 +127,51 @@ def test_histories_without_epochs_are_left_out(tmp_path):
         path.write_text("c,val_balanced_accuracy\n0.1,0.5\n")
     write_figures(tmp_path, plan)
     assert listed(tmp_path) == []
+
+
+def test_areas_come_from_pixel_counts():
+    rows = [{"tp": 10, "fp": 5, "fn": 15, "tn": 70}, {"tp": 0, "fp": 0, "fn": 1, "tn": 3}]
+    predicted, true = areas(rows)
+    assert predicted.tolist() == [15.0, 0.0]
+    assert true.tolist() == [25.0, 25.0]
+
+
+def subgroup_rows():
+    names = (("sex", "female"), ("sex", "male"), ("sex", "unknown"), ("age", "under 50"))
+    return [
+        {
+            "method": method, "dataset": "ham10000", "metric": "accuracy", "attribute": attribute, "group": group,
+            "n": 10, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6,
+        }
+        for method in ("vit_none", "vit_cross_attention")
+        for attribute, group in names
+    ]  # fmt: skip
+
+
+def test_subgroups_are_drawn_where_the_profile_has_them(root, tmp_path, capsys):
+    source = Source.read(root, make_plan())
+    assert subgroups(source) is None
+    moved = Source(tmp_path, source.plan, source.store)
+    rows = subgroup_rows()
+    write_csv(tmp_path / "statistics" / "subgroups.csv", list(rows[0]), rows)
+    drawn = subgroups(moved)
+    assert [axis.get_title(loc="left") for axis in drawn.figure.axes] == ["sex", "age"]
+    labels = [label.get_text() for label in drawn.figure.axes[0].get_yticklabels()]
+    assert labels == ["female (n = 10)", "male (n = 10)", "unknown (n = 10)"]
+    other = [{"group": row["group"], "value": row["value"]} for row in rows]
+    write_csv(tmp_path / "statistics" / "subgroups.csv", ["group", "value"], other)
+    assert subgroups(moved) is None
+    assert "lacks attribute" in capsys.readouterr().err
+
+
+def test_explanations_are_drawn_where_the_profile_has_them(root, tmp_path):
+    source = Source.read(root, make_plan())
+    assert explanations(source) is None
+    (tmp_path / "explain").mkdir()
+    flat = np.full((8, 8), 100, np.uint8)
+    kept = {"image": np.full((8, 8, 3), 200, np.uint8), "mask": disc(20)[20:28, 20:28] // 255, "grad_cam": flat}
+    np.savez(tmp_path / "explain" / "sam_adapter-s1.npz", **{f"ph2/x/{name}": part for name, part in kept.items()})
+    drawn = explanations(Source(tmp_path, source.plan, source.store))
+    texts = [text.get_text() for axis in drawn.figure.axes for text in axis.texts]
+    assert "SAM-Adapter\nPH2\nx" in texts
+    assert "a CNN has\nno attention" in texts

@@ -7,7 +7,15 @@ from pathlib import Path
 
 from lesion_core.files import write_json
 from lesion_core.progress import say
-from lesion_core.report.figures import classification, contours, segmentation, training
+from lesion_core.report.figures import (
+    agreement,
+    classification,
+    contours,
+    explanations,
+    segmentation,
+    subgroups,
+    training,
+)
 from lesion_core.report.figures.style import Drawn, Source
 from lesion_core.settings import Plan
 
@@ -18,10 +26,14 @@ FIGURES: dict[str, Callable[[Source], Drawn | None]] = {
     "dice_distribution": segmentation.dice_distribution,
     "prompt_worth": segmentation.prompt_worth,
     "native_and_model_size": segmentation.native_and_model_size,
+    "bland_altman": agreement.bland_altman,
     "effects": segmentation.effects,
     "roc": classification.roc,
+    "precision_recall": classification.precision_recall,
     "reliability": classification.reliability,
     "confusion": classification.confusion,
+    "subgroups": subgroups.subgroups,
+    "explanations": explanations.explanations,
 }
 
 

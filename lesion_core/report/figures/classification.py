@@ -40,6 +40,40 @@ def roc(source: Source) -> Drawn | None:
     return Drawn(figure, "ROC of melanoma", "Melanoma against all other classes; first seed of each method.")
 
 
+def precision_recall(source: Source) -> Drawn | None:
+    """Precision against recall of melanoma, first seed of each method."""
+    dataset = _dataset(source)
+    if dataset is None:
+        return None
+    from lesion_core.metrics.classification import average_precision
+
+    figure, axes = new_figure(4.6, 5.0)
+    axis = axes[0][0]
+    share = 0.0
+    for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
+        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
+        positive, score = truth == CLASSES.index("mel"), probabilities[:, CLASSES.index("mel")]
+        if not positive.any() or positive.all():
+            return None
+        share = float(positive.mean())
+        order = np.argsort(-score, kind="stable")
+        last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)
+        hits = np.cumsum(positive[order])[last]
+        label = f"{method_name(name)} ({average_precision(positive, score):.3f})"
+        color = PALETTE[number % len(PALETTE)]
+        # the step from one threshold to the next has the later one's precision, as average precision counts it
+        axis.step(hits / positive.sum(), hits / (last + 1), where="pre", color=color, label=label, lw=1.4)
+    axis.axhline(share, color="#999999", lw=0.8, ls=":")
+    axis.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axis.set(title=f"Melanoma, {dataset_name(dataset)}", aspect="equal")
+    legend_below(figure, axis, "average precision", columns=2)
+    return Drawn(
+        figure,
+        "Precision and recall of melanoma",
+        "Melanoma against all other classes; first seed of each method. Dotted: the share of melanomas.",
+    )
+
+
 def reliability(source: Source) -> Drawn | None:
     """Confidence against accuracy in ten bins, first seed of each fused or plain network."""
     dataset = _dataset(source)

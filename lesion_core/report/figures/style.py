@@ -61,7 +61,9 @@ class Source:
 
     def _compared(self, dataset: str, scored: set[str]) -> dict[str, list[str]]:
         """The methods of the paper's comparison on this dataset (its first table with rows), no ablations."""
-        table = next((table for table in self.plan.tables.values() if table.dataset == dataset and table.rows), None)
+        # numbered tables are the main paper's; a plan may come sorted by name
+        ordered = sorted(self.plan.tables.items(), key=lambda item: (not item[0].startswith("table_"), item[0]))
+        table = next((table for _, table in ordered if table.dataset == dataset and table.rows), None)
         names = {row.method for row in table.rows} if table else set(self.plan.runs)
         found = {name: [run for run in runs if run in scored] for name, runs in self.plan.runs.items() if name in names}
         return {name: runs for name, runs in found.items() if runs}

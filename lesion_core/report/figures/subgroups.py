@@ -1,0 +1,62 @@
+"""Performance by demographic subgroup, from ``statistics/subgroups.csv`` where the profile makes it."""
+
+from __future__ import annotations
+
+from lesion_core.files import read_csv
+from lesion_core.progress import say
+from lesion_core.report.figures.style import (
+    MARKERS,
+    PALETTE,
+    Drawn,
+    Source,
+    dataset_name,
+    legend_below,
+    method_name,
+    new_figure,
+)
+from lesion_core.report.formats import metric_name
+
+COLUMNS = ("method", "dataset", "metric", "attribute", "group", "n", "value", "ci_low", "ci_high")
+
+
+def subgroups(source: Source) -> Drawn | None:
+    """Each group's value with its interval, one panel per attribute (sex, age, site), one marker per method."""
+    path = source.root / "statistics" / "subgroups.csv"
+    rows = read_csv(path) if path.is_file() else []
+    if rows and not set(COLUMNS) <= set(rows[0]):
+        say(f"figure subgroups: {path.name} lacks {', '.join(sorted(set(COLUMNS) - set(rows[0])))}")
+        return None
+    rows = [row for row in rows if row["value"]]
+    if not rows:
+        return None
+    first = rows[0]["dataset"], rows[0]["metric"]
+    rows = [row for row in rows if (row["dataset"], row["metric"]) == first]
+    attributes = list(dict.fromkeys(row["attribute"] for row in rows))
+    methods = list(dict.fromkeys(row["method"] for row in rows))
+    groups = {name: list(dict.fromkeys(r["group"] for r in rows if r["attribute"] == name)) for name in attributes}
+    heights = [max(2, len(groups[name])) for name in attributes]
+    figure, axes = new_figure(
+        7.2, 0.9 + 0.32 * sum(heights) + 0.35 * len(heights), len(attributes), 1, height_ratios=heights, sharex=True
+    )
+    for axis, attribute in zip(axes[:, 0], attributes, strict=True):
+        counts = {}
+        for number, method in enumerate(methods):
+            shift = (number - (len(methods) - 1) / 2) * 0.7 / max(1, len(methods))
+            for row in rows:
+                if (row["attribute"], row["method"]) != (attribute, method):
+                    continue
+                place = groups[attribute].index(row["group"]) + shift
+                counts[row["group"]] = row["n"]
+                color = PALETTE[number % len(PALETTE)]
+                if row["ci_low"] and row["ci_high"]:
+                    axis.plot([float(row["ci_low"]), float(row["ci_high"])], [place, place], color=color, lw=1.2)
+                marker = MARKERS[number % len(MARKERS)]
+                axis.plot(float(row["value"]), place, marker, color=color, ms=4, label=method_name(method))
+        labels = [f"{group} (n = {counts.get(group, '?')})" for group in groups[attribute]]
+        axis.set_yticks(range(len(labels)), labels, fontsize=7)
+        axis.invert_yaxis()
+        axis.set_title(attribute.replace("_", " "), fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel(f"{metric_name(first[1])}, {dataset_name(first[0])}")
+    legend_below(figure, axes[0, 0])
+    caption = "Groups of test images by what their metadata say, with 95 % intervals; missing values are a group."
+    return Drawn(figure, "Subgroups", caption)
