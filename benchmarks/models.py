@@ -30,8 +30,8 @@ from benchmarks.turns import goal, machine, show
 from lesion_core.models.sam import build_sam
 from lesion_core.models.sam_segmenter import SamSegmenter
 from lesion_core.seeding import generator, seed_torch
-from lesion_core.training.engine import checkpoint_activations
 from lesion_core.training.losses import dice_loss
+from lesion_core.training.updater import checkpoint_activations
 
 VARIANT = "sam_vit_b"
 RANK, DEPTH = 64, 2

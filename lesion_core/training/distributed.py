@@ -17,6 +17,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor
 
+from lesion_core.errors import RunError
 from lesion_core.training.launch import RENDEZVOUS, launched, process_rank
 
 # A process waits long for the first one to validate; who dies is noticed by the launcher, not by this.
@@ -41,6 +42,9 @@ def process_group(device: str) -> Iterator[None]:
     """Join the group that the environment describes (``launch`` or torchrun); nothing for a single process.
 
     Gloo on the CPU, NCCL on GPUs, where this process takes the GPU of its local rank.
+
+    Raises:
+        RunError: there is no GPU for this process.
     """
     if not launched():
         yield
@@ -50,7 +54,13 @@ def process_group(device: str) -> Iterator[None]:
     backend = "gloo"
     if device.startswith("cuda"):
         backend = "nccl"
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        local, there = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if local >= there:
+            raise RunError(
+                f"Process {local + 1} on this machine finds {there} GPUs",
+                remedy="lower compute.processes, or ask the scheduler for as many GPUs",
+            )
+        torch.cuda.set_device(local)
     count, meeting = int(os.environ["WORLD_SIZE"]), os.environ.get(RENDEZVOUS)
     where = f"file://{meeting}" if meeting else "env://"
     dist.init_process_group(backend, init_method=where, rank=process_rank(), world_size=count, timeout=TIMEOUT)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_text
 from lesion_core.progress import LOG_SECONDS, say
 from lesion_core.settings import Training
@@ -25,12 +24,10 @@ from lesion_core.training.batches import batches
 from lesion_core.training.checkpoint import folder_lock, load_checkpoint, save_checkpoint
 from lesion_core.training.device import autocast, resolve_device, resolve_precision
 from lesion_core.training.distributed import HelperFinished, from_first, world
-from lesion_core.training.ema import MovingAverage
 from lesion_core.training.history import HISTORY, HISTORY_START, write_history
-from lesion_core.training.optim import build_optimizer
-from lesion_core.training.schedule import Plateau, learning_rate_at, set_learning_rate
-from lesion_core.training.step import Stepper
+from lesion_core.training.oom import is_out_of_memory
 from lesion_core.training.task import FitResult, TrainingTask
+from lesion_core.training.updater import Updater
 
 __all__ = [
     "CHECKPOINT",
@@ -95,22 +92,6 @@ def fit(
     return result
 
 
-def checkpoint_activations(module: torch.nn.Module) -> None:
-    """Switch activation checkpointing on in all parts of ``module`` that offer it (attribute of that name).
-
-    Raises:
-        SettingsError: none does.
-    """
-    parts = [part for part in module.modules() if hasattr(part, "activation_checkpointing")]
-    if not parts:
-        raise SettingsError(
-            "activation_checkpointing: nothing in this model can be computed twice",
-            remedy="it is for SAM's image encoder; set it to false",
-        )
-    for part in parts:
-        part.activation_checkpointing = True
-
-
 class _Fit:
     def __init__(
         self, task: TrainingTask, training: Training, run_dir: Path, seed: int, device: str, identity: str
@@ -124,36 +105,9 @@ class _Fit:
         if not self.epochs:
             return
         self._count_samples()
-        self.optimizer = build_optimizer(
-            parameters,
-            name=training.optimizer,
-            learning_rate=training.learning_rate,
-            weight_decay=training.weight_decay,
-            momentum=training.momentum,
+        self.updater = Updater(
+            task, training, parameters, seed=seed, device=device, precision=self.precision, check=self._demand_finite
         )
-        self.stepper = Stepper(
-            task,
-            training,
-            parameters,
-            self.optimizer,
-            seed=seed,
-            device=device,
-            precision=self.precision,
-            check=self._demand_finite,
-        )
-        self.plateau = Plateau(
-            training.learning_rate,
-            mode=task.selection_mode,
-            factor=training.plateau_factor,
-            patience=training.plateau_patience,
-            minimum=training.min_learning_rate,
-        )
-        self.average: MovingAverage | None = None
-        if training.ema_decay > 0:
-            floating = {name: item for name, item in self.stepper.statistics.items() if item.is_floating_point()}
-            self.average = MovingAverage({**parameters, **floating}, training.ema_decay)
-        if training.activation_checkpointing:
-            checkpoint_activations(task.module)
         self.best: dict[str, Tensor] = {}
         rows = task.epoch_rows(0).tolist()
         shapes = [[name, list(item.shape)] for name, item in parameters.items()]
@@ -227,18 +181,8 @@ class _Fit:
                 self._save()
 
     def _step(self, batch: dict[str, Tensor]) -> None:
-        at, training = self.at, self.training
-        rate = learning_rate_at(
-            at.step,
-            self.total,
-            base=self.plateau.rate,
-            warmup_fraction=training.warmup_fraction,
-            schedule=training.schedule,
-        )
-        set_learning_rate(self.optimizer, rate)
-        means = self.stepper.step(batch, at.step, self.batch_size)
-        if self.average is not None:
-            self.average.update(at.step)
+        at = self.at
+        means = self.updater.step(batch, at.step, self.total, self.batch_size)
         for name, value in means.items():
             key = name if name.startswith("train_") else f"train_{name}"
             at.sums[key] = at.sums.get(key, 0.0) + value
@@ -259,14 +203,13 @@ class _Fit:
         task.module.eval()
         metrics: dict[str, float] = {}
         state: dict[str, Tensor] = {}
-        with nullcontext() if self.average is None else self.average.applied():
+        with self.updater.averaged():
             if self.first_process:
-                with torch.no_grad(), autocast(self.precision):
-                    metrics = task.validate()
+                metrics = self._validation_metrics()
                 state = _copy(task.state())
         (value,) = from_first([metrics.get(task.selection_metric, math.nan)], self.device)
         self._demand_finite(value, f"selection metric {task.selection_metric}")
-        row = dict(zip(HISTORY_START, (at.epoch + 1, at.step, self.optimizer.param_groups[0]["lr"]), strict=True))
+        row = dict(zip(HISTORY_START, (at.epoch + 1, at.step, self.updater.rate), strict=True))
         row |= {name: at.sums[name] / at.position for name in sorted(at.sums)}
         row |= {f"val_{name}": float(metrics[name]) for name in sorted(metrics)}
         at.history.append(row)
@@ -276,13 +219,26 @@ class _Fit:
         if at.best_epoch == 0 or better:
             at.best_epoch, at.best_value = at.epoch, value
             self.best = state
-        if self.training.schedule == "plateau" and self.plateau.update(value):
-            self._say(f"no better epoch in {self.plateau.patience}: learning rate {self.plateau.rate:g}")
+        if self.updater.validated(value):
+            self._say(f"no better epoch: learning rate {self.updater.plateau.rate:g} from now on")
         self._save()
         if self.first_process:
             self._write_history()
         shown = ", ".join(f"{name} {row[name]:.4f}" for name in row if name.startswith(("train_loss", "val_")))
         self._say(f"epoch {at.epoch} of {self.epochs}: {shown}")
+
+    def _validation_metrics(self) -> dict[str, float]:
+        try:
+            with torch.no_grad(), autocast(self.precision):
+                return self.task.validate()
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunError(
+                f"Out of memory while validating after epoch {self.at.epoch + 1} of {self.run_dir.name}",
+                file=self.run_dir,
+                remedy="lower training.batch_size and raise training.accumulation by as much: a step stays the same",
+            ) from error
 
     def _write_history(self) -> None:
         write_history(self.run_dir, self.at.history, tensorboard=self.training.tensorboard)
@@ -297,11 +253,7 @@ class _Fit:
                 "progress": vars(self.at),
                 "state": _copy(self.task.state()),
                 "best": self.best,
-                "optimizer": self.optimizer.state_dict(),
-                "scaler": self.stepper.scaler.state_dict(),
-                "pieces": self.stepper.pieces,
-                "plateau": self.plateau.state_dict(),
-                "average": None if self.average is None else self.average.state_dict(),
+                **self.updater.state_dict(),
             },
         )
 
@@ -312,13 +264,7 @@ class _Fit:
         self.at = _Progress(**saved["progress"])
         self.task.load_state(saved["state"])
         self.best = saved["best"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        if saved["scaler"]:
-            self.stepper.scaler.load_state_dict(saved["scaler"])
-        self.stepper.pieces = saved["pieces"]
-        self.plateau.load_state_dict(saved["plateau"])
-        if self.average is not None:
-            self.average.load_state_dict(saved["average"])
+        self.updater.load_state_dict(saved)
         self._say(f"resumed after {self.at.step} of {self.total} steps")
 
 

@@ -10,7 +10,7 @@ CPU_WORDS = "can't allocate memory"
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that a GPU (``torch.cuda.OutOfMemoryError``) or the CPU has no memory left."""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and CPU_WORDS in str(error)
 

@@ -143,6 +143,15 @@ def running(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
 
 
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(RunError, match="Process 4 on this machine finds 2 GPUs"), process_group("cuda"):
+        pass
+
+
 def test_an_orphan_ends_itself(tmp_path):
     """The launcher is killed with -9: its processes notice."""
     code = (

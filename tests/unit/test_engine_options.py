@@ -168,6 +168,23 @@ def test_one_sample_too_many_is_refused(tmp_path):
     assert "one sample cannot be halved" in str(caught.value)
 
 
+def test_memory_that_ends_in_validation_is_told(tmp_path):
+    task = Curve()
+
+    def validate():
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory")
+
+    task.validate = validate
+    with pytest.raises(RunError, match="while validating after epoch 1"):
+        run(task, tmp_path)
+
+
+def test_the_allocators_own_words_are_known():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 62, dtype=torch.uint8)
+    assert is_out_of_memory(caught.value)
+
+
 def test_other_errors_are_not_taken_for_it(tmp_path):
     assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
     assert not is_out_of_memory(ValueError("can't allocate memory"))

@@ -14,7 +14,7 @@ from lesion_core.models.fast_attention import FastAttention, attend, attend_fuse
 from lesion_core.models.sam import build_sam, sam_modeling
 from lesion_core.models.sam_segmenter import SamSegmenter
 from lesion_core.seeding import seed_torch
-from lesion_core.training.engine import checkpoint_activations
+from lesion_core.training.updater import checkpoint_activations
 
 KINDS = {
     "bottleneck": {"adapter": "bottleneck", "rank": 4, "depth": 2, "gated": True},
