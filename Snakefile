@@ -14,6 +14,7 @@ include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/pseudo_masks.smk"
 include: "workflow/rules/classification.smk"
 include: "workflow/rules/scores.smk"
+include: "workflow/rules/robustness.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
@@ -30,6 +31,7 @@ rule all:
         LAYOUT.root / "ledger" / "ledger.csv",
         audits(),
         LAYOUT.root / "statistics" / "subgroups.csv",
+        LAYOUT.root / "statistics" / "robustness.csv",
 
 
 onstart:

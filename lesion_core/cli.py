@@ -344,6 +344,35 @@ def explain(
 
 
 @app.command()
+def robustness(
+    run_dir: Annotated[Path, typer.Option("--run", help="A classification or joint run's folder.")],
+    root: Root,
+    out: Out,
+    settings: Given = None,
+    profile: Profile = None,
+    device: Device = "auto",
+) -> None:
+    """Accuracy and calibration of a run on corrupted test photographs."""
+    from lesion_core.inference.robustness import measure_robustness
+    from lesion_core.runs import Run
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.training.engine import resolve_device
+
+    given, run = _settings(settings, profile), Run.load(run_dir)
+    make_deterministic(run.threads)
+    datasets = given.scoring.classification_on
+    measure_robustness(run_dir, run, root, datasets, given.robustness, out, device=resolve_device(device))
+
+
+@app.command(name="gather-robustness")
+def gather_robustness(out: Out, tables: Annotated[list[Path] | None, typer.Argument()] = None) -> None:
+    """Join the runs' robustness tables."""
+    from lesion_core.inference.robustness import gather_robustness as join
+
+    join(tables or [], out)
+
+
+@app.command()
 def gather(kind: str, out: Out, scores: list[Path]) -> None:
     """Join the runs' scores into one store: KIND is segmentation or classification."""
     from lesion_core.scores import gather as join

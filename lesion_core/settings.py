@@ -527,6 +527,27 @@ class Subgroups(Strict):
         return self
 
 
+Corruption = Literal["blur", "noise", "jpeg", "brightness", "hair", "colour_cast"]
+
+
+class Robustness(Strict):
+    """Which methods are scored on corrupted photographs, and how strong the corruptions are."""
+
+    methods: list[str]
+    seeds: Count
+    images: Count | None
+    corruptions: dict[Corruption, Annotated[list[NotNegative], Field(min_length=1)]]
+
+    @model_validator(mode="after")
+    def _strengths_grow(self) -> Robustness:
+        for kind, amounts in self.corruptions.items():
+            if sorted(set(amounts)) != amounts:
+                raise ValueError(f"the amounts of {kind} must grow")
+        if max(self.corruptions.get("jpeg", [0.0])) > 99:
+            raise ValueError("jpeg: the quality is 100 - amount and must stay positive")
+        return self
+
+
 class Pretrain(Strict):
     """The embedded foundation model: made images only, clicks and boxes."""
 
@@ -600,6 +621,7 @@ class Settings(Strict):
     explain: Explain
     statistics: Statistics
     subgroups: Subgroups
+    robustness: Robustness
     ledger: Ledger
     report: Report
     pretrain: Pretrain

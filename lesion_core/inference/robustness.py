@@ -1,0 +1,151 @@
+"""Accuracy and calibration of a classifier on corrupted photographs, from the file to the class.
+
+Each photograph is corrupted at its own size, then harmonized, segmented (where the run uses pseudo-masks or is joint)
+and classified: a blurred border harms the mask, and the mask the class, as it would in use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lesion_core.data.corruptions import CORRUPTIONS
+from lesion_core.errors import SettingsError
+from lesion_core.files import read_csv, read_parquet, write_csv
+from lesion_core.paths import Layout
+from lesion_core.progress import track
+from lesion_core.seeding import generator
+from lesion_core.settings import CLASSES, Robustness
+
+if TYPE_CHECKING:
+    from lesion_core.inference.classify import LoadedClassifier
+    from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.runs import Run
+
+METRICS = ("accuracy", "balanced_accuracy", "auc", "ece", "brier")
+COLUMNS = ("run_id", "method", "seed", "dataset", "corruption", "strength", "amount", "n", *METRICS)
+BATCH = 16
+CLEAN = "none"
+
+
+def measure_robustness(
+    run_dir: Path, run: Run, root: Path, datasets: list[str], settings: Robustness, out: Path, *, device: str = "cpu"
+) -> None:
+    """Write one row per dataset, corruption and strength; strength 0 is the photographs as they are.
+
+    Args:
+        run_dir, run: a classification or joint run.
+        root: ``results/<profile>``.
+        datasets: whose labelled test photographs are corrupted; at most ``settings.images`` of each.
+        settings: corruptions with their amounts.
+        out: the CSV.
+        device: where the models are.
+
+    Raises:
+        SettingsError: the run is given true or shuffled masks, which no corruption reaches.
+    """
+    from lesion_core.data.datasets import Harmonized
+    from lesion_core.inference.classify import load_classifier
+
+    loaded, segmenter = load_classifier(run_dir, device=device), _segmenter(run_dir, run, Path(root), device)
+    layout = Layout(Path(root))
+    table = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()
+    paths = {(row["dataset"], row["image_id"]): layout.root / row["path"] for row in table}
+    rows: list[dict[str, Any]] = []
+    for dataset in sorted(datasets):
+        data = Harmonized.open(layout.harmonized(dataset, loaded.size))
+        chosen = _chosen(data.rows("test", with_label=True), settings.images, dataset)
+        records = [data.index[row] for row in chosen]
+        found: dict[tuple[str, int], list[np.ndarray]] = {}
+        starts = range(0, len(records), BATCH)
+        for start in track(starts, f"robustness of {run.method} on {dataset}", total=len(starts)):
+            batch = records[start : start + BATCH]
+            files = [paths[dataset, record["image_id"]] for record in batch]
+            for condition, photographs in _corrupted(files, [record["image_id"] for record in batch], settings):
+                values = _classify(loaded, segmenter, photographs, batch, device)
+                found.setdefault(condition, []).append(values)
+        truth = np.array([CLASSES.index(record["label"]) for record in records], dtype=np.int64)
+        identity = {"run_id": run.run_id, "method": run.method, "seed": run.seed, "dataset": dataset, "n": len(records)}
+        for (kind, strength), parts in found.items():
+            amount = settings.corruptions[kind][strength - 1] if strength else 0.0
+            condition = {"corruption": kind, "strength": strength, "amount": f"{amount:g}"}
+            rows.append({**identity, **condition, **_metrics(truth, np.concatenate(parts))})
+    write_csv(out, COLUMNS, rows)
+
+
+def gather_robustness(paths: list[Path], out: Path) -> None:
+    """Join the runs' tables, sorted by run."""
+    write_csv(out, COLUMNS, [row for path in sorted(paths) for row in read_csv(path)])
+
+
+def _segmenter(run_dir: Path, run: Run, root: Path, device: str) -> LoadedSegmenter | None:
+    from lesion_core.inference.load import load_segmenter
+
+    if run.task == "joint":
+        return load_segmenter(run_dir, device=device)
+    if run.spec.masks == "true" or run.spec.mask_order != "own":
+        raise SettingsError(
+            f"{run.method} is given masks that no corruption reaches", remedy="take it out of robustness.methods"
+        )
+    if run.segmenter_run is None:
+        return None
+    return load_segmenter(Layout(root).run("segmentation", run.segmenter_run), device=device)
+
+
+def _chosen(rows: np.ndarray, most: int | None, dataset: str) -> np.ndarray:
+    if most is None or len(rows) <= most:
+        return rows
+    return np.sort(generator("robustness", dataset).choice(rows, most, replace=False))
+
+
+def _corrupted(
+    files: list[Path], image_ids: list[str], settings: Robustness
+) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
+    """(corruption, strength) -> photographs, uint8 (H, W, 3) each; first the clean ones."""
+    from lesion_core.data.images import read_image
+
+    clean = [read_image(path) for path in files]
+    yield (CLEAN, 0), clean
+    for kind in sorted(settings.corruptions):
+        for strength, amount in enumerate(settings.corruptions[kind], start=1):
+            yield (
+                (kind, strength),
+                [
+                    CORRUPTIONS[kind](image, amount, generator("robustness", kind, image_id))
+                    for image, image_id in zip(clean, image_ids, strict=True)
+                ],
+            )
+
+
+def _classify(
+    loaded: LoadedClassifier,
+    segmenter: LoadedSegmenter | None,
+    photographs: list[np.ndarray],
+    records: list[dict[str, Any]],
+    device: str,
+) -> np.ndarray:
+    from lesion_core.data.harmonize import harmonize_image
+    from lesion_core.inference.classify import class_probabilities
+    from lesion_core.inference.predict import probabilities
+
+    def at(size: int, reference: np.ndarray | None, run: Run) -> np.ndarray:
+        return np.stack([harmonize_image(image, size, reference, run.harmonization) for image in photographs])
+
+    masks = None
+    if segmenter is not None and loaded.needs_masks:
+        images = at(segmenter.size, segmenter.reference, segmenter.run)
+        maps = probabilities(segmenter.model, images, batch_size=len(images), device=device)
+        masks = np.concatenate([np.round(part * 255).astype(np.uint8) for part in maps])
+    images = at(loaded.size, loaded.reference, loaded.run)
+    return class_probabilities(loaded.model, images, masks, loaded.metadata(records))
+
+
+def _metrics(truth: np.ndarray, values: np.ndarray) -> dict[str, str]:
+    from lesion_core.metrics.calibration import brier, ece
+    from lesion_core.metrics.classification import scores
+
+    found = {**scores(truth, values), "ece": ece(truth, values), "brier": brier(truth, values)}
+    return {name: f"{found[name]:.6f}" for name in METRICS}
