@@ -261,8 +261,11 @@ class SegmentationModel(Strict):
             raise ValueError("encoder_weights needs an encoder")
         if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
             raise ValueError(f"kind {self.kind} needs an encoder")
-        if self.kind in ("sam", "segmae") and self.image_size % 16:
-            raise ValueError(f"image_size must be a multiple of 16, the patch size of {self.kind}")
+        if self.kind == "segmae" and self.encoder not in (None, "vit_b_16"):
+            raise ValueError("the encoder of kind segmae is vit_b_16, or null for the tiny twin")
+        multiple = 1 if self.kind == "otsu" else 32 if self.encoder and self.kind != "segmae" else 16
+        if self.image_size % multiple:
+            raise ValueError(f"image_size must be a multiple of {multiple}, the total stride of {self.kind}")
         return self
 
 
