@@ -141,7 +141,7 @@ def subgroup_rows():
     return [
         {
             "method": method, "dataset": "ham10000", "metric": "accuracy", "attribute": attribute, "group": group,
-            "n": 10, "value": 0.5, "ci_low": 0.4, "ci_high": 0.6,
+            "n": 10, "value": 0.5, "low": 0.4, "high": 0.6,
         }
         for method in ("vit_none", "vit_cross_attention")
         for attribute, group in names
@@ -158,6 +158,8 @@ def test_subgroups_are_drawn_where_the_profile_has_them(root, tmp_path, capsys):
     assert [axis.get_title(loc="left") for axis in drawn.figure.axes] == ["sex", "age"]
     labels = [label.get_text() for label in drawn.figure.axes[0].get_yticklabels()]
     assert labels == ["female (n = 10)", "male (n = 10)", "unknown (n = 10)"]
+    legend = [text.get_text() for text in drawn.figure.legends[0].get_texts()]
+    assert legend == ["ViT, no fusion", "ViT, cross-attention"]
     other = [{"group": row["group"], "value": row["value"]} for row in rows]
     write_csv(tmp_path / "statistics" / "subgroups.csv", ["group", "value"], other)
     assert subgroups(moved) is None

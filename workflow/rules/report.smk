@@ -69,6 +69,8 @@ rule figures:
         EXPLANATIONS,
         DONE_RUNS,
         LAYOUT.catalog,
+        rules.statistics.output,
+        rules.subgroups.output,
     output:
         LAYOUT.root / "figures" / "figures.json",
     log:

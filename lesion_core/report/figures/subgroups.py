@@ -16,7 +16,8 @@ from lesion_core.report.figures.style import (
 )
 from lesion_core.report.formats import metric_name
 
-COLUMNS = ("method", "dataset", "metric", "attribute", "group", "n", "value", "ci_low", "ci_high")
+COLUMNS = ("method", "dataset", "metric", "attribute", "group", "n", "value", "low", "high")
+METRICS = ("balanced_accuracy", "accuracy")  # what is drawn, the first of them that the file has
 
 
 def subgroups(source: Source) -> Drawn | None:
@@ -29,8 +30,11 @@ def subgroups(source: Source) -> Drawn | None:
     rows = [row for row in rows if row["value"]]
     if not rows:
         return None
-    first = rows[0]["dataset"], rows[0]["metric"]
-    rows = [row for row in rows if (row["dataset"], row["metric"]) == first]
+    datasets = {row["dataset"] for row in rows}
+    dataset = "ham10000" if "ham10000" in datasets else min(datasets)
+    measured = {row["metric"] for row in rows if row["dataset"] == dataset}
+    metric = next((name for name in METRICS if name in measured), min(measured))
+    rows = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
     attributes = list(dict.fromkeys(row["attribute"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
     groups = {name: list(dict.fromkeys(r["group"] for r in rows if r["attribute"] == name)) for name in attributes}
@@ -48,15 +52,17 @@ def subgroups(source: Source) -> Drawn | None:
                 place = groups[attribute].index(row["group"]) + shift
                 counts[row["group"]] = row["n"]
                 color = PALETTE[number % len(PALETTE)]
-                if row["ci_low"] and row["ci_high"]:
-                    axis.plot([float(row["ci_low"]), float(row["ci_high"])], [place, place], color=color, lw=1.2)
+                if row["low"] and row["high"]:
+                    axis.plot([float(row["low"]), float(row["high"])], [place, place], color=color, lw=1.2)
                 marker = MARKERS[number % len(MARKERS)]
-                axis.plot(float(row["value"]), place, marker, color=color, ms=4, label=method_name(method))
+                axis.plot(float(row["value"]), place, marker, color=color, ms=4)
+            axis.plot([], [], MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)], ms=4)
+            axis.lines[-1].set_label(method_name(method))
         labels = [f"{group} (n = {counts.get(group, '?')})" for group in groups[attribute]]
         axis.set_yticks(range(len(labels)), labels, fontsize=7)
         axis.invert_yaxis()
-        axis.set_title(attribute.replace("_", " "), fontsize=9, loc="left")
-    axes[-1, 0].set_xlabel(f"{metric_name(first[1])}, {dataset_name(first[0])}")
+        axis.set_title(attribute.replace("dx_type", "way of diagnosis").replace("_", " "), fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel(f"{metric_name(metric)}, {dataset_name(dataset)}")
     legend_below(figure, axes[0, 0])
     caption = "Groups of test images by what their metadata say, with 95 % intervals; missing values are a group."
     return Drawn(figure, "Subgroups", caption)
