@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from test_segmentation_training import SETTINGS, SIZE, make_run, write_dataset
 
 from lesion_core.data.datasets import Harmonized
 from lesion_core.errors import RunError
-from lesion_core.files import read_csv
+from lesion_core.files import canonical_json, read_csv
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.segmae import PATCH, build_segmae, patches_of
 from lesion_core.paths import Layout
@@ -287,3 +288,24 @@ def test_timms_vit_b_16_is_taken_over_strictly(tmp_path):
     command = [sys.executable, "-c", TIMM, str(tmp_path / "vit.safetensors")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == "fine", done.stderr
+
+
+def test_two_processes_train_both_stages_as_one(root, monkeypatch):
+    """The helper takes over stage 1's best epoch, too: weights of stage 2 within rounding."""
+    alone = run_of(training={"epochs": 1, "learning_rate": 0.01})
+    train_run(alone, Layout(root).run("segmentation", alone.run_id), root, "cpu")
+    both = alone.model_copy(update={"processes": 2})
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    command = [sys.executable, "-m", "lesion_core.cli", "train", "--root", str(root), "--device", "cpu"]
+    settings = canonical_json({"run": both.model_dump(mode="json")})
+    done = subprocess.run([*command, "--settings", settings], capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    folders = [Layout(root).run("segmentation", run.run_id) for run in (alone, both)]
+    one, two = (load_file(folder / "weights.safetensors") for folder in folders)
+    assert one.keys() == two.keys()
+    assert all(torch.allclose(one[name], two[name], rtol=0, atol=1e-5) for name in one)
+    for name in ("history.csv", "stage_1/history.csv"):
+        rows, others = (read_csv(folder / name) for folder in folders)
+        for row, other in zip(rows, others, strict=True):
+            expected = [float(value) for value in row.values()]
+            assert [float(value) for value in other.values()] == pytest.approx(expected, abs=1e-4)
