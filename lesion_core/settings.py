@@ -26,6 +26,13 @@ DATASETS = (
     "ph2",
     "custom",
 )
+BACKBONE_PATCHES = {  # patch sizes, or the stride of a convolutional network's last map
+    "vit_t": (4, 8, 16, 32),
+    "vit_base": (8, 16, 32),
+    "efficientnet_b4": (32,),
+    "convnext_tiny": (32,),
+    "densenet201": (32,),
+}
 NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradient descent
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
@@ -311,7 +318,7 @@ class ClassificationModel(Strict):
     """Image encoder, input, and fusion with mask tokens (paper A, sections 3.5 and 3.6)."""
 
     kind: Literal["fusion", "dual", "majority", "color_histogram"]
-    backbone: str | None = None
+    backbone: Literal["vit_t", "vit_base", "efficientnet_b4", "convnext_tiny", "densenet201"] | None = None
     pretrained: bool = False
     image_size: Annotated[int, Field(ge=32)] = 224
     patch_size: Count = 16
@@ -331,6 +338,10 @@ class ClassificationModel(Strict):
     def _fits_its_kind(self) -> ClassificationModel:
         if (self.kind in NETWORKS) != (self.backbone is not None):
             raise ValueError("backbone must be set for kinds fusion and dual, and for no other kind")
+        if self.backbone is not None and self.patch_size not in BACKBONE_PATCHES[self.backbone]:
+            raise ValueError(f"{self.backbone} comes with patch_size {BACKBONE_PATCHES[self.backbone]}")
+        if self.backbone == "vit_t" and self.pretrained:
+            raise ValueError("vit_t has no pretrained weights: set pretrained to false")
         if self.metadata != "none" and self.kind != "dual":
             raise ValueError("metadata belongs to kind dual")
         if self.kind == "dual" and self.fusion not in ("none", "cross_attention"):

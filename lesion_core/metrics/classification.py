@@ -10,7 +10,7 @@ Degenerate cases, decided here once:
 - One class alone (no positives or no negatives): AUC and sensitivity at a specificity are NaN, and the class is
   left out of their macro means; average precision is NaN without positives and 1.0 without negatives.
 - Equal scores: AUC counts a tied pair 1/2 (mid-ranks); average precision and ROC points take equal scores together.
-- Equal largest probabilities: the class with the lowest index is predicted.
+- Equal largest probabilities: the class with the lowest index is predicted (the ISIC scorer calls the sample wrong).
 """
 
 from __future__ import annotations

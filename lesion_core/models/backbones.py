@@ -12,17 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from lesion_core.errors import SettingsError
+from lesion_core.settings import BACKBONE_PATCHES
 
 TIMM_TRANSFORMERS = ("vit_base",)
 TIMM_NAMES = {
-    ("vit_b", 8): "vit_base_patch8_224.augreg2_in21k_ft_in1k",
-    ("vit_b", 16): "vit_base_patch16_224.augreg2_in21k_ft_in1k",
-    ("vit_b", 32): "vit_base_patch32_224.augreg_in21k_ft_in1k",
+    ("vit_base", 8): "vit_base_patch8_224.augreg2_in21k_ft_in1k",
+    ("vit_base", 16): "vit_base_patch16_224.augreg2_in21k_ft_in1k",
+    ("vit_base", 32): "vit_base_patch32_224.augreg_in21k_ft_in1k",
     ("efficientnet_b4", 32): "efficientnet_b4.ra2_in1k",
     ("convnext_tiny", 32): "convnext_tiny.fb_in1k",
     ("densenet201", 32): "densenet201.tv_in1k",
 }
-BACKBONES = ("vit_t", "vit_b", "efficientnet_b4", "convnext_tiny", "densenet201")
 COLOUR_LEVELS = 16
 
 
@@ -199,7 +199,7 @@ def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pre
     """Build an image encoder by name.
 
     Args:
-        backbone: one of ``BACKBONES``.
+        backbone: one of ``settings.BACKBONE_PATCHES``.
         image_size: pixels per side, S.
         patch_size: pixels per side of a token; the convolutional backbones have 32.
         pretrained: ImageNet weights through timm's own hub loading; ``vit_t`` has none.
@@ -209,9 +209,9 @@ def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pre
             do not divide.
         WeightsError: pretrained weights asked for and not to be had.
     """
-    if backbone not in BACKBONES:
+    if backbone not in BACKBONE_PATCHES:
         raise SettingsError(
-            f"Unknown classification backbone {backbone!r}", remedy=f"choose one of {', '.join(BACKBONES)}"
+            f"Unknown classification backbone {backbone!r}", remedy=f"choose one of {', '.join(BACKBONE_PATCHES)}"
         )
     if backbone == "vit_t":
         if pretrained:

@@ -34,6 +34,20 @@ def test_mask_patch_i_is_the_pixels_of_image_token_i():
     assert patches[0, [0, 1, 2, 3, 4, 6, 7, 8]].abs().sum() == 0
 
 
+def test_a_mask_moved_by_one_patch_moves_its_token_by_one():
+    tokens = MaskTokens(STRIDE, GRID, WIDTH)
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[0, 0, 5:7, 1:3] = 1.0  # within grid row 1, column 0: token 3
+    moved = mask.roll(STRIDE, dims=3)  # column 1: token 4
+    with torch.no_grad():
+        first, second = (tokens(each) for each in (mask, moved))
+        changed = (first - second)[0].abs().sum(dim=-1) > 1e-6
+        bare = [each[0, 1:] - tokens.position[0] for each in (first, second)]
+    assert changed.tolist() == [False] + [place in (3, 4) for place in range(9)]
+    torch.testing.assert_close(bare[0][3], bare[1][4])
+    torch.testing.assert_close(bare[0][4], bare[1][3])
+
+
 def test_mask_tokens_follow_the_formula_and_start_with_the_shape_token():
     tokens = MaskTokens(STRIDE, GRID, WIDTH)
     _, masks = sample()

@@ -84,20 +84,47 @@ def test_macro_auc_equals_scikit_learn(sk):
     assert cls.scores(truth, probabilities)["auc"] == pytest.approx(expected)
 
 
-def test_official_balanced_accuracy():
+@pytest.fixture(scope="module")
+def scorer():
+    """The challenge's own scorer, as a function of one-hot truth and probabilities."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import pandas as pd
         from isic_challenge_scoring import metrics
-    rng = np.random.default_rng(5)
-    truth, names = rng.integers(0, 7, 200), list("abcdefg")
-    probabilities = rng.dirichlet(np.ones(7), 200)
-    expected = metrics.balanced_multiclass_accuracy(
-        pd.DataFrame(np.eye(7)[truth], columns=names),
-        pd.DataFrame(probabilities, columns=names),
-        pd.Series(np.ones(200)),
-    )
-    assert cls.scores(truth, probabilities)["balanced_accuracy"] == pytest.approx(expected)
+
+    def frames(truth, probabilities):
+        names = [f"class{c}" for c in range(probabilities.shape[1])]
+        hot = np.eye(len(names))[truth]
+        return (
+            pd.DataFrame(hot, columns=names),
+            pd.DataFrame(probabilities, columns=names),
+            pd.Series(np.ones(len(hot))),
+        )
+
+    return metrics, frames
+
+
+@settings(max_examples=40, deadline=None)
+@given(data=tables())
+def test_scores_equal_the_official_scorer(scorer, data):
+    metrics, frames = scorer
+    truth, probabilities = data
+    hot, p, weights = frames(truth, probabilities)
+    official = metrics.balanced_multiclass_accuracy(hot, p, weights)
+    # of equal largest probabilities we take the lowest index, as NumPy and scikit-learn do; the scorer calls none right
+    top = probabilities == probabilities.max(axis=1, keepdims=True)
+    judged = np.where(top.sum(axis=1) == 1, probabilities.argmax(axis=1), 4)
+    strict = cls.confusion_matrix(truth, judged, 5)
+    assert cls.balanced_accuracy(strict) == pytest.approx(official)
+    if (judged < 4).all():
+        assert cls.scores(truth, probabilities)["balanced_accuracy"] == pytest.approx(official)
+    for c in range(4):
+        positive, score = truth == c, probabilities[:, c]
+        if 0 < positive.sum() < len(positive):
+            name = f"class{c}"
+            assert cls.auc(positive, score) == pytest.approx(metrics.auc(hot[name], p[name], weights))
+            theirs = metrics.average_precision(hot[name], p[name], weights)
+            assert cls.average_precision(positive, score) == pytest.approx(theirs)
 
 
 @settings(max_examples=40, deadline=None)
