@@ -435,10 +435,11 @@ def readme(
     file: Annotated[Path, typer.Option("--readme")] = Path("README.md"),
     check: Annotated[bool, typer.Option("--check", help="Only say whether the section is up to date.")] = False,
 ) -> None:
-    """Write the README's results section from a run's tables."""
-    from lesion_core.report.readme import update_readme
+    """Write the README's results section from a run's tables, and keep those under docs/<profile>."""
+    from lesion_core.report.readme import store_tables, update_readme
 
     update_readme(root, file, check=check)
+    store_tables(root, file.parent / "docs" / root.resolve().name, check=check)
 
 
 @app.command()

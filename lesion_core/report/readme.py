@@ -37,6 +37,29 @@ def list_tables(root: Path) -> list[Path]:
     return sorted((root / "tables").glob("*.md"))
 
 
+def store_tables(root: Path, stored: Path, *, check: bool = False) -> None:
+    """Keep a run's printed tables in the checkout, so that a clone without results can tell a stale README.
+
+    Args:
+        root: ``results/<profile>``. stored: ``docs/<profile>``.
+        check: only compare.
+
+    Raises:
+        RunError: (with ``check``) the stored tables are not the run's; the first that differs is named.
+    """
+    new = {path.name: path.read_text(encoding="utf-8") for path in list_tables(root)}
+    old = {path.name: path.read_text(encoding="utf-8") for path in list_tables(stored)}
+    if new == old:
+        return
+    if check:
+        differs = sorted(name for name in new.keys() | old.keys() if new.get(name) != old.get(name))
+        raise RunError("The stored tables are stale", file=stored, ids=differs, remedy="run `make readme`")
+    for name in old.keys() - new.keys():
+        (stored / "tables" / name).unlink()
+    for name, text in new.items():
+        write_text(stored / "tables" / name, text)
+
+
 def update_readme(root: Path, file: Path, *, check: bool = False) -> None:
     """Put the section between the markers of ``file``; with ``check``, only compare.
 
