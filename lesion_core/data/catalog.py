@@ -31,6 +31,7 @@ COLUMNS = (
     ("age", "float64"),
     ("sex", "string"),
     ("site", "string"),
+    ("dx_type", "string"),  # how the diagnosis was made: histopathology, follow-up, consensus, ...
     ("mask_path", "string"),
     ("sha256", "string"),
     ("phash", "string"),
@@ -95,6 +96,7 @@ def build_catalog(
             "age": row.age,
             "sex": row.sex,
             "site": row.site,
+            "dx_type": row.dx_type,
             "mask_path": relative_path(row.mask_path, root) if seen.mask_usable else None,
             "sha256": seen.sha256,
             "phash": seen.pixels.fingerprint.hex,

@@ -72,6 +72,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
             age=parse_age(metadata[image_id]["age"], image_id, metadata_path),
             sex=parse_sex(metadata[image_id]["sex"], image_id, metadata_path),
             site=text_or_none(metadata[image_id]["localization"]),
+            dx_type=text_or_none(metadata[image_id]["dx_type"]),
             mask_path=masks.get(image_id),
         )
         for image_id, path in sorted(images.items())

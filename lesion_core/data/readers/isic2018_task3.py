@@ -11,6 +11,7 @@ from lesion_core.data.readers.rows import (
     one_path,
     read_table,
     require_same_ids,
+    text_or_none,
 )
 
 IMAGES = "ISIC2018_Task3_Training_Input"
@@ -43,6 +44,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
             licence=LICENCE,
             lesion_id=groupings[image_id]["lesion_id"] or None,
             label=labels[image_id].lower(),
+            dx_type=text_or_none(groupings[image_id]["diagnosis_confirm_type"]),
         )
         for image_id, path in sorted(images.items())
     ]
