@@ -70,6 +70,8 @@ def test_rows_groups_and_report(data):
     assert one["path"] == "data/ham10000/ISIC_0000001.png"
     assert (root / one["mask_path"]).is_file()
     assert (one["width"], one["height"], one["age"], one["sex"], one["site"]) == (32, 24, 45.0, "male", "trunk")
+    assert one["dx_type"] == "histo"
+    assert rows["isic2018_task1", "ISIC_0000004"]["dx_type"] is None
     assert one["sha256"] == sha256_file(root / one["path"])
     assert len(one["phash"]) == 16
     assert rows["isic2018_task1", "ISIC_0000004"]["label"] is None
