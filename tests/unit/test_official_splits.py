@@ -214,8 +214,8 @@ def test_counts_that_cannot_be_had_are_told() -> None:
 
 
 def test_settings_name_datasets_that_take_part_and_three_counts() -> None:
-    with pytest.raises(SettingsError, match=r"splits.official: 'isic2017' is not in data.datasets"):
-        config.load("paper", {"splits": {"official": {"isic2017": "release"}}})
+    with pytest.raises(SettingsError, match=r"splits.official: 'isic2016' is not in data.datasets"):
+        config.load("paper", {"splits": {"official": {"isic2016": "release"}}})
     with pytest.raises(SettingsError, match=r"splits.official"):
         config.load("paper", {"splits": {"official": {"ph2": [160, 40]}}})
     assert config.load("paper", {"splits": {"official": {"ph2": [140, 20, 40]}}}).splits.official == {
