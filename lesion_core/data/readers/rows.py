@@ -28,7 +28,7 @@ class Row:
         image_id: unique within the dataset.
         path: the photograph's file.
         licence: its terms of use.
-        lesion_id, label, age, sex, site, dx_type: None where the release does not say; label is one of settings.CLASSES.
+        lesion_id, label, age, sex, site, dx_type: None where the release does not say; label is one of the classes.
         mask_path: the lesion mask's file, None without one.
         part: ``training``, ``validation`` or ``test`` where the release divides its photographs.
         notes: (kind, detail) of what the release says but the catalog cannot hold, for the report.
