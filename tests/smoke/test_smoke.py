@@ -41,9 +41,13 @@ def test_every_rule_ran_and_every_table_stands(smoke):
             assert (smoke / RESULTS / "tables" / f"{name}.{suffix}").stat().st_size > 0
     for run in config.expand(settings).values():
         folder = smoke / RESULTS / "runs" / run.task / run.run_id
-        for name in ("settings.yaml", "weights.safetensors", "history.csv", "provenance.json", "log.txt"):
+        trained = ("weights.safetensors", "history.csv", "log.txt") if run.task != "derived" else ("scores.parquet",)
+        for name in ("settings.yaml", "provenance.json", *trained):
             assert (folder / name).is_file(), folder / name
         assert not (folder / "checkpoint.pt").exists()
+    for name in ("subgroups", "robustness"):
+        assert len(read_csv(smoke / RESULTS / "statistics" / f"{name}.csv")) > 30
+    assert list((smoke / RESULTS / "pseudo_masks").glob("*/ham10000/audit_summary.csv"))
     for kind, columns in COLUMNS.items():
         table = read_parquet(smoke / RESULTS / "scores" / f"{kind}.parquet")
         assert table.column_names == list(columns)
