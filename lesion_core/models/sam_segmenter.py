@@ -176,7 +176,9 @@ def decode_masks(
     weights = torch.stack(
         [decoder.output_hypernetworks_mlps[token](queries[:, 1 + token]) for token in range(masks)], dim=1
     )
-    logits = (weights @ upscaled.flatten(2)).unflatten(2, upscaled.shape[2:])
+    # As many rows as segment_anything multiplies: a product of another shape sums in another order.
+    rows = nn.functional.pad(weights, (0, 0, 0, decoder.num_mask_tokens - masks))
+    logits = (rows @ upscaled.flatten(2))[:, :masks].unflatten(2, upscaled.shape[2:])
     return logits, decoder.iou_prediction_head(queries[:, 0])[:, :masks]
 
 

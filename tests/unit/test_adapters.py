@@ -165,6 +165,32 @@ def test_step_0_equals_sam_to_the_bit(sam, images, kind, prompts):
         assert torch.equal(adapted(sam, kind)(images, prompts), plain(images, prompts))
 
 
+@pytest.mark.parametrize("kind", ["none", *KINDS, "decoder"])
+@pytest.mark.parametrize("prompt", ["none", "box", "click"])
+def test_step_0_equals_segment_anything_itself_to_the_bit(sam, images, kind, prompt):
+    """The published Sam.forward beside ours, image by image, in fp32 on the CPU: one mask and all of them."""
+    segmenter = adapted(sam, kind) if kind in KINDS else SamSegmenter(copy.deepcopy(sam), adapter=kind)
+    given = {
+        "none": None,
+        "box": Prompts(boxes=torch.tensor([[1.0, 2, 30, 40]])),
+        "click": Prompts(points=torch.tensor([[[3.0, 9.0]]]), point_labels=torch.ones(1, 1, dtype=torch.int64)),
+    }[prompt]
+    record = {"image": images[0], "original_size": (64, 64)}
+    if prompt == "box":
+        record["boxes"] = given.boxes
+    if prompt == "click":
+        record |= {"point_coords": given.points, "point_labels": given.point_labels}
+    with torch.no_grad():
+        # The first forward pass of a process may take other kernels than those after it.
+        sam([record], multimask_output=True)
+        nested = sam([record], multimask_output=True)[0]
+        single = sam([record], multimask_output=False)[0]
+        masks, iou = segmenter.forward_all(images[:1], given)
+        assert torch.equal(masks[:, 1:], nested["low_res_logits"])
+        assert torch.equal(iou[:, 1:], nested["iou_predictions"])
+        assert torch.equal(segmenter(images[:1], given), single["low_res_logits"])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_random_start_does_not_equal_sam(sam, images, kind):
     plain = SamSegmenter(copy.deepcopy(sam), adapter="none")
