@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from conftest import snakemake
 
 from lesion_core import config
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file
+from lesion_core.report.cells import write_cells
+from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.scores import COLUMNS
 
 pytestmark = pytest.mark.smoke
@@ -36,7 +39,7 @@ def planned(folder: Path, *settings: str) -> str:
 
 def test_every_rule_ran_and_every_table_stands(smoke):
     settings = config.load("smoke")
-    for name in (*settings.tables, "table_15", "table_16"):
+    for name in (*settings.tables, *EXTRA_TABLES, "table_15", "table_16"):
         for suffix in ("csv", "md", "tex"):
             assert (smoke / RESULTS / "tables" / f"{name}.{suffix}").stat().st_size > 0
     for run in config.expand(settings).values():
@@ -54,6 +57,38 @@ def test_every_rule_ran_and_every_table_stands(smoke):
         assert table.num_rows > 0
     assert read_json(smoke / RESULTS / "splits" / "certificate.json")["verdict"] == "no leak"
     assert (smoke / RESULTS / "report.html").stat().st_size > 10_000
+
+
+def test_cells_can_be_traced_and_a_changed_one_is_found(smoke, tmp_path):
+    root = tmp_path / "smoke"
+    shutil.copytree(smoke / RESULTS, root, ignore=shutil.ignore_patterns("downloads", "made", "report.html"))
+    for cell in (
+        ("table_05", "U-Net", "dice"),
+        ("table_08", "SAM-ViT (proposed)", "auc"),
+        ("dual_scoring", "U-Net, PH2", "iou native pooled"),
+        ("table_15", "unet, ph2, image", "p_holm"),
+    ):
+        done = lesion(smoke, "trace", *cell, "--root", root)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert "the cell is what its score rows give" in done.stdout
+    path = root / "tables" / "cells.parquet"
+    cells = read_parquet(path).to_pylist()
+    for found in cells:
+        if (found["table"], found["row"], found["column"]) == ("table_05", "U-Net", "dice"):
+            found["value"] += 1e-9
+    write_cells(cells, path)
+    assert lesion(smoke, "trace", "table_05", "U-Net", "dice", "--root", root).returncode == 1
+
+
+def test_explanations_stand_beside_the_centre_prior(smoke):
+    settings = config.load("smoke")
+    plan = config.plan(settings)
+    for method in settings.explain.methods:
+        rows = read_csv(smoke / RESULTS / "explain" / f"{plan.runs[method][0]}.csv")
+        assert {"grad_cam", "rollout", "centre_prior"} == {row["explainer"] for row in rows}
+        counts = Counter((row["dataset"], row["explainer"]) for row in rows)
+        assert all(0 < count <= settings.explain.images for count in counts.values())
+        assert all(0 <= float(row["energy_inside"]) <= 1 for row in rows)
 
 
 def test_scores_are_of_test_images_only(smoke):

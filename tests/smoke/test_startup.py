@@ -17,6 +17,7 @@ COMMANDS = {
     "--help": set(),
     "runs --profile smoke": set(),
     "feasible --dice 90 --iou 82.5": set(),
+    "trace table_05 U-Net dice --root {root}": set(),
     "splits --root {root} --profile smoke": set(),
     "catalog --root {root} --profile smoke": set(),
     "reference --root {root} --size 64 --profile smoke": set(),

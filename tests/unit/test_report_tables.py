@@ -6,6 +6,7 @@ import csv
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from report_store import classification_row, make_plan, make_store, segmentation_row, segmentation_rows
 
@@ -202,3 +203,19 @@ def test_csv_is_readable_by_any_reader(written):
     with open(written / "tables" / "table_08.csv", encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
     assert len({len(row) for row in rows}) == 1
+
+
+def test_spread_and_interval_of_dice_are_ours_where_a_paper_prints_them(tmp_path):
+    from lesion_core.stats.bootstrap import bootstrap_means
+
+    plan = make_plan()
+    table = plan.tables["table_05"].model_copy(update={"paper": "peft_medsam", "published": "peft_medsam"})
+    write_tables(make_store(tmp_path), plan.model_copy(update={"tables": {"peft_medsam": table}}))
+    row = "SAM frozen"
+    found = {c["column"]: c for c in cells(tmp_path) if (c["table"], c["row"]) == ("peft_medsam", row)}
+    dice = np.array([0.5, 0.6, 0.7, 0.8])
+    assert found["dice_sd"]["value"] == pytest.approx(dice.std(ddof=1))
+    interval = bootstrap_means(dice, list("abcd"), seed=2026, resamples=10_000)
+    assert found["dice_ci_low"]["value"] == pytest.approx(interval.bca_low[0])
+    assert found["dice_ci_high"]["value"] == pytest.approx(interval.bca_high[0])
+    assert found["dice_ci_low"]["unit"] == "fraction"
