@@ -183,10 +183,15 @@ def check(settings: Settings) -> None:
         expect(name in methods, "statistics", f"'{name}' is none of methods")
     for name in settings.explain.methods:
         expect(
-            name in methods and methods[name].task != "joint",
+            name in methods and methods[name].task in ("segmentation", "classification"),
             "explain.methods",
             f"'{name}' is no segmentation or classification method",
         )
+    for name in settings.subgroups.methods:
+        scored = name in methods and methods[name].task != "segmentation"
+        expect(scored, "subgroups.methods", f"'{name}' is no method that classifies")
+    for name in settings.robustness.methods:
+        expect(_reached(methods.get(name)), "robustness.methods", f"'{name}' is no classifier with masks of its own")
     for table, spec in settings.tables.items():
         for row in spec.rows:
             expect(
@@ -219,6 +224,13 @@ def check(settings: Settings) -> None:
             file=PARAMS.name,
             remedy="each key is explained in params.yaml",
         )
+
+
+def _reached(method: Any) -> bool:
+    """Whether a corruption of a photograph reaches all that the method sees; true and shuffled masks stay the same."""
+    if method is None or method.task in ("segmentation", "derived"):
+        return False
+    return method.task == "joint" or (method.masks != "true" and method.mask_order == "own")
 
 
 def _needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
