@@ -38,5 +38,6 @@ def make_deterministic(threads: int) -> None:
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # As use_deterministic_algorithms(True, warn_only=True), which would import torch._inductor: 4 s of every job.
+    torch.set_deterministic_debug_mode("warn")
     torch.backends.cudnn.benchmark = False

@@ -10,6 +10,7 @@ import pickle
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -96,11 +97,7 @@ def build_sam(name: str, *, image_size: int | None = None, weights: Path | None 
         )
     if weights is None:
         return _assemble(variant, size).eval()
-    # Built without memory: a random start of ViT-H costs seconds and would be overwritten at once.
-    with torch.device("meta"):
-        sam = _assemble(variant, size)
-    sam.pixel_mean = torch.tensor(PIXEL_MEAN).view(-1, 1, 1)
-    sam.pixel_std = torch.tensor(PIXEL_STD).view(-1, 1, 1)
+    sam = _assemble(variant, size, empty=True)
     load_sam_weights(sam, read_weights(weights), name, file=weights)
     return sam.eval()
 
@@ -214,11 +211,16 @@ def _variant(name: str) -> Variant:
         raise SettingsError(f"No SAM variant is called {name!r}", remedy=f"use one of {', '.join(VARIANTS)}") from None
 
 
-def _assemble(variant: Variant, size: int) -> nn.Module:
+def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
+    """Put a SAM together; ``empty``: the image encoder without memory, to be loaded.
+
+    A random start of ViT-H's encoder costs seconds and would be overwritten at once. The other parts are small, and
+    normal noise on tensors without memory would import torch._dynamo: 4 s of each job.
+    """
     modeling = sam_modeling()
     grid = size // PATCH
-    return modeling.Sam(
-        image_encoder=modeling.ImageEncoderViT(
+    with torch.device("meta") if empty else nullcontext():
+        image_encoder = modeling.ImageEncoderViT(
             img_size=size,
             patch_size=PATCH,
             embed_dim=variant.embed_dim,
@@ -231,28 +233,26 @@ def _assemble(variant: Variant, size: int) -> nn.Module:
             global_attn_indexes=variant.global_attention,
             window_size=variant.window,
             out_chans=variant.prompt_dim,
-        ),
-        prompt_encoder=modeling.PromptEncoder(
-            embed_dim=variant.prompt_dim,
-            image_embedding_size=(grid, grid),
-            input_image_size=(size, size),
-            mask_in_chans=16,
-        ),
-        mask_decoder=modeling.MaskDecoder(
-            num_multimask_outputs=3,
-            transformer=modeling.TwoWayTransformer(
-                depth=2,
-                embedding_dim=variant.prompt_dim,
-                num_heads=variant.decoder_heads,
-                mlp_dim=variant.decoder_mlp,
-            ),
-            transformer_dim=variant.prompt_dim,
-            iou_head_depth=3,
-            iou_head_hidden_dim=variant.iou_hidden,
-        ),
-        pixel_mean=list(PIXEL_MEAN),
-        pixel_std=list(PIXEL_STD),
+        )
+    prompt_encoder = modeling.PromptEncoder(
+        embed_dim=variant.prompt_dim,
+        image_embedding_size=(grid, grid),
+        input_image_size=(size, size),
+        mask_in_chans=16,
     )
+    mask_decoder = modeling.MaskDecoder(
+        num_multimask_outputs=3,
+        transformer=modeling.TwoWayTransformer(
+            depth=2,
+            embedding_dim=variant.prompt_dim,
+            num_heads=variant.decoder_heads,
+            mlp_dim=variant.decoder_mlp,
+        ),
+        transformer_dim=variant.prompt_dim,
+        iou_head_depth=3,
+        iou_head_hidden_dim=variant.iou_hidden,
+    )
+    return modeling.Sam(image_encoder, prompt_encoder, mask_decoder, list(PIXEL_MEAN), list(PIXEL_STD))
 
 
 def _table_shape(variant: Variant, key: str) -> tuple[int, ...]:

@@ -104,6 +104,13 @@ def test_a_dead_process_ends_the_job_with_a_message(tmp_path):
     assert time.monotonic() - started < 90
     assert (tmp_path / "run" / CHECKPOINT).exists(), "the next start goes on from here"
     assert not (tmp_path / "end.pt").exists()
+    start(tmp_path, "row_keyed")
+    assert read_json(tmp_path / "taken1.json")[1][0][0] == 2, "both went on from the checkpoint of the first"
+    options, changes = CASES["row_keyed"]
+    alone, together = Unused(**options), Unused(**options)
+    fit(alone, training(**changes), tmp_path / "alone", seed=1, device="cpu")
+    together.load_state(torch.load(tmp_path / "end.pt", weights_only=True))
+    assert difference(alone, together) < 1e-10
 
 
 def test_the_command_trains_in_two_processes_as_in_one(root, monkeypatch):  # noqa: F811

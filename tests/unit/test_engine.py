@@ -387,7 +387,7 @@ def test_an_unknown_optimizer_is_refused():
 
 
 def test_a_training_job_does_not_import_the_compiler(tmp_path):
-    """torch._dynamo costs 4 s; torch.optim and Lightning would import it."""
+    """torch._dynamo costs 4 s; torch.optim, Lightning and torch.use_deterministic_algorithms would import it."""
     script = tmp_path / "job.py"
     here = Path(__file__).resolve()
     (tmp_path / "tests_engine.py").write_text(here.read_text(encoding="utf-8"))
@@ -396,8 +396,13 @@ def test_a_training_job_does_not_import_the_compiler(tmp_path):
         "from pathlib import Path\n"
         "from tests_engine import Line, training\n"
         "from lesion_core.training.engine import fit\n"
+        "from lesion_core.seeding import make_deterministic\n"
+        "import torch\n"
+        "make_deterministic(1)\n"
+        "assert torch.get_deterministic_debug_mode() == 1\n"
         "fit(Line(), training(epochs=1), Path(sys.argv[1]), seed=1, device='cpu')\n"
-        "print([name for name in ('torch._dynamo', 'lightning', 'torchvision') if name in sys.modules])\n"
+        "heavy = ('torch._dynamo', 'torch._inductor', 'lightning', 'torchvision')\n"
+        "print([name for name in heavy if name in sys.modules])\n"
     )
     env = {**os.environ, "PYTHONPATH": str(here.parents[2])}
     done = subprocess.run([sys.executable, script, tmp_path / "run"], env=env, capture_output=True, text=True)

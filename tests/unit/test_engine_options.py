@@ -27,6 +27,7 @@ ALL = {
     "checkpoint_steps": 1,
     "epochs": 3,
 }
+OPTIONS = {"dropout": 0.3, "norm": True, "room": 3}
 
 
 def run(task: Curve, folder: Path, seed: int = 1, **changes) -> Curve:
@@ -105,15 +106,42 @@ def test_the_average_is_what_is_validated_and_kept(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("stop", [1, 3, 4, 5])
 def test_resuming_is_exact_with_everything_on(tmp_path, stop):
-    options = {"dropout": 0.3, "norm": True, "room": 3}
-    whole = run(Curve(**options), tmp_path / "whole", **ALL)
+    whole = run(Curve(**OPTIONS), tmp_path / "whole", **ALL)
     with pytest.raises(KeyboardInterrupt):
-        run(Curve(fail_at=stop, **options), tmp_path / "cut", **ALL)
+        run(Curve(fail_at=stop, **OPTIONS), tmp_path / "cut", **ALL)
     assert (tmp_path / "cut" / CHECKPOINT).exists()
     torch.manual_seed(99)
-    rest = run(Curve(**options), tmp_path / "cut", **ALL)
+    rest = run(Curve(**OPTIONS), tmp_path / "cut", **ALL)
     assert rest.asked[0][0] == stop
     assert max(rest.parts) == 2, "what was halved stays halved"
+    assert files_of(rest, tmp_path / "cut") == files_of(whole, tmp_path / "whole")
+
+
+def test_a_killed_process_resumes_exactly_with_everything_on(tmp_path):
+    """kill -9, between two checkpoints of a training that ran out of memory at its first step."""
+    tests = Path(__file__).resolve().parent
+    script = (
+        f"import sys, time; sys.path[:0] = [{str(tests)!r}, {str(tests.parents[1])!r}]\n"
+        "from pathlib import Path\n"
+        "from test_engine_options import ALL, OPTIONS, Curve, run\n"
+        "class Slow(Curve):\n"
+        "    def batch(self, rows, epoch, step):\n"
+        "        print(step, flush=True)\n"
+        "        time.sleep(0.05)\n"
+        "        return super().batch(rows, epoch, step)\n"
+        f"run(Slow(**OPTIONS), Path({str(tmp_path / 'cut')!r}), **(ALL | {{'epochs': 10, 'checkpoint_steps': 3}}))\n"
+    )
+    job = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    for line in job.stdout:
+        if line.strip() == "11":
+            break
+    job.kill()
+    job.wait()
+    job.stdout.close()
+    settings = ALL | {"epochs": 10, "checkpoint_steps": 3}
+    whole = run(Curve(**OPTIONS), tmp_path / "whole", **settings)
+    rest = run(Curve(**OPTIONS), tmp_path / "cut", **settings)
+    assert rest.asked[0][0] >= 9
     assert files_of(rest, tmp_path / "cut") == files_of(whole, tmp_path / "whole")
 
 

@@ -35,7 +35,7 @@ def few_images(monkeypatch):
         monkeypatch.setattr(module, "HELD_OUT", 2)
     yield
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(False)
+    torch.set_deterministic_debug_mode("default")
 
 
 def blobs(count: int = 4, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
