@@ -16,7 +16,7 @@ from lesion_core.report.values import Store
 from lesion_core.scores import read_scores
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
-TASKS = ("segmentation", "classification", "joint", "derived")
+WITHOUT_WEIGHTS = ("derived",)  # they answer with the weights of the runs that they are derived from
 
 
 @dataclass
@@ -53,10 +53,8 @@ class Chain:
         Raises:
             RunError: there is none.
         """
-        for task in TASKS:
-            folder = Layout(self.root).run(task, run_id)
-            if (folder / "provenance.json").is_file():
-                return folder
+        for path in sorted((self.root / "runs").glob(f"*/{run_id}/provenance.json")):
+            return path.parent
         raise RunError("The run has no provenance", file=self.root / "runs", ids=[run_id], remedy="train it again")
 
     def run(self, run_id: str) -> dict[str, Any]:

@@ -73,6 +73,7 @@ def _checkpoints(runs: dict[str, dict[str, Any]]) -> str:
         if spec.get("model", {}).get("kind") in ("majority", "color_histogram"):
             saw = f"training images of {', '.join(spec['train_on'])}"
         further = [settings[key] for key in ("segmenter_run", "classifier_run") if settings.get(key)]
+        further += settings.get("source_runs") or []
         start = [*_foundations(run), *further] or ["a random start" if epochs else "nothing"]
         digest = run.get("weights_sha256") or ""
         rows.append(

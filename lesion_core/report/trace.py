@@ -9,7 +9,7 @@ from typing import Any
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, sha256_text
 from lesion_core.report.cells import measure_of, value_text
-from lesion_core.report.chain import Chain
+from lesion_core.report.chain import WITHOUT_WEIGHTS, Chain
 from lesion_core.report.values import SCALE
 
 
@@ -85,7 +85,7 @@ def trace(root: Path, table: str, row: str, column: str) -> Trace:
                 faults.append(f"{name} has changed since {item['run']['run_id']} read it")
         if not chain.gathered_faithfully(item["run"]["run_id"], measure):
             faults.append(f"the store's rows of {item['run']['run_id']} are not those that its scoring wrote")
-        if item["run"]["weights_sha256"] is None:
+        if item["run"]["weights_sha256"] is None and item["run"]["task"] not in WITHOUT_WEIGHTS:
             faults.append(f"{item['run']['run_id']} has no weights")
     split, images = None, []
     if measure.kind != "provenance":

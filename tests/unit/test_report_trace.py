@@ -118,6 +118,16 @@ def test_changed_inputs_splits_and_lost_weights_are_found(root):
     assert found.runs[0]["run"]["inputs"]["gone"]["state"] == "not here"
 
 
+def test_a_derived_run_has_the_weights_of_its_sources(root):
+    """A run that averages others has a folder of its own kind, and no weights."""
+    source = Layout(root).run("classification", "vit_none-s0")
+    (source / "weights.safetensors").unlink()
+    shutil.move(source, root / "runs" / "derived" / "vit_none-s0")
+    found = trace(root, "table_08", "ViT without fusion", "accuracy")
+    assert found.faults == ()
+    assert found.runs[0]["run"]["task"] == "derived"
+
+
 @pytest.mark.parametrize(
     ("place", "says"),
     [
