@@ -286,7 +286,7 @@ def main() -> None:
     harmonize = settings.harmonization
     augmented = settings.methods["unet"].augmentation
     template = drawn(9, 450, 600)[0]
-    print(f"# Data benchmarks\n\n{machine()}")
+    print(f"# Data benchmarks\n\nCore seconds on one thread, but for the scaling. {machine()}")
     with tempfile.TemporaryDirectory() as name, single_thread():
         folder = Path(name)
         matching(rounds, template, drawn(1, 450, 600)[0])

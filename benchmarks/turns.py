@@ -9,14 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 
 def in_turns(candidates: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
-    """Median seconds of each candidate over ``rounds`` rounds; each runs once per round, after one round unmeasured."""
+    """Median core seconds of each candidate; each runs once per round, after one round unmeasured.
+
+    Core seconds, since they hardly depend on what else the machine does; all candidates here run on one thread.
+    """
     taken: dict[str, list[float]] = {name: [] for name in candidates}
     for lap in range(rounds + 1):
         for name, work in candidates.items():
-            start = time.perf_counter()
+            start = time.process_time()
             work()
             if lap:
-                taken[name].append(time.perf_counter() - start)
+                taken[name].append(time.process_time() - start)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 

@@ -12,6 +12,8 @@ LEVELS = 256
 CHANNELS = 3
 # cv2.calcHist counts in float32, which is exact up to 2**24 pixels.
 EXACT_PIXELS = 1 << 24
+APART = 4
+APART_FROM = 1 << 19  # values; below, the further passes cost more than they save
 # A normalised histogram has lost its counts: its cumulative sums are off by some 1e-16, and a table value
 # that should be 127 comes out as 126.99999999999. The guard is far above that and far below one level.
 ROUNDING_GUARD = 1e-6
@@ -33,9 +35,12 @@ def channel_histograms(image: np.ndarray) -> np.ndarray:
     step = max(1, EXACT_PIXELS // max(1, width))
     for top in range(0, height, step):
         strip = image[top : top + step]
-        for channel in range(CHANNELS):
+        # Neighbours are often equal, and counting one level twice in a row waits for memory: take every fourth pixel.
+        if strip.size >= APART_FROM and width % APART == 0 and strip.flags.c_contiguous:
+            strip = strip.reshape(len(strip), width // APART, APART * CHANNELS)
+        for channel in range(strip.shape[2]):
             found = cv2.calcHist([strip], [channel], None, [LEVELS], [0, LEVELS])
-            counts[channel] += found.ravel().astype(np.int64)
+            counts[channel % CHANNELS] += found.ravel().astype(np.int64)
     return counts
 
 

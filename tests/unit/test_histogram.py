@@ -80,6 +80,14 @@ def test_counts_equal_bincount_also_in_strips(monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_array_equal(histogram.channel_histograms(image[:, ::-1]), expected)
 
 
+@pytest.mark.parametrize("shape", [(512, 512), (500, 504), (700, 503)])
+def test_counts_of_large_images_equal_bincount(shape: tuple[int, int]) -> None:
+    image = _image(4, *shape, 0, 256)
+    for kept in (image, np.asfortranarray(image)):
+        expected = np.stack([np.bincount(kept[..., channel].ravel(), minlength=256) for channel in range(3)])
+        np.testing.assert_array_equal(histogram.channel_histograms(kept), expected)
+
+
 def test_median_histogram_by_hand() -> None:
     counts = np.zeros((3, 3, 256), np.int64)
     counts[0, :, [5, 6]] = 1  # frequencies 1/2, 1/2
