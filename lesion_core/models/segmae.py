@@ -12,15 +12,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer
 from lesion_core.models.networks import NetworkSegmenter
 from lesion_core.models.prompts import Prompts
-from lesion_core.models.sam import check_state
+from lesion_core.models.timm_vit import load_timm, timm_state
 
 PATCH = 16
-# The paper's pretrained ViT-B/16 at 224, in timm.
-TIMM_VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
 NORM_EPS = 1e-6
 
 
@@ -254,56 +252,8 @@ def build_segmae(
             raise SettingsError(
                 f"No weights {encoder_weights!r} for encoder {encoder!r}", remedy="set model.encoder_weights to null"
             )
-        _load_timm(model.network["encoder"], _timm_state(image_size, weights), weights)
+        load_timm(model.network["encoder"], timm_state(image_size, weights), weights)
     return model.eval()
-
-
-def _timm_state(image_size: int, weights: Path | None) -> dict[str, Tensor]:
-    from lesion_core.models.sam import read_weights
-
-    if weights is not None:
-        return read_weights(weights)
-    import timm
-
-    try:
-        return timm.create_model(TIMM_VIT, pretrained=True, num_classes=0, img_size=image_size).state_dict()
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"Weights of {TIMM_VIT} cannot be fetched: {error}",
-            remedy="check the network, or set model.encoder_weights to null",
-        ) from error
-
-
-def _load_timm(encoder: HybridEncoder, state: dict[str, Tensor], file: Path | None) -> None:
-    """timm's ViT tensors under our names, strictly; the class token has no place here and is left out."""
-    renamed: dict[str, Tensor] = {}
-    for name, tensor in state.items():
-        if name.startswith(("cls_token", "head.")) or (encoder.stem is not None and name.startswith("patch_embed.")):
-            continue
-        renamed[timm_name(name)] = tensor[:, 1:] if name == "pos_embed" else tensor
-    own = encoder.state_dict()
-    wanted = {name: own[name] for name in own if not name.startswith("stem.")}
-    if encoder.stem is not None:
-        wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith("embed.")}
-    for name, tensor in check_state(wanted, renamed, file=file).items():
-        own[name].copy_(tensor)
-
-
-def timm_name(name: str) -> str:
-    """Our name of a tensor of timm's VisionTransformer."""
-    for theirs, ours in (
-        ("pos_embed", "position"),
-        ("patch_embed.proj.", "embed."),
-        ("blocks.", "layers."),
-        (".norm1.", ".norm_attention."),
-        (".norm2.", ".norm_mlp."),
-        (".attn.qkv.", ".qkv."),
-        (".attn.proj.", ".project."),
-        (".mlp.fc1.", ".mlp.0."),
-        (".mlp.fc2.", ".mlp.2."),
-    ):
-        name = name.replace(theirs, ours)
-    return name
 
 
 def _select(values: Tensor, chosen: Tensor) -> Tensor:

@@ -255,7 +255,8 @@ TIMM = """
 import sys, torch, timm
 from safetensors.torch import save_file
 from lesion_core.errors import WeightsError
-from lesion_core.models.segmae import TIMM_VIT, build_segmae
+from lesion_core.models.segmae import build_segmae
+from lesion_core.models.timm_vit import TIMM_VIT
 torch.manual_seed(0); torch.set_num_threads(1)
 vit = timm.create_model(TIMM_VIT, pretrained=False, num_classes=0).eval()
 assert vit.global_pool == "token" and vit.embed_dim == 768
