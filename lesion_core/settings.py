@@ -96,7 +96,7 @@ class Views(Strict):
     min_votes: Count = 3
     ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     reprojection: Positive = 4.0
-    min_inliers: Annotated[int, Field(ge=4)] = 8
+    min_inliers: Annotated[int, Field(ge=4)] = 7
 
 
 class Duplicates(Strict):
