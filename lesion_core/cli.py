@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lesion_core.cli_checks import feasible, feasible_effect, feasible_rates, trace
-from lesion_core.cli_sharing import audit, dvc_stages, manifest, summary
+from lesion_core.cli_sharing import audit, crate, dvc_stages, manifest, plan, summary
 
 if TYPE_CHECKING:
     from lesion_core.runs import Run
@@ -506,7 +506,7 @@ def bench(root: Root) -> None:
     typer.echo(bench_table(root))
 
 
-for _command in (trace, feasible, feasible_effect, feasible_rates, audit, manifest, summary, dvc_stages):
+for _command in (trace, feasible, feasible_effect, feasible_rates, audit, crate, manifest, plan, summary, dvc_stages):
     app.command()(_command)
 
 

@@ -83,3 +83,32 @@ def audit(
     typer.echo(f"{failed} of {len(answers)} answers failed" if failed else f"{len(answers)} answers, none failed")
     if failed:
         raise typer.Exit(1)
+
+
+def crate(
+    root: Root,
+    out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+) -> None:
+    """Export a finished result as a Workflow Run RO-Crate; photographs stay out."""
+    from lesion_core.sharing.crate import write_crate
+
+    write_crate(root, out)
+
+
+def plan(
+    profile: Profile = None,
+    rates: Annotated[Path | None, typer.Option("--rates", help="A finished results folder to measure in.")] = None,
+    seconds: Annotated[
+        list[str] | None,
+        typer.Option("--seconds", help="KIND=SECONDS of one step, where you know it; may be repeated."),
+    ] = None,
+) -> None:
+    """What a profile costs: runs x steps x measured seconds a step, with the arithmetic."""
+    from lesion_core import config
+    from lesion_core.report import costs
+
+    settings = config.load(profile)
+    runs = config.expand(settings)
+    known = {} if rates is None else costs.measured_rates(rates)
+    known |= costs.stated_rates(seconds or [], runs)
+    typer.echo(costs.cost_table(runs, costs.training_images(settings), known))

@@ -55,6 +55,7 @@ class Compute(Strict):
     processes: Count = 1
     gpu_memory_mb: Count
     memory_mb: Count
+    runtime_minutes: Count
 
 
 class Synthetic(Strict):

@@ -80,6 +80,8 @@ def restore(root: Path, state: Path = STATE) -> list[str]:
             continue
         if now.st_mtime_ns != entry["mtime_ns"]:
             os.utime(path, ns=(entry["mtime_ns"], entry["mtime_ns"]))
+        # without this folder Snakemake would take its notes for those of an old version
+        (state.parent / "incomplete").mkdir(parents=True, exist_ok=True)
         write_text(note, json.dumps(snapshot["notes"][entry["note"]]))
         restored.append(inside)
     return restored

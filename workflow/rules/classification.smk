@@ -33,6 +33,7 @@ rule train_classifier:
         gpu=GPU * SETTINGS.compute.processes,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,
@@ -77,6 +78,7 @@ rule train_joint:
         gpu=GPU * SETTINGS.compute.processes,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,
@@ -116,6 +118,7 @@ rule score_classifier:
         gpu=GPU,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,
@@ -148,6 +151,7 @@ rule score_derived:
         gpu=GPU,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,
@@ -191,6 +195,7 @@ rule score_joint:
         gpu=GPU,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,

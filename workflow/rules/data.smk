@@ -178,6 +178,7 @@ rule harmonize:
     threads: 2
     resources:
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         settings=given("harmonization"),

@@ -24,6 +24,7 @@ rule train_segmenter:
         gpu=GPU * SETTINGS.compute.processes,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,
@@ -58,6 +59,7 @@ rule score_segmenter:
         gpu=GPU,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,
