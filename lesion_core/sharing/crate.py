@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PROFILES = (
     ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate"),
     ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate"),
-    ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate"),
+    ("https://w3id.org/workflowhub/workflow-ro-crate/1.1", "Workflow RO-Crate"),
 )
 WORKFLOW = ("Snakefile", "params.yaml", "requirements.lock", "dvc.yaml")
 OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
