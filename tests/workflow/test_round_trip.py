@@ -70,8 +70,8 @@ def s3(tmp_path):
         port = probe.getsockname()[1]
     (tmp_path / "store" / "bucket").mkdir(parents=True)
     command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "store"]
-    if "unknown command" in subprocess.run([rclone, "serve", "s3", "--help"], capture_output=True, text=True).stderr:
-        pytest.skip("this rclone cannot serve S3 (1.65 and later can)")
+    if "--auth-key" not in subprocess.run([rclone, "serve", "s3", "--help"], capture_output=True, text=True).stdout:
+        pytest.skip("this rclone cannot serve S3; 1.65 and later can")
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as server:
         try:
             end = time.monotonic() + 20
@@ -112,8 +112,8 @@ def test_round_trip_over_a_folder(author, tmp_path):
     clone = tmp_path / "clone"
     check_round_trip(author, clone, configure)
     assert "table_05" in run(clone, "dvc", "metrics", "show")
-    plots = run(clone, "dvc", "plots", "show", "--show-vega", "--out", tmp_path / "plots")
-    assert "epoch" in plots or list((tmp_path / "plots").rglob("*"))
+    run(clone, "dvc", "plots", "show", "--out", tmp_path / "plots")
+    assert "validation" in (tmp_path / "plots" / "index.html").read_text()
     # a change that a pull cannot explain is computed anew, and nothing else
     cells = clone / "results/smoke/tables/table_05.csv"
     cells.unlink()
