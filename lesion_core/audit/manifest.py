@@ -28,6 +28,7 @@ PRODUCTS = (
     "ledger",
     "summary",
     "explain",
+    "robustness",
 )
 BY_RUN = {"runs": 2, "pseudo_masks": 1}  # at which depth these folders have a run's id
 RECORDS = ("provenance.json",)  # tell of times and machines, so they differ between two equal results

@@ -86,12 +86,14 @@ def test_an_output_without_a_stage_is_refused():
         dvc._folder("results/smoke/nowhere/x.csv", "smoke")
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the graph library under DVC
 def test_dvc_reads_the_file(committed):
     from dvc.repo import Repo
 
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
     with Repo(str(REPOSITORY)) as repo:
+        repo.index.check_graph()  # no circle, no output of two stages
         names = {stage.name for stage in repo.index.stages}
         config = repo.config
     assert names == set(committed["stages"])

@@ -160,6 +160,9 @@ rule manifest:
         rules.statistics.output,
         rules.ledger.output,
         rules.summary.output,
+        audits(),
+        LAYOUT.root / "statistics" / "subgroups.csv",
+        LAYOUT.root / "statistics" / "robustness.csv",
     output:
         LAYOUT.manifest,
     log:

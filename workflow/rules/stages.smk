@@ -37,10 +37,16 @@ STAGES = {
     ),
     "weights": sorted({str(path) for run in SEGMENTERS.values() for path in foundation(run)}),
     "segmentation": finished_runs("segmentation"),
-    "pseudo_masks": masks_of_runs(CLASSIFIERS.values()),
+    "pseudo_masks": masks_of_runs(CLASSIFIERS.values()) + audits(),
     "classification": finished_runs("classification"),
     "joint": finished_runs("joint") + finished_runs("derived"),
-    "statistics": [rules.tables.output, rules.statistics.output, rules.ledger.output],
+    "statistics": [
+        rules.tables.output,
+        rules.statistics.output,
+        rules.ledger.output,
+        LAYOUT.root / "statistics" / "subgroups.csv",
+        LAYOUT.root / "statistics" / "robustness.csv",
+    ],
     "report": [LAYOUT.report, LAYOUT.manifest],
 }
 
