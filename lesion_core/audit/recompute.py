@@ -141,8 +141,8 @@ def pixels(root: Path, harmonization: Any, count: int, *, seed: int) -> Answer:
     import numpy as np
 
     from lesion_core.data.datasets import Harmonized
-    from lesion_core.data.harmonize import harmonize_image, read_reference
-    from lesion_core.data.images import read_image
+    from lesion_core.data.harmonize import harmonize_image, read_photograph
+    from lesion_core.data.reference import read_reference
 
     answer = Answer("Do sampled pixels recompute from the photographs?")
     if count == 0:
@@ -158,7 +158,8 @@ def pixels(root: Path, harmonization: Any, count: int, *, seed: int) -> Answer:
     for number, row in sorted(everything[position] for position in chosen):
         data = arrays[number]
         image_id = data.index[row]["image_id"]
-        made = harmonize_image(read_image(where[data.name, image_id]), data.size, reference, harmonization)
+        photograph = read_photograph(where[data.name, image_id], data.size, harmonization)
+        made = harmonize_image(photograph, data.size, reference, harmonization)
         if not np.array_equal(made, data.images[row]):
             answer.problems.append(f"harmonized/{data.name}/{data.size}/images.npy: {image_id} has other pixels")
     answer.evidence = f"{len(chosen)} of {len(everything)} stored images harmonized anew and compared bit for bit"
