@@ -1,0 +1,148 @@
+"""Typed settings: the shape of params.yaml. Unknown keys, wrong types and impossible values are refused here.
+
+The meaning of each key, the paper's value and our choices stand as comments in params.yaml, beside the value.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from lesion_core.settings.base import (
+    BACKBONE_PATCHES,
+    CLASSES,
+    DATASETS,
+    NETWORKS,
+    Count,
+    Dataset,
+    Fraction,
+    NotNegative,
+    Positive,
+    Prompt,
+    Strict,
+    TrainingPrompt,
+    Whole,
+)
+from lesion_core.settings.classification import (
+    ClassificationLoss,
+    ClassificationMethod,
+    ClassificationModel,
+    DerivedMethod,
+    JointMethod,
+)
+from lesion_core.settings.data import (
+    Augmentation,
+    Custom,
+    Data,
+    Duplicates,
+    Extraction,
+    Harmonization,
+    SplitCounts,
+    Splits,
+    Synthetic,
+    Views,
+)
+from lesion_core.settings.report import Ledger, Plan, Report, Statistics, Table, TableRow
+from lesion_core.settings.scoring import AutomaticMasks, Corruption, Explain, Robustness, Scoring, Subgroups
+from lesion_core.settings.segmentation import (
+    ADAPTER_KEYS,
+    KIND_KEYS,
+    Reconstruction,
+    SegmentationKind,
+    SegmentationLoss,
+    SegmentationMethod,
+    SegmentationModel,
+)
+from lesion_core.settings.training import Compute, Pretrain, Training
+
+__all__ = [
+    "ADAPTER_KEYS",
+    "BACKBONE_PATCHES",
+    "CLASSES",
+    "DATASETS",
+    "KIND_KEYS",
+    "NETWORKS",
+    "Augmentation",
+    "AutomaticMasks",
+    "ClassificationLoss",
+    "ClassificationMethod",
+    "ClassificationModel",
+    "Compute",
+    "Corruption",
+    "Count",
+    "Custom",
+    "Data",
+    "Dataset",
+    "DerivedMethod",
+    "Duplicates",
+    "Explain",
+    "Extraction",
+    "Fraction",
+    "Harmonization",
+    "JointMethod",
+    "Ledger",
+    "Matrix",
+    "Method",
+    "NotNegative",
+    "Plan",
+    "Positive",
+    "Pretrain",
+    "Prompt",
+    "Reconstruction",
+    "Report",
+    "Robustness",
+    "Scoring",
+    "SegmentationKind",
+    "SegmentationLoss",
+    "SegmentationMethod",
+    "SegmentationModel",
+    "Settings",
+    "SplitCounts",
+    "Splits",
+    "Statistics",
+    "Strict",
+    "Subgroups",
+    "Synthetic",
+    "Table",
+    "TableRow",
+    "Training",
+    "TrainingPrompt",
+    "Views",
+    "Whole",
+]
+
+Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod | DerivedMethod, Field(discriminator="task")]
+
+
+class Matrix(Strict):
+    """Which methods this profile runs, and with which seeds; ``seeds_for`` names the methods that take fewer."""
+
+    seeds: Annotated[list[int], Field(min_length=1)]
+    seeds_for: dict[str, Annotated[list[int], Field(min_length=1)]] = Field(default_factory=dict)
+    methods: Annotated[list[str], Field(min_length=1)]
+
+
+class Settings(Strict):
+    """All of params.yaml after the profile's overlay and the command line."""
+
+    profile: Literal["smoke", "mini", "paper"]
+    mirror: str | None
+    compute: Compute
+    data: Data
+    synthetic: Synthetic | None
+    duplicates: Duplicates
+    splits: Splits
+    harmonization: Harmonization
+    extraction: Extraction
+    scoring: Scoring
+    explain: Explain
+    statistics: Statistics
+    subgroups: Subgroups
+    robustness: Robustness
+    ledger: Ledger
+    report: Report
+    pretrain: Pretrain
+    matrix: Matrix
+    methods: dict[str, Method]
+    tables: dict[str, Table]

@@ -1,0 +1,42 @@
+"""Types that the sections share, and the names that settings may use."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Whole = Annotated[int, Field(ge=0)]
+DATASETS = (
+    "isic2016",
+    "isic2017",
+    "isic2018_task1",
+    "isic2018_task3",
+    "isic2019",
+    "ham10000",
+    "ph2",
+    "custom",
+)
+BACKBONE_PATCHES = {  # patch sizes, or the stride of a convolutional network's last map
+    "vit_t": (4, 8, 16, 32),
+    "vit_base": (8, 16, 32),
+    "efficientnet_b4": (32,),
+    "convnext_tiny": (32,),
+    "densenet201": (32,),
+}
+NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradient descent
+CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
+Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
+Prompt = Literal["none", "automatic", "automatic_masks", "oracle_box", "oracle_click_1", "oracle_click_3"]
+# What a method can be trained with: an automatic prompt comes from a trained model.
+TrainingPrompt = Literal["none", "oracle_box", "oracle_click_1", "oracle_click_3"]
+
+
+class Strict(BaseModel):
+    """Unknown keys fail; values are not coerced from other types; settings do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)

@@ -1,0 +1,137 @@
+"""Where images come from and what is done to them before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lesion_core.settings.base import Count, Dataset, Fraction, NotNegative, Positive, Strict, Whole
+
+
+class Synthetic(Strict):
+    """Made images for the smoke profile and for pretraining."""
+
+    seed: int
+    size: Annotated[int, Field(ge=32)]
+    isic2018_task1: Count
+    ham10000_lesions: Count
+    photographs_per_lesion: Annotated[float, Field(ge=1.0)]
+    isic2018_task3: Count
+    ph2: Count
+
+
+class Custom(Strict):
+    """A user's own dataset: a folder of images, optional masks, and a CSV."""
+
+    images: str
+    csv: str
+    masks: str | None = None
+    licence: str = "not stated"
+
+
+class Data(Strict):
+    """Which datasets take part, and where they come from."""
+
+    datasets: Annotated[list[Dataset], Field(min_length=1)]
+    ph2: str | None
+    custom: Custom | None
+    retries: Whole
+    timeout_seconds: Positive
+
+
+class Views(Strict):
+    """Search for other photographs of one lesion: local features that agree on an affine map."""
+
+    features: Annotated[int, Field(ge=8)] = 200
+    candidates: Count = 4
+    min_votes: Count = 3
+    ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
+    reprojection: Positive = 4.0
+    min_inliers: Annotated[int, Field(ge=4)] = 7
+
+
+class Duplicates(Strict):
+    """Near-duplicate search: perceptual-hash candidates, verified on pixels; and other views of a lesion."""
+
+    max_hamming: Whole
+    min_correlation: Fraction
+    views: Views = Views()
+
+
+SplitCounts = Annotated[list[Whole], Field(min_length=3, max_length=3)]
+
+
+class Splits(Strict):
+    """Leak-free splits by group, stratified by class; ``official``: the release's own parts, or [train, val, test]."""
+
+    seed: int
+    train: Fraction
+    val: Fraction
+    test: Fraction
+    official: dict[Dataset, Literal["release"] | SplitCounts] = Field(default_factory=dict)
+    on_conflict: Literal["error", "move"] = "error"
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> Splits:
+        if abs(self.train + self.val + self.test - 1.0) > 1e-9:
+            raise ValueError("train, val and test must add up to 1")
+        return self
+
+
+class Harmonization(Strict):
+    """One appearance for all datasets (paper A, section 3.1)."""
+
+    histogram: Literal["specification", "none"]
+    colour: Literal["none", "grey_world", "shades_of_grey"]
+    hair_removal: bool
+    mask_closing: Whole
+    mask_min_component: Fraction
+    mask_smoothing: NotNegative
+    soft_mask_sigma: NotNegative
+    scaled_decoding: bool = False
+    colour_for: dict[Dataset, Literal["none", "grey_world", "shades_of_grey"]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _hair_needs_every_pixel(self) -> Harmonization:
+        if self.scaled_decoding and self.hair_removal:
+            raise ValueError("scaled_decoding must be false with hair_removal: hair is sought at full resolution")
+        return self
+
+    def of(self, datasets: Sequence[str]) -> Harmonization:
+        """These settings with the colour correction that all of ``datasets`` share; with ``colour`` if they differ."""
+        colours = {self.colour_for.get(name, self.colour) for name in datasets}
+        return self.model_copy(update={"colour": colours.pop() if len(colours) == 1 else self.colour, "colour_for": {}})
+
+
+class Augmentation(Strict):
+    """Random changes of a training sample (paper A, section 3.2); zero switches a part off."""
+
+    flip_horizontal: Fraction
+    flip_vertical: Fraction
+    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)]
+    affine: Annotated[float, Field(ge=0.0, le=0.5)]
+    translation: Annotated[float, Field(ge=0.0, le=0.5)]
+    elastic_alpha: NotNegative
+    elastic_grid: Annotated[int, Field(ge=2)]
+    noise_std: NotNegative
+    brightness: NotNegative
+    contrast: NotNegative
+    saturation: NotNegative
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """The parts that are switched on."""
+        return tuple(key for key in type(self).model_fields if key != "elastic_grid" and getattr(self, key))
+
+
+class Extraction(Strict):
+    """From probability map to lesion (paper A, section 3.4)."""
+
+    threshold: Fraction
+    closing: Whole
+    smoothing: NotNegative
+    largest_component: bool
+    crop_margin: NotNegative
+    blend: Fraction

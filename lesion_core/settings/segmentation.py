@@ -1,0 +1,136 @@
+"""What a segmentation method is made of."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lesion_core.settings.base import Count, Dataset, NotNegative, Strict, TrainingPrompt, Whole
+from lesion_core.settings.data import Augmentation
+from lesion_core.settings.training import Training
+
+SegmentationKind = Literal[
+    "sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "segmae", "otsu"
+]
+# Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
+KIND_KEYS: dict[str, tuple[str, ...]] = {
+    "sam": ("backbone", "adapter", "prompt", "attention"),
+    "unet": ("encoder", "encoder_weights"),
+    "unet_plus_plus": ("encoder", "encoder_weights"),
+    "deeplabv3_plus": ("encoder", "encoder_weights"),
+    "segformer": ("encoder", "encoder_weights"),
+    "deep_unet": ("encoder", "encoder_weights"),
+    "segmae": ("encoder", "encoder_weights", "stem", "mae_decoder"),
+    "otsu": (),
+}
+# What an adapter uses in addition.
+ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
+    "none": (),
+    "bottleneck": ("rank", "adapter_init", "depth", "gated"),
+    "lora": ("rank", "adapter_init", "lora_targets"),
+    "med_sa": ("rank", "adapter_init"),
+    "gmed_sa": ("rank", "adapter_init"),
+    "gl_med_sa": ("rank", "adapter_init"),
+    "decoder": ("embedding_cache",),
+}
+
+
+class SegmentationModel(Strict):
+    """What is built; the keys a kind does not use must keep their defaults."""
+
+    kind: SegmentationKind
+    image_size: Annotated[int, Field(ge=32)]
+    backbone: Literal["sam_vit_t", "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam"] | None = None
+    adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa", "decoder"] = "none"
+    rank: Count = 64
+    depth: Annotated[int, Field(ge=1, le=8)] = 2
+    gated: bool = False
+    adapter_init: Literal["zero", "random"] = "zero"
+    lora_targets: Literal["qv", "qkvo"] = "qv"
+    embedding_cache: Literal["none", "fp16", "fp32"] = "none"
+    attention: Literal["fast", "reference"] = "fast"
+    encoder: str | None = None
+    encoder_weights: str | None = None
+    stem: bool = True
+    mae_decoder: bool = True
+    prompt: TrainingPrompt = "none"
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> SegmentationModel:
+        if (self.kind == "sam") != (self.backbone is not None):
+            raise ValueError("backbone must be set for kind sam, and for no other kind")
+        used = {"kind", "image_size", *KIND_KEYS[self.kind]}
+        name = f"kind {self.kind}"
+        if self.kind == "sam":
+            used |= set(ADAPTER_KEYS[self.adapter])
+            name = f"adapter {self.adapter}"
+        fields = type(self).model_fields
+        if idle := [key for key in fields if key not in used and getattr(self, key) != fields[key].default]:
+            raise ValueError(f"{name} does not use {', '.join(idle)}: leave it out")
+        if self.encoder_weights and not self.encoder:
+            raise ValueError("encoder_weights needs an encoder")
+        if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
+            raise ValueError(f"kind {self.kind} needs an encoder")
+        if self.kind == "segmae" and self.encoder not in (None, "vit_b_16"):
+            raise ValueError("the encoder of kind segmae is vit_b_16, or null for the tiny twin")
+        multiple = 1 if self.kind == "otsu" else 32 if self.encoder and self.kind != "segmae" else 16
+        if self.image_size % multiple:
+            raise ValueError(f"image_size must be a multiple of {multiple}, the total stride of {self.kind}")
+        return self
+
+
+class SegmentationLoss(Strict):
+    """L_seg = dice * Dice + bce * BCE (paper A, section 3.7) + patch * patch-wise loss (paper D, section 3.4)."""
+
+    dice: NotNegative
+    bce: NotNegative
+    soft_target: bool
+    patch: NotNegative = 0.0
+    patch_size: Count = 16
+    patch_temperature: NotNegative = 0.1
+
+    @model_validator(mode="after")
+    def _patches_count(self) -> SegmentationLoss:
+        fields = type(self).model_fields
+        idle = [key for key in ("patch_size", "patch_temperature") if getattr(self, key) != fields[key].default]
+        if idle and not self.patch:
+            raise ValueError(f"with patch: 0 the loss does not use {', '.join(idle)}: leave it out")
+        return self
+
+
+class Reconstruction(Strict):
+    """SegMAE's second branch (paper D, section 3.3): stage 1, and what is masked and how it is weighted in both."""
+
+    epochs: Whole
+    mask_ratio: Annotated[float, Field(gt=0.0, lt=1.0)]
+    temperature: NotNegative
+
+
+class SegmentationMethod(Strict):
+    """One segmentation method: what is built, on which data, how it is trained."""
+
+    task: Literal["segmentation"]
+    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    model: SegmentationModel
+    loss: SegmentationLoss
+    training: Training
+    augmentation: Augmentation
+    reconstruction: Reconstruction | None = None
+
+    @model_validator(mode="after")
+    def _reconstructs_with_a_decoder(self) -> SegmentationMethod:
+        if (self.model.kind == "segmae" and self.model.mae_decoder) != (self.reconstruction is not None):
+            raise ValueError("reconstruction must be set for kind segmae with mae_decoder, and for nothing else")
+        if self.loss.patch and self.model.image_size % self.loss.patch_size:
+            raise ValueError("model.image_size must be a multiple of loss.patch_size")
+        return self
+
+    @model_validator(mode="after")
+    def _caches_what_does_not_change(self) -> SegmentationMethod:
+        if self.model.embedding_cache != "none" and self.augmentation.changes:
+            raise ValueError(
+                "embedding_cache keeps the embeddings of unchanged images: augmentation must be off "
+                f"({', '.join(self.augmentation.changes)} are not 0)"
+            )
+        return self

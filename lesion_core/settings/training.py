@@ -1,0 +1,68 @@
+"""How jobs use the machine, and how a run is optimised."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from lesion_core.settings.base import Count, Fraction, NotNegative, Positive, Strict, Whole
+
+
+class Compute(Strict):
+    """How jobs use the machine; in a run's identity are ``threads`` and ``processes`` alone (sums depend on them)."""
+
+    device: Literal["auto", "cpu", "cuda"]
+    threads: Count
+    processes: Count = 1
+    gpu_memory_mb: Count
+    memory_mb: Count
+    runtime_minutes: Count
+
+
+class Training(Strict):
+    """One run's optimisation."""
+
+    epochs: Whole
+    batch_size: Count
+    optimizer: Literal["adamw", "sgd"]
+    learning_rate: Positive
+    weight_decay: NotNegative
+    momentum: Fraction
+    schedule: Literal["cosine", "constant", "plateau"]
+    warmup_fraction: Fraction
+    plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
+    plateau_patience: Whole = 10
+    min_learning_rate: NotNegative = 0.0
+    gradient_clip: NotNegative
+    precision: Literal["fp32", "bf16", "fp16"]
+    checkpoint_steps: Count
+    patience: Whole
+    accumulation: Count = 1
+    ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    activation_checkpointing: bool = False
+    tensorboard: bool = False
+
+    @model_validator(mode="after")
+    def _plateau_can_act(self) -> Training:
+        if self.schedule == "plateau":
+            if self.min_learning_rate > self.learning_rate:
+                raise ValueError("min_learning_rate must not exceed learning_rate")
+            if 0 < self.patience <= self.plateau_patience:
+                raise ValueError("patience would end the training before plateau_patience lowers the learning rate")
+        return self
+
+
+class Pretrain(Strict):
+    """The embedded foundation model: made images only, clicks and boxes."""
+
+    seed: int
+    images: Count
+    image_size: Annotated[int, Field(ge=64)]
+    steps: Count
+    batch_size: Count
+    learning_rate: Positive
+    weight_decay: NotNegative
+    checkpoint_steps: Count
+    prompt_none: Fraction
+    prompt_box: Fraction
