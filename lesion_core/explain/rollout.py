@@ -86,6 +86,7 @@ def segmenter_rollout(model: nn.Module, images: Tensor) -> Tensor | None:
     """Flow through SAM's image encoder to the tokens that it calls lesion, (B, g, g); None for a CNN.
 
     Args:
+        model: with ``attention: reference``; the fast path never holds the matrix.
         images: (B, 3, S, S) float, 0..255.
     """
     sam = getattr(model, "sam", None)

@@ -163,7 +163,7 @@ def _segmenter_maps(
     from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.predict import to_input
 
-    loaded = load_segmenter(run_dir, device=device)
+    loaded = load_segmenter(run_dir, device=device, attention="reference")  # roll-out reads its matrix
     data = Harmonized.open(layout.harmonized(dataset, loaded.size))
     chosen = chosen_rows(data, masks, dataset, explain)
     for start in range(0, len(chosen), BATCH):

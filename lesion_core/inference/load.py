@@ -76,13 +76,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         raise WeightsError(f"Weights cannot be read: {error}", file=path, remedy="train the run again") from error
 
 
-def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str = "cpu") -> LoadedSegmenter:
+def load_segmenter(
+    run_dir: Path, weights_dir: Path | None = None, device: str = "cpu", *, attention: str | None = None
+) -> LoadedSegmenter:
     """Build a segmentation (or joint) run's model and load its weights strictly.
 
     Args:
         run_dir: ``results/<profile>/runs/<task>/<run_id>``.
         weights_dir: folder of foundation weights; None: ``results/<profile>/weights`` of that run.
         device: ``cpu`` or ``cuda``.
+        attention: another path through SAM's attention than the run's own (``reference`` shows its matrix).
 
     Raises:
         RunError: the folder is not a segmentation or joint run.
@@ -104,7 +107,10 @@ def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str =
         )
     reference = tensors.pop(REFERENCE_KEY, None)
     weights = foundation_weights(start.spec.model.backbone, weights_dir or run_dir.parents[2] / "weights")
-    model = build_segmenter(start.spec.model, weights, start.seed, pretrained=False)
+    spec = start.spec.model
+    if attention is not None and spec.kind == "sam":
+        spec = spec.model_copy(update={"attention": attention})
+    model = build_segmenter(spec, weights, start.seed, pretrained=False)
     model.load_trainable_state(tensors)
     model.eval().to(device)
     return LoadedSegmenter(model=model, run=start, reference=None if reference is None else reference.cpu().numpy())
