@@ -118,3 +118,6 @@ def feasible_rates(
     typer.echo(verdict.explanation)
     if verdict.pooled_verdict == "impossible":
         raise typer.Exit(1)
+
+
+COMMANDS = (trace, feasible, feasible_effect, feasible_rates)

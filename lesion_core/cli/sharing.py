@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    from lesion_core.settings import Plan
-
-Given = Annotated[
-    str | None,
-    typer.Option("--settings", help="Sections of the settings as JSON (rules use this); default: params.yaml."),
-]
-Profile = Annotated[str | None, typer.Option("--profile", help="smoke, mini or paper; default: params.yaml's.")]
-Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
-
-
-def _plan(settings: str | None, profile: str | None) -> Plan:
-    from lesion_core import config
-
-    return config.plan(config.load(profile)) if settings is None else config.sections(settings).plan
+from lesion_core.cli.options import Device, Given, Profile, Root, settings_of
 
 
 def summary(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Tables and learning curves for `dvc metrics` and `dvc plots`."""
     from lesion_core.sharing.summary import write_summary
 
-    write_summary(root, _plan(settings, profile))
+    write_summary(root, settings_of(settings, profile).plan)
 
 
 def dvc_stages(
@@ -112,3 +97,6 @@ def plan(
     known = {} if rates is None else costs.measured_rates(rates)
     known |= costs.stated_rates(seconds or [], runs)
     typer.echo(costs.cost_table(runs, costs.training_images(settings), known))
+
+
+COMMANDS = (audit, crate, dvc_stages, manifest, plan, summary)

@@ -1,0 +1,139 @@
+"""Commands of the data stages: from download to harmonized pixels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lesion_core.cli.options import Given, Out, Profile, Root, settings_of
+
+
+def synthetic(out: Out, settings: Given = None, profile: Profile = None) -> None:
+    """Draw made images and pack them as the official archives."""
+    from lesion_core.data.synthetic import write_mirror
+    from lesion_core.errors import SettingsError
+
+    section = settings_of(settings, profile).synthetic
+    if section is None:
+        raise SettingsError("synthetic: this profile has no made images", remedy="use --profile smoke")
+    write_mirror(section, out)
+
+
+def download(dataset: str, out: Out, settings: Given = None, profile: Profile = None) -> None:
+    """Fetch and verify a dataset's files, from the mirror or the official addresses."""
+    from lesion_core.data.download import fetch_dataset
+
+    given = settings_of(settings, profile)
+    fetch_dataset(
+        dataset,
+        out,
+        mirror=given.mirror,
+        ph2=given.data.ph2,
+        retries=given.data.retries,
+        timeout=given.data.timeout_seconds,
+    )
+
+
+def unpack(dataset: str, downloads: Annotated[Path, typer.Option("--downloads")], out: Out) -> None:
+    """Unpack a dataset's archives safely."""
+    from lesion_core.data.unpack import unpack_dataset
+
+    unpack_dataset(dataset, downloads, out)
+
+
+def weights(name: str, out: Out, settings: Given = None, profile: Profile = None) -> None:
+    """Fetch and verify a foundation model's weights, or take those in the package."""
+    from lesion_core.models.foundation import write_foundation
+
+    given = settings_of(settings, profile)
+    write_foundation(name, out, mirror=given.mirror, retries=given.data.retries, timeout=given.data.timeout_seconds)
+
+
+def catalog(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Build the table of all images, their groups and the data report."""
+    from lesion_core.data.catalog import build_catalog
+    from lesion_core.paths import Layout
+
+    given = settings_of(settings, profile)
+    layout = Layout(root)
+    build_catalog(
+        {name: layout.data(name) for name in given.data.datasets},
+        root,
+        given.duplicates,
+        custom=given.data.custom,
+        out_images=layout.catalog,
+        out_edges=layout.edges,
+        out_report=layout.catalog.with_name("report.json"),
+    )
+
+
+def data_report(root: Root) -> None:
+    """A table and figures of what the catalog found, and of colours before and after."""
+    from lesion_core.report.data_report import write_data_report
+
+    write_data_report(root)
+
+
+def splits(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Split by group, and write the leakage certificate."""
+    from lesion_core.data.splits import build_splits
+    from lesion_core.paths import Layout
+
+    layout = Layout(root)
+    build_splits(layout.catalog, layout.edges, settings_of(settings, profile).splits, layout.certificate.parent)
+
+
+def leakage(root: Root) -> None:
+    """What datasets share, and whether a segmenter's training photograph tests a classifier; exit status 1 if so."""
+    from lesion_core.data.leakage import tell_leakage
+
+    text, clean = tell_leakage(root)
+    typer.echo(text)
+    if not clean:
+        raise typer.Exit(1)
+
+
+def reference(
+    root: Root,
+    size: Annotated[int, typer.Option("--size")],
+    settings: Given = None,
+    profile: Profile = None,
+) -> None:
+    """The median histogram of the training images."""
+    from lesion_core.data.reference import reference_histogram
+    from lesion_core.paths import Layout
+
+    layout = Layout(root)
+    section = settings_of(settings, profile).harmonization
+    reference_histogram(
+        layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, size=size, settings=section
+    )
+
+
+def harmonize(
+    dataset: str,
+    size: int,
+    root: Root,
+    settings: Given = None,
+    profile: Profile = None,
+) -> None:
+    """Bring a dataset to one size and one appearance."""
+    from lesion_core.data.harmonized_arrays import harmonize_dataset
+    from lesion_core.paths import Layout
+
+    layout = Layout(root)
+    harmonize_dataset(
+        dataset,
+        size,
+        layout.catalog,
+        layout.certificate.parent,
+        layout.reference,
+        root,
+        layout.harmonized(dataset, size),
+        settings_of(settings, profile).harmonization,
+    )
+
+
+COMMANDS = (synthetic, download, unpack, weights, catalog, data_report, splits, leakage, reference, harmonize)

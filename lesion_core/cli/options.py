@@ -1,0 +1,44 @@
+"""What commands share: options, and the settings that they are given or read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lesion_core.runs import Run
+
+Given = Annotated[
+    str | None,
+    typer.Option("--settings", help="Sections of the settings as JSON (rules use this); default: params.yaml."),
+]
+Profile = Annotated[str | None, typer.Option("--profile", help="smoke, mini or paper; default: params.yaml's.")]
+Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.")]
+Out = Annotated[Path, typer.Option("--out", help="What is written.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+
+
+def settings_of(given: str | None, profile: str | None) -> Any:
+    """The sections that a rule hands over, or all of params.yaml with its plan."""
+    from lesion_core import config
+
+    if given is not None:
+        return config.sections(given)
+    settings = config.load(profile)
+    object.__setattr__(settings, "plan", config.plan(settings))
+    return settings
+
+
+def one_run(given: str | None, profile: str | None, run_id: str | None) -> Run:
+    """The run that a rule hands over, or the matrix's run of that id."""
+    from lesion_core import config
+    from lesion_core.errors import SettingsError
+
+    if given is not None:
+        return config.sections(given).run
+    runs = config.expand(config.load(profile))
+    if run_id not in runs:
+        raise SettingsError(f"run '{run_id}' is not in the matrix", ids=runs, remedy="take one of these ids")
+    return runs[run_id]

@@ -1,0 +1,75 @@
+"""Commands that read results alone: tables, statistics, figures, the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lesion_core.cli.options import Given, Profile, Root, settings_of
+
+
+def tables(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Every table, ours beside published, as .csv, .md and .tex."""
+    from lesion_core.report.tables import write_tables
+
+    write_tables(root, settings_of(settings, profile).plan)
+
+
+def statistics(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Paired tests, effect sizes and intervals (tables 15 and 16)."""
+    from lesion_core.report.statistics import write_statistics
+
+    write_statistics(root, settings_of(settings, profile).plan)
+
+
+def subgroups(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Classification metrics by sex, age, site and way of diagnosis, with intervals."""
+    from lesion_core.report.subgroups import write_subgroups
+
+    given = settings_of(settings, profile)
+    write_subgroups(root, given.plan, given.subgroups)
+
+
+def figures(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """Every figure, as PDF and PNG."""
+    from lesion_core.report.figures import write_figures
+
+    write_figures(root, settings_of(settings, profile).plan)
+
+
+def ledger(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """A verdict on each published number."""
+    from lesion_core.report.ledger import write_ledger
+
+    write_ledger(root, settings_of(settings, profile).plan)
+
+
+def report(root: Root, settings: Given = None, profile: Profile = None) -> None:
+    """The page: one file that opens offline."""
+    from lesion_core.report.page import write_page
+
+    write_page(root, settings_of(settings, profile).plan)
+
+
+def readme(
+    root: Root,
+    file: Annotated[Path, typer.Option("--readme")] = Path("README.md"),
+    check: Annotated[bool, typer.Option("--check", help="Only say whether the section is up to date.")] = False,
+) -> None:
+    """Write the README's results section from a run's tables, and keep those under docs/<profile>."""
+    from lesion_core.report.readme import store_tables, update_readme
+
+    update_readme(root, file, check=check)
+    store_tables(root, file.parent / "docs" / root.resolve().name, check=check)
+
+
+def bench(root: Root) -> None:
+    """Seconds and peak memory per rule, from the last run."""
+    from lesion_core.report.bench import bench_table
+
+    typer.echo(bench_table(root))
+
+
+COMMANDS = (tables, statistics, subgroups, figures, ledger, report, readme, bench)
