@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable
 from pathlib import Path
 
 SHOWN_IDS = 10
+# What an operating system says of a disk that takes no more, and what to do about it.
+STORAGE = {
+    errno.ENOSPC: "free space there and call again: what is finished stays",
+    errno.EDQUOT: "free space of your quota and call again: what is finished stays",
+    errno.EROFS: "make the folder writable, or work in another one",
+    errno.EACCES: "make the folder writable, or work in another one",
+}
 
 
 class LesionError(Exception):
@@ -86,3 +94,15 @@ class RunError(LesionError):
 
 class ScoreError(LesionError):
     """Scores are missing or do not fit the runs."""
+
+
+class StorageError(LesionError):
+    """The disk is full, or a folder cannot be written."""
+
+
+def storage_error(error: OSError) -> StorageError | None:
+    """``error`` as a typed one where the disk is the cause; None where it is not."""
+    remedy = STORAGE.get(error.errno)
+    if remedy is None:
+        return None
+    return StorageError(str(error.strerror), file=error.filename, remedy=remedy)

@@ -7,12 +7,14 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
+PARTIAL = re.compile(r"\..*\.(?P<pid>\d+)\.part(\.[^.]*)?")  # what `atomic_path` writes to
 
 
 @contextmanager
@@ -31,6 +33,32 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def remove_partials(root: str | Path) -> list[Path]:
+    """Delete what killed processes of this machine left half-written under ``root``; returns what was deleted.
+
+    A file whose process lives stays. Nothing of another machine may be at work there.
+    """
+    removed = []
+    for folder, _, names in os.walk(root):
+        for name in names:
+            match = PARTIAL.fullmatch(name)
+            if match and not _alive(int(match["pid"])):
+                path = Path(folder) / name
+                path.unlink(missing_ok=True)
+                removed.append(path)
+    return sorted(removed)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def write_bytes(path: str | Path, content: bytes) -> None:

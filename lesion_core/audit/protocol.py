@@ -131,4 +131,4 @@ def best_epoch(values: list[float]) -> int:
 
 
 def _of_training_or_validation(column: str) -> bool:
-    return column in (*HISTORY_COLUMNS, "C") or column.startswith(("train_", "val_"))
+    return column in (*HISTORY_COLUMNS, "c") or column.startswith(("train_", "val_"))

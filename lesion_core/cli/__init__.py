@@ -29,11 +29,20 @@ for _room in (data, runs, results, checks, sharing):
 
 
 def main() -> None:
-    """Entry point: typed errors become a message on stderr and exit status 2."""
-    from lesion_core.errors import LesionError
+    """Entry point: typed errors, and a disk that takes no more, become a message on stderr and exit status 2."""
+    from lesion_core.errors import LesionError, storage_error
 
     try:
         app()
     except LesionError as error:
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        sys.exit(2)
+        _refuse(error)
+    except OSError as error:
+        told = storage_error(error)
+        if told is None:
+            raise
+        _refuse(told)
+
+
+def _refuse(error: Exception) -> None:
+    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+    sys.exit(2)

@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import subprocess
+import sys
 
 import pytest
 
-from lesion_core.files import atomic_path, canonical_json, read_csv, sha256_file, write_csv, write_json, write_text
+from lesion_core.files import (
+    atomic_path,
+    canonical_json,
+    read_csv,
+    remove_partials,
+    sha256_file,
+    write_csv,
+    write_json,
+    write_text,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -22,6 +33,23 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
         fail()
     assert target.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
+
+
+def test_halves_of_dead_processes_are_removed_and_those_of_living_ones_stay(tmp_path):
+    folder = tmp_path / "runs" / "a"
+    folder.mkdir(parents=True)
+    script = (
+        "import os, sys; from lesion_core.files import atomic_path\n"
+        "with atomic_path(sys.argv[1]) as partial: partial.write_bytes(b'half'); os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(folder / "scores.parquet")], check=False)
+    assert killed.returncode == -9
+    [half] = folder.iterdir()
+    with atomic_path(folder / "mine.csv") as partial:
+        partial.write_text("mine")
+        (folder / "kept.part.csv").write_text("a name that only looks like one")
+        assert remove_partials(tmp_path) == [half]
+    assert sorted(path.name for path in folder.iterdir()) == ["kept.part.csv", "mine.csv"]
 
 
 def test_csv_round_trip_and_line_ends(tmp_path):

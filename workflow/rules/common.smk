@@ -7,8 +7,8 @@ from pathlib import Path
 
 from lesion_core import config as settings_reader
 from lesion_core import snapshot
-from lesion_core.errors import LesionError
-from lesion_core.files import canonical_json
+from lesion_core.errors import LesionError, storage_error
+from lesion_core.files import canonical_json, remove_partials
 from lesion_core.paths import Layout
 from lesion_core.provenance import code_hash
 from snakemake.exceptions import WorkflowError
@@ -110,10 +110,16 @@ def segmenter_of(run):
 def hold_lock():
     """One run at a time in a results folder; the lock dies with this process, however it ends."""
     path = LAYOUT.root / ".lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle = open(path, "w")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle = open(path, "w")
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise WorkflowError(f"Another run works in {LAYOUT.root}. Wait for it to end, or stop it.") from None
+    except OSError as error:
+        told = storage_error(error)
+        if told is None:
+            raise
+        raise WorkflowError(str(told)) from None
     atexit.register(handle.close)
+    remove_partials(LAYOUT.root)
