@@ -178,4 +178,7 @@ def test_an_orphan_ends_itself(tmp_path):
     assert launcher.stdout.read() == ""
     assert time.monotonic() < deadline
     launcher.stdout.close()
+    # its files are closed a moment before it is gone
+    while running(child) and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert not running(child)

@@ -119,7 +119,8 @@ def test_attention_is_what_torch_applies():
 
 
 def tiny_sam(size=128):
-    return build_segmenter(SegmentationModel(kind="sam", image_size=size, backbone="sam_vit_t"), None, 0)
+    model = SegmentationModel(kind="sam", image_size=size, backbone="sam_vit_t", attention="reference")
+    return build_segmenter(model, None, 0)
 
 
 @pytest.fixture(scope="module")
