@@ -10,8 +10,9 @@ from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_csv
 from lesion_core.metrics.feasible_effects import check_effect
 from lesion_core.paths import Layout
+from lesion_core.report.intervals import write_intervals
 from lesion_core.report.published import Published, load, pairs
-from lesion_core.report.values import DECIMALS, SCALE
+from lesion_core.report.values import DECIMALS, SCALE, Store
 from lesion_core.settings import Ledger, Plan
 
 COLUMNS = (
@@ -30,6 +31,8 @@ COLUMNS = (
     "ours_sd",
     "n_seeds",
     "n_images",
+    "ours_low",
+    "ours_high",
     "difference",
     "verdict",
     "reason",
@@ -49,6 +52,8 @@ COMPARING = "paper"  # the profile whose data and models are the papers'
 def write_ledger(root: Path, plan: Plan) -> None:
     """Write ``ledger/ledger.csv``: one row per published number, with one of ``VERDICTS`` and its reason.
 
+    Beside it ``ledger/intervals.csv``, the interval of every number of ours that a table takes from images.
+
     Arithmetic comes first: what cannot be true is not compared. Then, in the paper profile, our value beside the
     published one decides. What has no value of ours but is possible only under a condition says so.
 
@@ -59,9 +64,13 @@ def write_ledger(root: Path, plan: Plan) -> None:
     path = layout.root / "tables" / "cells.parquet"
     if not path.is_file():
         raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
-    cells = [cell for cell in read_parquet(path).to_pylist() if cell["published"] is not None]
+    cells = read_parquet(path).to_pylist()
+    intervals = write_intervals(layout.root / "ledger" / "intervals.csv", cells, Store.read(root), plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
+        if cell["published"] is None:
+            continue
+        cell["interval"] = intervals.get((cell["table"], cell["row"], cell["column"]))
         key = (cell["table"], cell["published_row"], cell["column"])
         if key not in ours or ours[key]["value"] is None:
             ours[key] = cell
@@ -135,6 +144,7 @@ def _entry(
     difference = cell["value"] - item.value if has_ours else None
     verdict, reason = _verdict(item, cell if has_ours else None, arithmetic.get(_key(item)), plan)
     decimals = DECIMALS[cell["unit"]] + 2 if has_ours else 0
+    low, high = (cell["interval"] if has_ours else None) or (None, None)
     return {
         "paper": item.paper,
         "table": item.table,
@@ -151,6 +161,8 @@ def _entry(
         "ours_sd": "" if not has_ours or cell["sd"] is None else f"{cell['sd']:.{decimals}f}",
         "n_seeds": cell["n_seeds"] if has_ours else "",
         "n_images": cell["n_images"] if has_ours else "",
+        "ours_low": "" if low is None else f"{low:.{decimals}f}",
+        "ours_high": "" if high is None else f"{high:.{decimals}f}",
         "difference": "" if difference is None else f"{difference:.{decimals}f}",
         "verdict": verdict,
         "reason": reason,

@@ -181,13 +181,30 @@ def _ledger(ledger: list[dict[str, str]]) -> str:
         rows.append(
             f'<tr{attributes}><td><span class="verdict {kind}">{escape(row["verdict"])}</span></td>'
             + "".join(f'<td class="text{" wrap" * (key == "row")}">{escape(row[key])}</td>' for key in identity)
-            + f"<td>{escape(row['published'])}</td><td>{number(row['ours'])}</td><td>{number(row['difference'])}</td>"
+            + f"<td>{escape(row['published'])}</td><td>{number(row['ours'])}</td>"
+            + f"<td>{_range(row['ours_low'], row['ours_high'])}</td><td>{number(row['difference'])}</td>"
             + f'<td class="prose long">{escape(row["reason"])}</td></tr>'
         )
-    columns = ["Verdict", "Paper", "Table", "Row", "Dataset", "Metric", "Published", "Ours", "Difference", "Reason"]
+    columns = [
+        "Verdict",
+        "Paper",
+        "Table",
+        "Row",
+        "Dataset",
+        "Metric",
+        "Published",
+        "Ours",
+        "95 % CI",
+        "Difference",
+        "Reason",
+    ]
     filters = f'<div class="filters">{"".join(map(choices, FILTERS))}<output id="shown"></output></div>'
     body = table("Claim ledger", columns, rows, text=[*columns[:6], "Reason"], identity="claims")
     return f'{filters}<div class="tall">{body}</div>'
+
+
+def _range(low: str, high: str) -> str:
+    return f"{number(low)} to {number(high)}" if low else ""
 
 
 def _figures(root: Path) -> str:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from report_store import IMAGES, make_plan, make_store, segmentation_row
+from report_store import DICE, IMAGES, make_plan, make_store, segmentation_row
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv
 from lesion_core.report.ledger import VERDICTS, write_ledger
 from lesion_core.report.published import load
 from lesion_core.report.tables import write_tables
+from lesion_core.stats.bootstrap import bootstrap_means
 
 
 def ledger(root, profile="smoke", dice=(0.7, 0.9), plan=None):
@@ -127,3 +129,40 @@ def test_same_bytes_twice_and_missing_tables(tmp_path):
     assert paths[0].read_bytes() == paths[1].read_bytes()
     with pytest.raises(ScoreError, match="cells' table is missing"):
         write_ledger(tmp_path / "c", make_plan())
+
+
+def test_intervals_draw_lesions_and_average_seeds(tmp_path):
+    rows = ledger(tmp_path)
+    intervals = read_csv(tmp_path / "ledger" / "intervals.csv")
+    found = next(
+        r for r in intervals if (r["table"], r["row"], r["column"]) == ("table_05", "SAM-ViT (proposed)", "dice")
+    )
+    # every image has the mean 0.8 over its two seeds, so no draw of lesions changes the mean
+    assert (found["low"], found["high"], found["n"], found["n_seeds"]) == ("80.0000", "80.0000", "4", "2")
+    claim = entry(rows, "table_05", "SAM-ViT (proposed)", "dice")
+    assert (claim["ours_low"], claim["ours_high"]) == ("80.0000", "80.0000")
+    assert entry(rows, "table_01", "FAT-Net", "dice")["ours_low"] == ""
+    classified = {
+        r["column"]: r for r in intervals if r["table"] == "table_08" and r["method"] == "vit_cross_attention"
+    }
+    assert float(classified["accuracy"]["low"]) <= float(classified["accuracy"]["value"])
+    assert float(classified["accuracy"]["value"]) <= float(classified["accuracy"]["high"])
+    assert float(classified["accuracy"]["low"]) < float(classified["accuracy"]["high"])
+
+
+def test_an_interval_is_that_of_the_bootstrap_over_lesions(tmp_path):
+    make_store(tmp_path)
+    plan = make_plan()
+    write_tables(tmp_path, plan)
+    write_ledger(tmp_path, plan)
+    found = next(
+        r
+        for r in read_csv(tmp_path / "ledger" / "intervals.csv")
+        if (r["table"], r["row"], r["column"]) == ("table_05", "SAM frozen", "dice")
+    )
+    rule = plan.statistics
+    drawn = bootstrap_means(
+        np.array(DICE["sam_frozen-s0"]), list(IMAGES), seed=rule.seed, resamples=rule.resamples, level=1 - rule.alpha
+    )
+    assert float(found["low"]) == pytest.approx(100 * drawn.bca_low[0], abs=1e-4)
+    assert float(found["high"]) == pytest.approx(100 * drawn.bca_high[0], abs=1e-4)

@@ -87,9 +87,11 @@ rule figures:
 
 rule ledger:
     input:
+        SCORES,
         LAYOUT.root / "tables" / "cells.parquet",
     output:
         LAYOUT.root / "ledger" / "ledger.csv",
+        LAYOUT.root / "ledger" / "intervals.csv",
     log:
         log_of("ledger"),
     benchmark:

@@ -1,0 +1,100 @@
+"""A 95 % interval beside each number of the tables: lesions are drawn with replacement, seeds are averaged."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lesion_core.files import write_csv
+from lesion_core.metrics.weighted import weighted_scores
+from lesion_core.report.measures import DERIVED
+from lesion_core.report.values import DECIMALS, SCALE, SEGMENTATION_METRICS, Store, truth_and_probabilities
+from lesion_core.settings import CLASSES, Plan
+from lesion_core.stats.bootstrap import bootstrap_means
+from lesion_core.stats.subgroups import subgroup_metrics
+
+COLUMNS = ("table", "row", "column", "method", "dataset", "n_seeds", "n", "lesions", "value", "low", "high", "interval")
+BCA, PERCENTILE = "BCa, clustered by lesion", "percentile, clustered by lesion"
+CLASS_RESAMPLES = 2000  # at most: each resample recomputes AUC, and two ends of an interval need no more
+
+Interval = tuple[float, float, int, str]
+
+
+def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan: Plan) -> dict[tuple[str, ...], Any]:
+    """Write one row per number of ours that a table takes from images; returns (table, row, column) -> (low, high).
+
+    Values are in the cell's unit. Pooled numbers, differences of prompts, spreads and parameters have no row.
+
+    Args:
+        path: the .csv to write.
+        cells: of the tables, as `cells.write_cells` stores them.
+        store: the scores.
+        plan: gives level, resamples and seed.
+    """
+    known: dict[tuple[str, ...], dict[str, Interval]] = {}
+    rows, found = [], {}
+    for cell in cells:
+        if cell["value"] is None or cell["minus"] is not None or cell["averaging"] != "image":
+            continue
+        key = (cell["run_ids"], cell["kind"], cell["dataset"], cell["prompt"], cell["resolution"])
+        if key not in known:
+            known[key] = _intervals(cell, store, plan)
+        interval = known[key].get(cell["metric"])
+        if interval is None or math.isnan(interval[0]):
+            continue
+        scale, decimals = SCALE[cell["unit"]], DECIMALS[cell["unit"]] + 2
+        low, high = scale * interval[0], scale * interval[1]
+        place = (cell["table"], cell["row"], cell["column"])
+        found[place] = (low, high)
+        rows.append(
+            {
+                **dict(zip(("table", "row", "column"), place, strict=True)),
+                "method": cell["method"],
+                "dataset": cell["dataset"],
+                "n_seeds": cell["n_seeds"],
+                "n": cell["n_images"],
+                "lesions": interval[2],
+                "value": f"{cell['value']:.{decimals}f}",
+                "low": f"{low:.{decimals}f}",
+                "high": f"{high:.{decimals}f}",
+                "interval": interval[3],
+            }
+        )
+    write_csv(path, COLUMNS, rows)
+    return found
+
+
+def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Interval]:
+    """Metric -> interval as fractions, for all metrics of the cell's runs; empty where images do not give any."""
+    runs = cell["run_ids"].split(" ")
+    if cell["kind"] == "classification":
+        scored = [store.classification[run, cell["dataset"]] for run in runs]
+    elif cell["kind"] == "segmentation" and cell["metric"] not in DERIVED:
+        scored = [store.segmentation[run, cell["dataset"], cell["prompt"], cell["resolution"]] for run in runs]
+    else:
+        return {}
+    lesions = [row["lesion_id"] or row["image_id"] for row in scored[0]]
+    count = len(set(lesions))
+    if count < 2:
+        return {}
+    rule = plan.statistics
+    if cell["kind"] == "segmentation":
+        values = np.mean([[[row[name] for name in SEGMENTATION_METRICS] for row in part] for part in scored], axis=0)
+        drawn = bootstrap_means(values, lesions, seed=rule.seed, resamples=rule.resamples, level=1 - rule.alpha)
+        return {
+            name: (float(drawn.bca_low[place]), float(drawn.bca_high[place]), count, BCA)
+            for place, name in enumerate(SEGMENTATION_METRICS)
+        }
+    answers = [truth_and_probabilities(part) for part in scored]
+
+    def statistic(members: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+        parts = [weighted_scores(truth[members], p[members], weights, CLASSES.index("mel")) for truth, p in answers]
+        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
+
+    everyone = {"images": ["all"] * len(lesions)}
+    resamples = min(rule.resamples, CLASS_RESAMPLES)
+    measured = subgroup_metrics(everyone, lesions, statistic, seed=rule.seed, resamples=resamples, alpha=rule.alpha)
+    return {item.metric: (item.low, item.high, count, PERCENTILE) for item in measured}
