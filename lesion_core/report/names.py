@@ -24,6 +24,8 @@ METHOD_NAMES = {
     "peft_medsam": "PEFT-MedSAM",
     "med_sa_1": "Med-SA, 1 point",
     "med_sa_3": "Med-SA, 3 points",
+    "gmed_sa_1": "GMed-SA, 1 point",
+    "gmed_sa_3": "GMed-SA, 3 points",
     "gl_med_sa_1": "GL-Med-SA, 1 point",
     "gl_med_sa_3": "GL-Med-SA, 3 points",
     "sam_adapter": "SAM-Adapter",
