@@ -35,7 +35,7 @@ METHOD_NAMES = {
     "vit_cross_attention": "ViT, cross-attention",
     "vit_cross_attention_true_masks": "ViT, true masks",
     "vit_cross_attention_shuffled_masks": "ViT, shuffled masks",
-    "vit_cross_attention_tta": "ViT, test-time augmentation",
+    "vit_cross_attention_tta": "ViT, 8 views",
     "vit_cross_attention_ensemble": "ViT, seed ensemble",
     "dual_network": "Dual network",
     "joint_proposed": "SAM-ViT, joint",

@@ -79,9 +79,18 @@ class Drawn:
 
     def save(self, folder: Path, name: str) -> None:
         """Write PDF and PNG without dates, so that same scores give same bytes."""
+        settle(self.figure)
         for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
             with atomic_path(folder / f"{name}.{suffix}") as partial:
                 self.figure.savefig(partial, dpi=DPI, metadata=metadata)
+
+
+def settle(figure: Figure) -> None:
+    """Lay the figure out once and round: the solver's last digits depend on where in memory it works."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis in figure.axes:
+        axis.set_position([round(value, 6) for value in axis.get_position(original=True).bounds])
 
 
 def legend_below(figure: Figure, axis: Any, title: str | None = None, columns: int = 5) -> None:
