@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lesion_core.errors import RunError
 from lesion_core.files import write_text
+from lesion_core.report.cells import NOT_RUN
 
 BEGIN = "<!-- results: begin (written by `make readme`; do not edit) -->"
 END = "<!-- results: end -->"
@@ -28,8 +29,21 @@ def results_section(root: Path) -> str:
         path = root / "tables" / f"{name}.md"
         if not path.is_file():
             raise RunError("A table is missing", file=path, remedy=f"run the pipeline with profile={root.name}")
-        parts.extend([path.read_text(encoding="utf-8").rstrip(), ""])
+        parts.extend([_with_numbers(path.read_text(encoding="utf-8")).rstrip(), ""])
     return "\n".join(parts)
+
+
+def _with_numbers(table: str) -> str:
+    """A printed table without the rows that hold no number, ours or published, and without what explains only those."""
+    lines, head = [], True
+    for line in table.splitlines():
+        row = line.startswith("|")
+        if row and not head and not any(sign.isdigit() for cell in line.split("|")[2:] for sign in cell):
+            continue
+        head = head and not line.startswith("|---")
+        lines.append(line)
+    kept = "\n".join(line for line in lines if line.startswith("|"))
+    return "\n".join(line for line in lines if not line.startswith(NOT_RUN) or NOT_RUN in kept)
 
 
 def list_tables(root: Path) -> list[Path]:

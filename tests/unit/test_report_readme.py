@@ -55,3 +55,18 @@ def test_missing_markers_and_tables(root, readme):
     (root / "tables" / "table_05.md").unlink()
     with pytest.raises(RunError, match="A table is missing"):
         results_section(root)
+
+
+def test_rows_without_a_number_are_left_out(root):
+    table = (
+        "**Table 5**\n\n| Row | Dice | Published |\n|---|---:|---:|\n| U-Net 2 | not run in this profile |  |\n"
+        "| SAM | not run in this profile | 94.27 |\n| Otsu | 79.1 |  |\n\nnot run in this profile: why.\n"
+    )
+    (root / "tables" / "table_05.md").write_text(table)
+    section = results_section(root)
+    assert "U-Net 2" not in section
+    assert "| SAM | not run in this profile | 94.27 |" in section
+    assert "| Otsu | 79.1 |  |" in section
+    assert "why." in section
+    (root / "tables" / "table_05.md").write_text(table.replace("94.27", ""))
+    assert "why." not in results_section(root)
