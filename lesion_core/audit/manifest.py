@@ -30,7 +30,13 @@ PRODUCTS = (
     "explain",
     "robustness",
 )
-BY_RUN = {"runs": 2, "pseudo_masks": 1}  # at which depth these folders have a run's id
+BY_RUN = {  # at which depth these folders have a run's id, as a folder or as a file's stem
+    "runs": 2,
+    "pseudo_masks": 1,
+    "explain": 1,
+    "robustness": 1,
+    "summary/curves": 3,
+}
 RECORDS = ("provenance.json",)  # tell of times and machines, so they differ between two equal results
 NO_RESULTS = ("log.txt", "checkpoint.pt")
 
@@ -62,8 +68,8 @@ def product_files(root: Path, run_ids: set[str]) -> Iterator[str]:
     found += [path for path in [root / "report.html"] if path.is_file()]
     for path in sorted(found):
         parts = path.relative_to(root).parts
-        depth = BY_RUN.get(parts[0])
-        of_another_run = depth is not None and parts[depth] not in run_ids
+        depth = BY_RUN.get(parts[0], BY_RUN.get("/".join(parts[:2])))
+        of_another_run = depth is not None and parts[depth].split(".")[0] not in run_ids
         if not (of_another_run or path.name in NO_RESULTS or path.name.startswith(".")):
             yield "/".join(parts)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote
+
 import pytest
 
 from lesion_core.errors import RunError
@@ -45,7 +47,7 @@ def test_every_file_is_there_with_its_hash_and_no_photograph(written):
     hashed = [entity for entity in graph if "sha256" in entity]
     assert len(hashed) > 50
     for entity in hashed:
-        assert sha256_file(written / entity["@id"]) == entity["sha256"]
+        assert sha256_file(written / unquote(entity["@id"])) == entity["sha256"]
     names = [path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()]
     assert not any(name.startswith(("results/data/", "results/harmonized/")) for name in names)
     assert not any(name.endswith(".jpg") for name in names)

@@ -115,7 +115,7 @@ def test_round_trip_over_a_folder(author, tmp_path):
     run(clone, "dvc", "plots", "show", "--out", tmp_path / "plots")
     assert "validation" in (tmp_path / "plots" / "index.html").read_text()
     # a change that a pull cannot explain is computed anew, and nothing else
-    cells = clone / "results/smoke/tables/table_05.csv"
+    cells = clone / "results/smoke/tables/cells.parquet"
     cells.unlink()
     planned = snakemake(clone, "--dry-run", "--quiet", "rules", "--config", "profile=smoke")
     assert "train" not in planned.stdout + planned.stderr
