@@ -6,6 +6,7 @@ its inputs and its outputs, each a file with its SHA-256, and one action for eac
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,7 @@ PROFILES = (
     ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate"),
     ("https://w3id.org/workflowhub/workflow-ro-crate/1.1", "Workflow RO-Crate"),
 )
+STAMP = "%Y-%m-%dT%H:%M:%SZ"  # UTC, as provenance.json has it
 WORKFLOW = ("Snakefile", "params.yaml", "requirements.lock", "dvc.yaml")
 OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
 LEFT_OUT = (
@@ -94,7 +96,7 @@ def write_crate(root: Path, out: Path, project: Path = REPOSITORY) -> None:
         properties={
             "name": f"Run of the pipeline, profile {root.name}",
             "startTime": starts[0] if starts else None,
-            "endTime": starts[-1] if starts else None,
+            "endTime": max(map(_end, records)) if records else None,  # of the last run: what follows keeps no clock
             "actionStatus": "http://schema.org/CompletedActionStatus",
         },
     )
@@ -110,6 +112,12 @@ def _add(crate: ROCrate, root: Path, name: str, digest: str) -> Any:
     if media := MEDIA.get(Path(name).suffix):
         properties["encodingFormat"] = media
     return crate.add_file(root / name, f"results/{name}", properties=properties)
+
+
+def _end(record: dict[str, Any]) -> str:
+    """When a run ended, to the second, in the form of its ``started``."""
+    ended = datetime.strptime(record["started"], STAMP) + timedelta(seconds=record["seconds"])
+    return ended.strftime(STAMP)
 
 
 def _inputs(added: dict[str, Any]) -> list[Any]:

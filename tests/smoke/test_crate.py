@@ -8,7 +8,7 @@ import pytest
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
-from lesion_core.sharing.crate import PROFILES, write_crate
+from lesion_core.sharing.crate import PROFILES, _end, write_crate
 
 pytestmark = pytest.mark.smoke
 
@@ -56,3 +56,7 @@ def test_every_file_is_there_with_its_hash_and_no_photograph(written):
 def test_a_folder_that_exists_is_left_alone(smoke, tmp_path):
     with pytest.raises(RunError, match="exists"):
         write_crate(smoke / "results" / "smoke", tmp_path)
+
+
+def test_a_run_ends_after_it_began():
+    assert _end({"started": "2026-01-31T23:59:50Z", "seconds": 15.4}) == "2026-02-01T00:00:05Z"
