@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lesion_core.models import fast_attention
-from lesion_core.models.fast_attention import FastAttention, attend, attend_fused, use_fast_attention
+from lesion_core.models import fast_mlp, windowed_attention
+from lesion_core.models.fast_attention import FastAttention, attend_fused, attend_in_pieces, use_fast_attention
+from lesion_core.models.fast_mlp import FastMLP
 from lesion_core.models.sam import build_sam, sam_modeling
 from lesion_core.models.sam_segmenter import SamSegmenter
 from lesion_core.seeding import seed_torch
@@ -23,44 +25,71 @@ KINDS = {
 }
 
 
-def inputs(windows: int, length: int, down: int, across: int, channels: int, seed: int) -> list[torch.Tensor]:
+def inputs(batch: int, grid: tuple[int, int], sides: tuple[int, int], heads: int, seed: int) -> list[torch.Tensor]:
     draw = torch.Generator().manual_seed(seed)
-    keys = down * across
-    shapes = [(windows, length, channels), (windows, keys, channels), (windows, keys, channels)]
-    shapes += [(windows, length, down), (windows, length, across)]
+    channels = 3
+    shapes = [(batch, *grid, 3 * heads * channels), (3 * heads * channels,)]
+    shapes += [(side, side, channels) for side in sides]
     return [torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in shapes]
 
 
-def plain(query, key, value, bias_h, bias_w, scale):
-    """The definition, by two loops over the keys' grid."""
-    scores = torch.empty(*query.shape[:2], key.shape[1], dtype=query.dtype)
-    for i in range(bias_h.shape[-1]):
-        for j in range(bias_w.shape[-1]):
-            place = i * bias_w.shape[-1] + j
-            product = scale * (query * key[:, None, place]).sum(dim=-1)
-            scores[..., place] = product + bias_h[..., i] + bias_w[..., j]
-    return scores.softmax(dim=-1) @ value
+def plain(qkv, padding, table_h, table_w, heads, scale):
+    """The definition, token by token."""
+    batch, height, width = qkv.shape[:3]
+    sides = len(table_h), len(table_w)
+    split = qkv.view(batch, height, width, 3, heads, -1)
+    outside = padding.view(3, heads, -1)
+    out = torch.empty(batch, height, width, heads, split.shape[-1], dtype=qkv.dtype)
+    for b, i, j, head in itertools.product(range(batch), range(height), range(width), range(heads)):
+        query = split[b, i, j, 0, head]
+        top, left = i // sides[0] * sides[0], j // sides[1] * sides[1]
+        scores, values = [], []
+        for row, column in itertools.product(range(sides[0]), range(sides[1])):
+            inside = top + row < height and left + column < width
+            token = split[b, top + row, left + column] if inside else outside
+            bias = query @ table_h[i - top, row] + query @ table_w[j - left, column]
+            scores.append(scale * (query @ token[1, head]) + bias)
+            values.append(token[2, head])
+        out[b, i, j, head] = torch.stack(scores).softmax(dim=0) @ torch.stack(values)
+    return out.flatten(3)
 
 
 @settings(deadline=None, max_examples=25)
 @given(
-    st.integers(1, 5), st.integers(1, 7), st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 20, 70, 1 << 18])
+    st.integers(1, 2),
+    st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    st.integers(1, 2),
+    st.sampled_from([1, 20, 70, 1 << 18]),
 )
-def test_both_kernels_are_the_definition(windows, length, down, across, piece):
-    given_ = inputs(windows, length, down, across, 3, seed=windows * length)
+def test_both_kernels_are_the_definition(batch, grid, sides, heads, piece):
+    given_ = inputs(batch, grid, sides, heads, seed=heads)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast_attention, "PIECE", piece)
-        expected = plain(*given_, 0.7)
-        torch.testing.assert_close(attend(*given_, 0.7), expected, rtol=1e-12, atol=1e-12)
-        torch.testing.assert_close(attend_fused(*given_, 0.7), expected, rtol=1e-12, atol=1e-12)
+        patch.setattr(windowed_attention, "PIECE", piece)
+        expected = plain(*given_, heads, 0.7)
+        torch.testing.assert_close(attend_in_pieces(*given_, heads, 0.7), expected, rtol=1e-12, atol=1e-12)
+        torch.testing.assert_close(attend_fused(*given_, heads, 0.7), expected, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("piece", [1 << 18, 60, 13])
-def test_gradients_against_finite_differences(piece, monkeypatch):
-    monkeypatch.setattr(fast_attention, "PIECE", piece)
-    given_ = [part.requires_grad_() for part in inputs(2, 4, 2, 3, 2, seed=5)]
-    assert torch.autograd.gradcheck(lambda *parts: attend(*parts, 0.4), given_)
-    assert torch.autograd.gradcheck(lambda *parts: attend_fused(*parts, 0.4), given_)
+@pytest.mark.parametrize("piece", [1 << 18, 30, 5])
+@pytest.mark.parametrize("grid", [(3, 4), (2, 3)])
+def test_gradients_against_finite_differences(piece, grid, monkeypatch):
+    monkeypatch.setattr(windowed_attention, "PIECE", piece)
+    given_ = [part.requires_grad_() for part in inputs(1, grid, (2, 3), 2, seed=5)]
+    for kernel in (attend_in_pieces, attend_fused):
+        assert torch.autograd.gradcheck(lambda *parts, kernel=kernel: kernel(*parts, 2, 0.4), given_)
+
+
+@pytest.mark.parametrize("wanted", [[0], [1], [2], [3], [1, 3]])
+def test_each_gradient_comes_alone_too(wanted):
+    gradients = []
+    for kernel in (attend_in_pieces, attend_fused):
+        given_ = [part.requires_grad_(place in wanted) for place, part in enumerate(inputs(2, (3, 4), (2, 3), 2, 6))]
+        kernel(*given_, 2, 0.4).square().sum().backward()
+        gradients.append([part.grad for part in given_])
+    for place, (one, other) in enumerate(zip(*gradients, strict=True)):
+        assert (one is not None) == (place in wanted)
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-11)
 
 
 def block(window: int, grid: tuple[int, int], dim: int = 24) -> torch.nn.Module:
@@ -102,6 +131,37 @@ def test_padded_keys_matter(monkeypatch):
     with torch.no_grad():
         fast.attn.qkv.bias.zero_()
         assert (reference(x) - fast(x)).abs().max() > 1e-3
+
+
+def mlp() -> tuple[torch.nn.Module, FastMLP]:
+    seed_torch("mlp")
+    published = sam_modeling().common.MLPBlock(6, 24).double()
+    return published, FastMLP(copy.deepcopy(published))
+
+
+@pytest.mark.parametrize("tokens", [1, 4, 1000])
+def test_the_mlp_in_pieces_is_the_published_one_with_its_gradient(tokens, monkeypatch):
+    monkeypatch.setattr(fast_mlp, "TOKENS", tokens)
+    published, fast = mlp()
+    x = torch.randn(2, 3, 5, 6, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), published(x), rtol=1e-12, atol=1e-12)
+    for module in (published, fast):
+        module.requires_grad_(False)
+    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+    fast(ours).square().sum().backward()
+    published(theirs).square().sum().backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-12, atol=1e-12)
+    assert torch.autograd.gradcheck(fast, [ours])
+
+
+def test_an_mlp_that_learns_gets_its_gradients():
+    published, fast = mlp()
+    x = torch.randn(2, 5, 6, dtype=torch.float64)
+    for module in (published, fast):
+        module(x).square().sum().backward()
+    for (name, expected), (_, found) in zip(published.named_parameters(), fast.named_parameters(), strict=True):
+        torch.testing.assert_close(found.grad, expected.grad, msg=name)
 
 
 @pytest.fixture(scope="module")
