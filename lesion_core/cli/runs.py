@@ -27,7 +27,10 @@ def train(
     profile: Profile = None,
     device: Device = "auto",
 ) -> None:
-    """Train one run; goes on from its last checkpoint if it was interrupted."""
+    """Train one run; goes on from its last checkpoint if it was interrupted.
+
+    With compute.processes above 1 it starts that many processes here; torchrun may start them in its stead.
+    """
     from lesion_core import observe
 
     observe.begin()
@@ -36,9 +39,15 @@ def train(
     from importlib import import_module
 
     from lesion_core.files import canonical_json
-    from lesion_core.training.launch import launch, launched, watch_launcher
+    from lesion_core.training.launch import demand_processes, launch, launched, process_rank, watch_launcher
 
-    if run.processes > 1 and run.spec.training.epochs and not launched():
+    demand_processes(run.processes)
+    if launched() and not run.spec.training.epochs:
+        # Nothing to share: the first one writes, alone.
+        if process_rank() > 0:
+            return
+        del os.environ["WORLD_SIZE"]
+    elif run.processes > 1 and run.spec.training.epochs and not launched():
         given = canonical_json({"run": run.model_dump(mode="json")})
         options = ["--root", str(root), "--device", device, "--settings", given]
         launch([sys.executable, "-m", "lesion_core.cli", "train", *options], run.processes)

@@ -62,6 +62,9 @@ def process_group(device: str) -> Iterator[None]:
             )
         torch.cuda.set_device(local)
     count, meeting = int(os.environ["WORLD_SIZE"]), os.environ.get(RENDEZVOUS)
+    if os.environ.get("LOCAL_WORLD_SIZE") == str(count):
+        # On one machine they meet on loopback; torchrun leaves Gloo to look the machine's own name up, which may fail.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     where = f"file://{meeting}" if meeting else "env://"
     dist.init_process_group(backend, init_method=where, rank=process_rank(), world_size=count, timeout=TIMEOUT)
     try:

@@ -19,11 +19,37 @@ GRACE_SECONDS = 5.0
 CAUSE_SECONDS = 1.0
 TYPED_ERROR = 2
 PARENT = "LESION_LAUNCHER"
+MEETING = ("MASTER_ADDR", "MASTER_PORT")
 
 
 def launched() -> bool:
     """Whether this process is one of several, started by ``launch`` or by torchrun."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+def demand_processes(processes: int) -> None:
+    """Refuse to train in other processes than the run's settings say, or in ones that could not find each other.
+
+    Raises:
+        RunError: WORLD_SIZE is not ``processes`` (which is part of the run's identity, since sums depend on it), or the
+            environment does not say which of them this is and where they meet.
+    """
+    if not launched():
+        return
+    count = int(os.environ["WORLD_SIZE"])
+    if count != processes:
+        raise RunError(
+            f"{count} processes were started (WORLD_SIZE) for a run of {processes}",
+            remedy=f"torchrun --nproc-per-node {processes} -m lesion_core.cli train ..., or set compute.processes to "
+            f"{count}; plain `lesion train` starts them itself (unset WORLD_SIZE)",
+        )
+    needed = ["RANK", *(() if RENDEZVOUS in os.environ else MEETING)]
+    missing = [name for name in needed if name not in os.environ]
+    if missing:
+        raise RunError(
+            f"WORLD_SIZE is {count}, but {', '.join(missing)} is not set",
+            remedy="start with torchrun, which sets them, or unset WORLD_SIZE: `lesion train` starts processes itself",
+        )
 
 
 def process_rank() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from test_segmentation_training import SAM, folder, make_run, restore_torch, root, tensors  # noqa: F401
 
+from lesion_core.cli.runs import train
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_csv, read_json, write_json
 from lesion_core.training.distributed import process_group, shard
 from lesion_core.training.engine import CHECKPOINT, fit
-from lesion_core.training.launch import launch, process_rank, watch_launcher
+from lesion_core.training.launch import demand_processes, launch, process_rank, watch_launcher
 from lesion_core.training.segmentation import train_run
 
 HERE = Path(__file__).resolve()
@@ -133,6 +135,63 @@ def test_the_command_trains_in_two_processes_as_in_one(root, monkeypatch):  # no
     assert all(torch.allclose(expected[name], ours[name], rtol=0, atol=1e-5) for name in expected)
     for one, two in zip(*(read_csv(folder(root, run) / "history.csv") for run in (alone, both)), strict=True):
         assert [float(one[name]) for name in one] == pytest.approx([float(two[name]) for name in two], abs=1e-5)
+
+
+def test_torchrun_may_start_the_processes_and_gives_the_same_bytes(root, monkeypatch):  # noqa: F811
+    model = {**SAM, "adapter": "lora", "rank": 2, "prompt": "oracle_box"}
+    run = make_run(model=model, training={"epochs": 1, "schedule": "constant"}).model_copy(update={"processes": 2})
+    monkeypatch.setenv("PYTHONPATH", str(HERE.parents[2]))
+    train = ["-m", "lesion_core.cli", "train", "--root", str(root), "--device", "cpu", "--settings"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    written = []
+    for command in ([sys.executable, *train], [*torchrun, *train]):
+        settings = canonical_json({"run": run.model_dump(mode="json")})
+        done = subprocess.run([*command, settings], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("best epoch 1") == 1, "the first process alone speaks"
+        written.append([(folder(root, run) / name).read_bytes() for name in ("weights.safetensors", "history.csv")])
+        shutil.rmtree(folder(root, run))
+    assert written[0] == written[1]
+
+
+def test_nothing_to_train_is_written_once_under_torchrun(root, monkeypatch):  # noqa: F811
+    # An audit hook would stay for all other tests.
+    monkeypatch.setattr("lesion_core.observe.begin", lambda: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = make_run(training={"epochs": 0}).model_copy(update={"processes": 2})
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for rank, written in ((1, False), (0, True)):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", str(rank))
+        train(root, settings=canonical_json({"run": run.model_dump(mode="json")}), device="cpu")
+        assert (folder(root, run) / "weights.safetensors").exists() == written
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"WORLD_SIZE": "3", "RANK": "0"}, "3 processes were started .* for a run of 2"),
+        ({"WORLD_SIZE": "2"}, "RANK, MASTER_ADDR, MASTER_PORT is not set"),
+        ({"WORLD_SIZE": "2", "RANK": "1", "MASTER_ADDR": "127.0.0.1"}, "MASTER_PORT is not set"),
+    ],
+)
+def test_processes_that_do_not_fit_the_run_are_refused(environment, told, monkeypatch):
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(RunError, match=told) as caught:
+        demand_processes(2)
+    assert "torchrun" in str(caught.value)
+
+
+def test_the_launchers_own_processes_and_a_single_one_are_let_through(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    demand_processes(2)
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LESION_RENDEZVOUS": "/somewhere"}.items():
+        monkeypatch.setenv(name, value)
+    demand_processes(2)
 
 
 def test_a_batch_must_feed_all_processes(tmp_path, monkeypatch):
