@@ -1,5 +1,7 @@
 """`make bench-models`: SAM's encoder, an adapter step, decoder-only and batched training beside the published code.
 
+Sections run in the order of ``SECTIONS``, and a row is printed when it is there; ten epochs end to end come last.
+
 Both sides of a ratio have the same weights, inputs, threads and allocator settings, and are called in turns in one
 process; each stands beside the largest relative difference of their results. Two ratios: wall-clock, and processor
 time of this process, which says more where others share the machine.
@@ -13,10 +15,8 @@ import os
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 import argparse
-import copy
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,83 +24,14 @@ import torch
 from torch import Tensor
 
 from benchmarks.memory import extra_peak
+from benchmarks.models_end_to_end import end_to_end
 from benchmarks.models_gpu import bench_gpu
-from benchmarks.stopwatch import Taken, take_turns
-from benchmarks.turns import goal, machine, show
-from lesion_core.models.sam import build_sam
-from lesion_core.models.sam_segmenter import SamSegmenter
-from lesion_core.seeding import generator, seed_torch
-from lesion_core.training.losses import dice_loss
+from benchmarks.models_parts import HEADINGS, VARIANT, Row, adapted, gradients, pixels, random_sam, relative
+from benchmarks.stopwatch import take_turns
+from benchmarks.turns import add_rows, machine, show
 from lesion_core.training.updater import checkpoint_activations
 
-VARIANT = "sam_vit_b"
 RANK, DEPTH = 64, 2
-HEADINGS = ("What", "Published, s", "Ours, s", "Wall ratio", "CPU ratio", "Published, MB", "Ours, MB", "Error")
-
-
-@dataclass
-class Row:
-    """One line of the table: two sides of a ratio, what they gave, and what is wanted."""
-
-    name: str
-    published: Taken
-    ours: Taken
-    error: float
-    wanted: float
-    memory: float | None = None
-
-    def cells(self) -> tuple[str, ...]:
-        wall, cpu = self.published.wall / self.ours.wall, self.published.cpu / self.ours.cpu
-        saved = f"{self.ours.megabytes:.0f}"
-        if self.memory is not None:
-            saved += f" ({goal(self.published.megabytes / max(self.ours.megabytes, 1e-9), self.memory)})"
-        return (
-            self.name,
-            f"{self.published.wall:.2f}",
-            f"{self.ours.wall:.2f}",
-            goal(wall, self.wanted),
-            f"{cpu:.2f}",
-            f"{self.published.megabytes:.0f}",
-            saved,
-            f"{self.error:.0e}",
-        )
-
-
-def random_sam(variant: str, size: int) -> torch.nn.Module:
-    """Random weights with tables and biases that are not zero; time does not depend on what they are."""
-    seed_torch("bench", variant)
-    sam = build_sam(variant, image_size=size)
-    with torch.no_grad():
-        for parameter in sam.parameters():
-            parameter.add_(0.02 * torch.randn_like(parameter))
-    return sam
-
-
-def pixels(count: int, size: int) -> Tensor:
-    """Images (count, 3, size, size) in 0..255."""
-    return torch.from_numpy(generator("bench", size).integers(0, 256, (count, 3, size, size))).float()
-
-
-def relative(ours: Tensor, published: Tensor) -> float:
-    """Largest difference over the largest value."""
-    return float((ours - published).abs().max() / published.abs().max())
-
-
-def adapted(sam: torch.nn.Module, **options: str | int) -> SamSegmenter:
-    """A copy of ``sam`` with random adapters, the same ones for every call."""
-    seed_torch("bench", "adapters")
-    return SamSegmenter(copy.deepcopy(sam), **options)
-
-
-def gradients(segmenter: SamSegmenter, forward: Callable[[], Tensor]) -> Tensor:
-    """One training step without the optimizer: the gradients of all that is learnt, in one vector."""
-    for _, parameter in segmenter.trainable_parameters():
-        parameter.grad = None
-    logits = forward()
-    target = torch.zeros_like(logits)
-    target[..., logits.shape[-1] // 4 : logits.shape[-1] // 2, :] = 1.0
-    dice_loss(logits, target).mean().backward()
-    return torch.cat([parameter.grad.flatten() for _, parameter in segmenter.trainable_parameters()])
 
 
 def encoder(size: int, rounds: int) -> list[Row]:
@@ -202,6 +133,7 @@ SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "encoder-1024": lambda rounds: encoder(1024, rounds),
     "decoder-only": lambda rounds: decoder_only(1024, rounds),
     "step-1024": lambda rounds: adapter_step(1024, 1, 1),
+    "end-to-end": lambda rounds: end_to_end(1024),
 }
 
 
@@ -217,9 +149,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     print(f"{machine()}; torch {torch.__version__}, {arguments.threads} threads, fp32, random weights")
     chosen = arguments.sections or [*SECTIONS, "gpu"]
-    rows = [row.cells() for name in SECTIONS if name in chosen for row in SECTIONS[name](arguments.rounds)]
-    if rows:
-        show("SAM beside segment_anything", HEADINGS, rows)
+    sections = [SECTIONS[name] for name in SECTIONS if name in chosen]
+    if sections:
+        show("SAM beside segment_anything", HEADINGS, [])
+    for section in sections:
+        add_rows([row.cells() for row in section(arguments.rounds)])
     if "gpu" in chosen:
         bench_gpu(arguments.rounds)
 

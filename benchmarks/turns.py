@@ -34,7 +34,12 @@ def show(title: str, headings: Sequence[str], rows: Sequence[Sequence[object]]) 
     """Print a Markdown table."""
     print(f"\n## {title}\n")
     print("| " + " | ".join(headings) + " |")
-    print("|---" + "|---:" * (len(headings) - 1) + "|")
+    print("|---" + "|---:" * (len(headings) - 1) + "|", flush=True)
+    add_rows(rows)
+
+
+def add_rows(rows: Sequence[Sequence[object]]) -> None:
+    """Print further rows of the table that ``show`` began."""
     for row in rows:
         print("| " + " | ".join(str(cell) for cell in row) + " |", flush=True)
 

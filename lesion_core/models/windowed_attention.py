@@ -162,9 +162,9 @@ def _weights(buffer: Tensor, query: Tensor, key: Tensor, bias_h: Tensor, bias_w:
     shape = (*query.shape[:2], key.shape[1])
     scores = buffer[: math.prod(shape)].view(shape)
     grid = scores.view(*shape[:2], bias_h.shape[-1], bias_w.shape[-1])
-    # The product is added to the biases: one pass over the piece less than the other way round.
-    torch.add(bias_h[..., :, None], bias_w[..., None, :], out=grid)
-    scores.baddbmm_(query, key.transpose(1, 2), alpha=scale)
+    # Summed in the published order, so that the rounding is the published one too.
+    torch.bmm(query * scale, key.transpose(1, 2), out=scores)
+    grid.add_(bias_h[..., :, None]).add_(bias_w[..., None, :])
     return torch.softmax(scores, dim=-1, out=scores)
 
 

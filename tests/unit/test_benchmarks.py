@@ -14,6 +14,7 @@ sys.path.insert(0, str(REPOSITORY))
 from benchmarks.duplicates import copy_of, exponent  # noqa: E402
 from benchmarks.made import drawn  # noqa: E402
 from benchmarks.memory import extra_peak  # noqa: E402
+from benchmarks.models_end_to_end import EPOCHS, dataset, end_to_end  # noqa: E402
 from benchmarks.turns import goal, in_turns  # noqa: E402
 from lesion_core.data.duplicates import near_duplicates  # noqa: E402
 from lesion_core.data.hashing import fingerprint  # noqa: E402
@@ -51,7 +52,7 @@ def test_a_planted_copy_is_another_file_of_the_same_picture() -> None:
 
 
 def test_the_commands_explain_themselves() -> None:
-    for name in ("data", "duplicates"):
+    for name in ("data", "duplicates", "models"):
         done = subprocess.run(
             [sys.executable, "-m", f"benchmarks.{name}", "--help"], cwd=REPOSITORY, capture_output=True, check=False
         )
@@ -69,3 +70,13 @@ def test_peak_memory_is_that_of_the_call() -> None:
     assert result == 1
     assert 38 < megabytes < 50
     assert extra_peak(lambda: 1)[1] < 8
+
+
+def test_training_on_stored_embeddings_is_timed_as_the_engine_does_it(tmp_path, capfd) -> None:
+    data = dataset(tmp_path / "made", 64)
+    assert [len(data.rows(split, with_mask=True)) for split in ("train", "val", "test")] == [2, 1, 0]
+    (row,) = end_to_end(128, "sam_vit_t")
+    told = capfd.readouterr().err
+    assert told.count(f"of {EPOCHS}: train_loss") == 2 * EPOCHS, "both sides train all epochs"
+    assert "embeddings: 0 of 3 are there" in told, "computing them is part of the time"
+    assert 0 < row.error < 1e-4, "fp16 rounds, and no more"
