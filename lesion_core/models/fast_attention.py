@@ -36,6 +36,8 @@ class FastAttention(nn.Module):
         self.num_heads, self.scale, self.window = attention.num_heads, attention.scale, window
         self.qkv, self.proj = attention.qkv, attention.proj
         self.rel_pos_h, self.rel_pos_w = attention.rel_pos_h, attention.rel_pos_w
+        # Looked up here and not at each call: torch.compile cannot trace an import.
+        self._relative = sam_modeling().image_encoder.get_rel_pos
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C)."""
@@ -45,7 +47,7 @@ class FastAttention(nn.Module):
         padded = height % sides[0] or width % sides[1]
         padding = (self.qkv(x.new_zeros(x.shape[-1])) if padded else qkv.new_zeros(qkv.shape[-1])).to(qkv.dtype)
         of_rows, of_columns = zip(sides, (self.rel_pos_h, self.rel_pos_w), strict=True)
-        tables = [sam_modeling().image_encoder.get_rel_pos(side, side, table) for side, table in (of_rows, of_columns)]
+        tables = [self._relative(side, side, table) for side, table in (of_rows, of_columns)]
         attend = attend_fused if x.is_cuda else attend_in_pieces
         return self.proj(attend(qkv, padding, *tables, self.num_heads, self.scale))
 

@@ -30,12 +30,17 @@ class FastMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> (..., C)."""
-        layers = (self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
-        frozen = not (torch.is_grad_enabled() and any(item.requires_grad for item in layers))
-        plain = x.device.type == "cpu" and x.dtype == layers[0].dtype and x.dtype in (torch.float32, torch.float64)
-        if frozen and plain and not torch.is_autocast_enabled("cpu"):
-            return _FrozenMLP.apply(x, *layers)
+        if self.in_pieces(x):
+            return _FrozenMLP.apply(x, self.lin1.weight, self.lin1.bias, self.lin2.weight, self.lin2.bias)
         return self.lin2(functional.gelu(self.lin1(x)))
+
+    def in_pieces(self, x: Tensor) -> bool:
+        """Whether ``x`` is computed piece by piece: see the class."""
+        if x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
+            return False
+        if torch.is_grad_enabled() and any(parameter.requires_grad for parameter in self.parameters()):
+            return False
+        return x.dtype == self.lin1.weight.dtype and x.dtype in (torch.float32, torch.float64)
 
 
 class _FrozenMLP(torch.autograd.Function):

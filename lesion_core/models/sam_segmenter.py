@@ -78,7 +78,7 @@ class SamSegmenter(Segmenter):
 
         Args:
             images: (B, 3, S, S) float, 0..255, RGB; normalised here with SAM's mean and deviation.
-            prompts: one per image, or None: no sparse prompt and SAM's learnt "no mask" dense embedding.
+            prompts: one per image, on any device, or None: no sparse prompt and SAM's learnt "no mask" dense embedding.
 
         Returns:
             (B, 1, S/4, S/4) float32: SAM's mask token 0, its only mask if no other is asked for.
@@ -131,6 +131,8 @@ class SamSegmenter(Segmenter):
     def _decode(self, embeddings: Tensor, prompts: Prompts | None, masks: int) -> tuple[Tensor, Tensor]:
         if prompts is not None and len(prompts) != len(embeddings):
             raise ImageError(f"{len(embeddings)} images but {len(prompts)} prompts", remedy="give one prompt per image")
+        if prompts is not None:
+            prompts = prompts.to(embeddings.device)
         encoder = self.sam.prompt_encoder
         # Its index assignments need one dtype throughout, which autocast breaks; it costs next to nothing.
         with torch.autocast(embeddings.device.type, enabled=False):

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from lesion_core.training.distributed import shard, world
@@ -39,15 +40,21 @@ def batches(
         # A sample's randomness may hang on its place in the batch, so the whole is made and a part of it taken.
         return {name: value[part] for name, value in task.batch(chosen, epoch, number).items()}
 
+    def make_pinned(chosen: np.ndarray, number: int) -> dict[str, Tensor]:
+        # Only from pinned memory does a copy to the GPU run beside its work.
+        return {name: value.pin_memory() for name, value in make(chosen, number).items()}
+
     if not device.startswith("cuda"):
         yield from (make(*item) for item in todo)
         return
     workers = max(1, min(MAX_WORKERS, (os.cpu_count() or 2) - 1))
-    with ThreadPoolExecutor(workers) as pool:
+    # A thread starts on the first GPU, where it would take memory from the process that owns it.
+    own = (torch.cuda.current_device(),)
+    with ThreadPoolExecutor(workers, initializer=torch.cuda.set_device, initargs=own) as pool:
         ahead: deque[Future] = deque()
         try:
             for item in todo:
-                ahead.append(pool.submit(make, *item))
+                ahead.append(pool.submit(make_pinned, *item))
                 if len(ahead) > workers:
                     yield ahead.popleft().result()
             while ahead:

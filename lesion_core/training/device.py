@@ -22,8 +22,15 @@ def resolve_device(name: str) -> str:
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """``precision`` on a GPU, fp32 on a CPU, where the half types are many times slower than fp32."""
-    return precision if device.startswith("cuda") else "fp32"
+    """``precision`` on a GPU, fp32 on a CPU, where the half types are many times slower than fp32.
+
+    fp16 for bf16 on a GPU that has no units for it (before NVIDIA's Ampere) and would emulate it.
+    """
+    if not device.startswith("cuda"):
+        return "fp32"
+    if precision == "bf16" and not torch.cuda.is_bf16_supported(including_emulation=False):
+        return "fp16"
+    return precision
 
 
 def autocast(precision: str) -> AbstractContextManager:

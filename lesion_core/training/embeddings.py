@@ -23,6 +23,7 @@ from lesion_core.inference.predict import to_input
 from lesion_core.models.sam import PIXEL_MEAN, PIXEL_STD
 from lesion_core.progress import say, track
 from lesion_core.provenance import code_hash
+from lesion_core.training.distributed import any_process, world
 
 if TYPE_CHECKING:
     from lesion_core.data.datasets import Harmonized
@@ -71,13 +72,17 @@ class EmbeddingCache:
     def fill(self, data: Harmonized, rows: Iterable[int]) -> dict[int, Path]:
         """Compute what is missing; row number -> file.
 
-        One image at a time: a batch would change the last bits, and with them what a resumed job computes.
+        One image at a time: a batch would change the last bits, and with them what a resumed job computes. Several
+        processes share the images between them and wait for each other.
         """
         paths = {int(row): self.path(data.image(row)) for row in rows}
-        missing = [row for row, path in paths.items() if not path.is_file()]
-        say(f"embeddings: {len(paths) - len(missing)} of {len(paths)} are there")
+        rank, size = world()
+        missing = [row for row in list(paths)[rank::size] if not paths[row].is_file()]
+        share = f"of {len(paths)}" if size == 1 else f"of this process's {len(range(rank, len(paths), size))}"
+        say(f"embeddings: {len(missing)} {share} are missing")
         for row in track(missing, "embeddings", len(missing)):
             self.write(data.image(row), paths[row])
+        any_process(False, self.device)
         return paths
 
     def write(self, image: np.ndarray, path: Path) -> None:

@@ -136,7 +136,7 @@ class _Fit:
             self._say("nothing to train")
             return FitResult(0, 0, math.nan, False, self.precision, [])
         if self.precision != self.training.precision:
-            self._say(f"computing in {self.precision}, {self.training.precision} needs a GPU")
+            self._say(f"computing in {self.precision}, {self.training.precision} needs a GPU that has it")
         self._resume()
         stopped = self._stopped_early()
         while self.at.epoch < self.epochs and not stopped:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import torch
 
-# What torch's CPU allocator says; it raises a plain RuntimeError.
-CPU_WORDS = "can't allocate memory"
+# Of torch's CPU allocator, and of NVIDIA's libraries where their own workspace finds no room: plain RuntimeErrors.
+WORDS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that a GPU (``torch.cuda.OutOfMemoryError``) or the CPU has no memory left."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    return isinstance(error, RuntimeError) and CPU_WORDS in str(error)
+    return isinstance(error, RuntimeError) and any(words in str(error) for words in WORDS)
 
 
 def release_memory() -> None:

@@ -78,5 +78,5 @@ def test_training_on_stored_embeddings_is_timed_as_the_engine_does_it(tmp_path, 
     (row,) = end_to_end(128, "sam_vit_t")
     told = capfd.readouterr().err
     assert told.count(f"of {EPOCHS}: train_loss") == 2 * EPOCHS, "both sides train all epochs"
-    assert "embeddings: 0 of 3 are there" in told, "computing them is part of the time"
+    assert "embeddings: 3 of 3 are missing" in told, "computing them is part of the time"
     assert 0 < row.error < 1e-4, "fp16 rounds, and no more"

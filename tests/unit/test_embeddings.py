@@ -62,6 +62,21 @@ def test_stored_equals_computed(root, tmp_path):
         assert torch.equal(stored, alone.half())
 
 
+def test_processes_share_the_images_between_them(root, tmp_path, monkeypatch):
+    data, whole = data_of(root), {}
+    written = []
+    plain = EmbeddingCache.write
+    monkeypatch.setattr(EmbeddingCache, "write", lambda self, *given: written.append(given) or plain(self, *given))
+    met = []
+    monkeypatch.setattr(module, "any_process", lambda flag, device: met.append(len(written)))
+    for rank in range(2):
+        monkeypatch.setattr(module, "world", lambda rank=rank: (rank, 2))
+        whole = cache_of(root, tmp_path).fill(data, [0, 1, 2, 3, 4])
+    assert met == [3, 5], "each waits for the other once its own share is there"
+    assert all(path.is_file() for path in whole.values())
+    assert len({path for _, path in written}) == 5
+
+
 def test_training_on_stored_equals_training_on_computed(root):
     """The same change of the weights, up to what a batch of two does to the encoder's last bits, or half precision."""
     results = {}
