@@ -301,7 +301,8 @@ def test_the_gradient_is_clipped(tmp_path):
     assert moved == pytest.approx(1.0, rel=1e-3)
 
 
-def test_half_precision_is_for_gpus(tmp_path, capsys):
+def test_half_precision_is_for_gpus(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     assert [resolve_precision(kind, "cuda") for kind in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
     result = fit(Line(), training(precision="bf16"), tmp_path, seed=1, device="cpu")
     assert result.precision == "fp32"
