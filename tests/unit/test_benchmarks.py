@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
+from benchmarks import models_gpu  # noqa: E402
 from benchmarks.duplicates import copy_of, exponent  # noqa: E402
 from benchmarks.made import drawn  # noqa: E402
 from benchmarks.memory import extra_peak  # noqa: E402
@@ -80,3 +82,23 @@ def test_training_on_stored_embeddings_is_timed_as_the_engine_does_it(tmp_path, 
     assert told.count(f"of {EPOCHS}: train_loss") == 2 * EPOCHS, "both sides train all epochs"
     assert "embeddings: 3 of 3 are missing" in told, "computing them is part of the time"
     assert 0 < row.error < 1e-4, "fp16 rounds, and no more"
+
+
+def test_the_gpus_section_runs_on_a_cpu_in_small(monkeypatch) -> None:
+    """Its numbers mean nothing there; that each side computes what the published one does is seen."""
+    monkeypatch.setattr(models_gpu.torch, "compile", lambda call: call)
+    bench = models_gpu.Bench("cpu", "sam_vit_t", 80, batches=(1, 2), matrix=64, rounds=1)
+    rate = bench.matrix_rate()
+    assert rate > 0
+    rows = models_gpu.encoder_rows(bench, rate) + models_gpu.step_rows(bench, rate)
+    assert [row[1] for row in rows] == ["1"] * 5 + ["2"] * 5 + ["1"] * 4 + ["2"] * 4
+    assert all(len(row) == 1 + len(models_gpu.HEADINGS) for row in rows)
+    for name, *_, error in rows:
+        assert float(error) < (0.2 if "bf16" in name else 1e-4), name
+
+    def full() -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    row, expected = models_gpu._row(bench, "x", 8, full, None, 1.0, rate)
+    assert row[2] == "out of memory"
+    assert expected is None, "the next one that fits is what the others are compared with"
