@@ -3,7 +3,7 @@ PYTHON ?= python3.11
 MIRROR ?= ../shared/data
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models clean
+.PHONY: demo test test-whole lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -19,6 +19,9 @@ mini: .venv/.installed
 
 test: lint
 	.venv/bin/python -m pytest --numprocesses auto
+
+test-whole: .venv/.installed
+	LESION_WHOLE=1 .venv/bin/python -m pytest -m whole -rP
 
 lint: .venv/.installed
 	.venv/bin/ruff check .

@@ -20,6 +20,17 @@ include: "workflow/rules/report.smk"
 include: "workflow/rules/stages.smk"
 
 
+# On a cluster these run where Snakemake runs: nodes often cannot reach the internet, and a queue is not for a second's work.
+localrules:
+    download,
+    weights,
+    gather_scores,
+    gather_robustness,
+    tables,
+    ledger,
+    summary,
+
+
 rule all:
     default_target: True
     input:

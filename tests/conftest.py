@@ -11,11 +11,12 @@ import fcntl
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from chain import MATRIX, PATIENCE, REPOSITORY, SMOKE, Finished
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 COPIED = ("Snakefile", "params.yaml", "workflow", "profiles")
 
 
@@ -37,23 +38,37 @@ def snakemake(folder: Path, *arguments: str, timeout: int = 1500) -> subprocess.
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=timeout)
 
 
+def finished(tmp_path_factory: pytest.TempPathFactory, worker_id: str, name: str, matrix: tuple[str, ...]) -> Finished:
+    """A folder of that name in which a matrix has run to its end; test processes share one."""
+    base = tmp_path_factory.getbasetemp()
+    shared = base if worker_id == "master" else base.parent
+    folder = shared / name / "project"
+    log = shared / f"{name}.log"
+    with open(shared / f"{name}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not log.exists():
+            started = time.monotonic()
+            done = snakemake(checkout(folder), "--resources", "gpu=1", *matrix, timeout=max(1500, PATIENCE))
+            seconds = time.monotonic() - started
+            log.write_text(f"{done.returncode} {seconds:.1f}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
+    first, said = log.read_text().split("\n", 1)
+    code, taken = first.split()
+    assert code == "0", said
+    return Finished(folder, float(taken))
+
+
 @pytest.fixture(scope="session")
 def smoke(tmp_path_factory, worker_id) -> Path:
-    """A folder in which the smoke profile has run to its end; test processes share one.
+    """A folder in which the smoke profile has run to its end.
 
     LESION_SMOKE_PROJECT names a finished one: then nothing is run.
     """
-    if finished := os.environ.get("LESION_SMOKE_PROJECT"):
-        return Path(finished)
-    base = tmp_path_factory.getbasetemp()
-    shared = base if worker_id == "master" else base.parent
-    folder = shared / "smoke-profile" / "project"
-    log = shared / "smoke-profile.log"
-    with open(shared / "smoke-profile.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not log.exists():
-            done = snakemake(checkout(folder), "--resources", "gpu=1", "--config", "profile=smoke")
-            log.write_text(f"{done.returncode}\n{done.stdout[-6000:]}{done.stderr[-6000:]}")
-    code, said = log.read_text().split("\n", 1)
-    assert code == "0", said
-    return folder
+    if given := os.environ.get("LESION_SMOKE_PROJECT"):
+        return Path(given)
+    return finished(tmp_path_factory, worker_id, "smoke-profile", SMOKE).folder
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory, worker_id) -> Finished:
+    """A folder in which the tests' matrix has run to its end, on all cores; tests copy what they change."""
+    return finished(tmp_path_factory, worker_id, "smoke-profile" if MATRIX == SMOKE else "tiny-matrix", MATRIX)

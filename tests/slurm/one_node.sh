@@ -52,10 +52,15 @@ AccountingStorageType=accounting_storage/none
 JobCompType=jobcomp/filetxt
 JobCompLoc=$folder/jobs.txt
 JobAcctGatherType=jobacct_gather/none
+MinJobAge=86400
+KillWait=5
+GresTypes=gpu
 ReturnToService=2
-NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory State=UNKNOWN
+NodeName=$host NodeAddr=127.0.0.1 CPUs=$cores RealMemory=$memory Gres=gpu:2 State=UNKNOWN
 PartitionName=main Nodes=$host Default=YES MaxTime=INFINITE State=UP
 CONF
+# Two GPUs in name: what jobs ask for is granted and seen, and no device is handed to them.
+printf "AutoDetect=off\nName=gpu File=/dev/tty[0-1] Flags=no_gpu_env\n" > "$folder/gres.conf"
 mkdir -p /etc/slurm && ln -s "$SLURM_CONF" $default || cannot "cannot write $default"
 : > "$folder/jobs.txt"
 slurmctld || cannot "slurmctld did not start: $(tail -1 "$folder/log/slurmctld.log" 2>/dev/null)"

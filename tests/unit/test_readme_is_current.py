@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import REPOSITORY
+from chain import REPOSITORY
 
 from lesion_core.errors import RunError
 from lesion_core.report.readme import list_tables, store_tables, update_readme

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+from chain import planned_jobs
 from conftest import checkout, snakemake
 
 from lesion_core import config
@@ -15,16 +16,10 @@ def folder(tmp_path_factory):
     return checkout(tmp_path_factory.mktemp("dag") / "project")
 
 
-def jobs(text: str) -> dict[str, int]:
-    """Job counts from Snakemake's table."""
-    table = text.split("Job stats:")[1].split("total")[0]
-    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, re.MULTILINE)}
-
-
 def test_paper_profile_plans_every_run_without_data(folder):
     done = snakemake(folder, "--dry-run", "--quiet", "rules", "--resources", "gpu=1")
     assert done.returncode == 0, done.stderr
-    counted = jobs(done.stdout + done.stderr)
+    counted = planned_jobs(done.stdout + done.stderr)
     runs = config.expand(config.load("paper")).values()
     assert counted["train_segmenter"] == sum(run.task == "segmentation" for run in runs)
     assert counted["train_classifier"] == sum(run.task == "classification" for run in runs)

@@ -11,7 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, snakemake
+from chain import REPOSITORY
+from conftest import snakemake
 
 from lesion_core.files import sha256_file
 from lesion_core.sharing.dvc import write_stages

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
-from conftest import REPOSITORY, checkout
+from chain import MATRIX, PATIENCE, REPOSITORY, ROOT, TINY, WHOLE, products, run
+from conftest import checkout
 
 from lesion_core import config
 
 SCRIPT = REPOSITORY / "tests" / "slurm" / "one_node.sh"
 CANNOT = 75
 QUICK = [
-    "--slurm-init-seconds-before-status-checks",
-    "1",
-    "--seconds-between-status-checks",
-    "2",
-    "--latency-wait",
-    "5",
+    *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2"),
+    *("--latency-wait", "5", "--slurm-status-command", "squeue", "--slurm-no-account"),
 ]
-
-
-def tiny(folder: Path) -> Path:
-    """A checkout whose smoke profile is cut down to every rule once."""
-    project = checkout(folder)
-    overlay = project / "workflow" / "profiles" / "smoke.yaml"
-    small = yaml.safe_load((REPOSITORY / "tests" / "tiny" / "tiny.yaml").read_text())
-    overlay.write_text(yaml.safe_dump(config.merge(yaml.safe_load(overlay.read_text()), small), sort_keys=False))
-    return project
+LOCAL = ("download", "weights", "gather_scores", "gather_robustness", "tables", "ledger", "summary")
+HEAVY = ("train_segmenter", "train_classifier", "train_joint", "score_segmenter", "score_classifier", "pseudo_masks")
+# `auto` asks for a GPU as on a cluster; the jobs see none, so that they compute what a CPU computes
+AS_WITH_GPU = "compute={device: auto}"
 
 
 @pytest.fixture
@@ -49,29 +44,173 @@ def slurm(tmp_path):
         subprocess.run([str(SCRIPT), "stop", str(folder)], check=True, timeout=60)
 
 
-@pytest.mark.smoke
-def test_rules_run_on_slurm(slurm, tmp_path):
-    """The chain's first rules: each is a job that SLURM itself recorded as completed."""
-    project = tiny(tmp_path / "project")
+def submit(slurm: Path, project: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Snakemake with the SLURM profile and the tests' matrix, begun."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
+    return subprocess.Popen(
         [
-            *(sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", "--jobs", "2"),
-            *("--slurm-status-command", "squeue", "--slurm-no-account", *QUICK),
-            *("--config", "profile=smoke", "--", "stage_download"),
+            *(sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", "--jobs", "4", *QUICK),
+            *(*MATRIX, AS_WITH_GPU, *arguments),
         ],
         cwd=project,
-        env={**os.environ, "SLURM_CONF": str(slurm / "slurm.conf"), "PATH": path},
+        env={**os.environ, "SLURM_CONF": str(slurm / "slurm.conf"), "PATH": path, "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def ended(process: subprocess.Popen[str], patience: float = PATIENCE) -> tuple[int, str]:
+    with process:
+        said, _ = process.communicate(timeout=patience)
+    return process.returncode, said
+
+
+def jobs(slurm: Path) -> list[dict[str, str]]:
+    """All jobs as SLURM itself has them: field -> value; ``rule`` is the rule's name."""
+    done = subprocess.run(
+        ["scontrol", "show", "job", "-o"],
+        env={**os.environ, "SLURM_CONF": str(slurm / "slurm.conf")},
         capture_output=True,
         text=True,
-        check=False,
-        timeout=900,
+        check=True,
     )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    jobs = (slurm / "jobs.txt").read_text().splitlines()
-    made = sorted((project / "results" / "smoke" / "downloads").glob("*/files.json"))
-    assert len(jobs) == 1 + len(made) >= 3
-    assert all("JobState=COMPLETED" in job for job in jobs)
+    found = []
+    for line in done.stdout.splitlines():
+        if fields := dict(part.split("=", 1) for part in line.split() if "=" in part):
+            fields["rule"] = fields["Comment"].removeprefix("rule_").split("_wildcards_")[0]
+            found.append(fields)
+    return found
+
+
+def minutes(limit: str) -> int:
+    """SLURM's [days-]hours:minutes:seconds."""
+    days, _, clock = limit.rpartition("-")
+    hours, mins, _ = clock.split(":")
+    return int(days or 0) * 1440 + int(hours) * 60 + int(mins)
+
+
+@pytest.mark.smoke
+@pytest.mark.whole
+def test_the_matrix_runs_on_slurm_to_the_bytes_of_a_local_run(slurm, undisturbed, tmp_path):
+    """Every job that is not local is one that SLURM recorded, with the GPU, memory, time and cores of its rule."""
+    project = checkout(tmp_path / "project")
+    started = time.monotonic()
+    code, said = ended(submit(slurm, project))
+    assert code == 0, said[-6000:]
+    recorded = jobs(slurm)
+    print(f"{len(recorded)} jobs of SLURM, {time.monotonic() - started:.0f} s; local {undisturbed.seconds:.0f} s")
+    assert {job["JobState"] for job in recorded} == {"COMPLETED"}
+    ran = {job["rule"] for job in recorded}
+    assert set(HEAVY) - {"train_joint"} <= ran
+    assert ran.isdisjoint(LOCAL)
+    compute = config.load("smoke").compute
+    for job in recorded:
+        asked = dict(part.split("=", 1) for part in job["TRES"].split(","))
+        if job["rule"] in HEAVY:
+            assert job["TresPerJob"] == "gres:gpu:1"
+            assert asked["mem"] == f"{compute.memory_mb}M"
+            assert minutes(job["TimeLimit"]) == compute.runtime_minutes
+            assert asked["cpu"] == str(compute.threads)
+        assert job["NumNodes"] == "1"
+    ours, theirs = products(undisturbed.folder), products(project)
+    assert {name for name in ours | theirs if ours.get(name) != theirs.get(name)} == set()
+    code, said = ended(submit(slurm, project))
+    assert code == 0
+    assert "Nothing to be done" in said
+    assert len(jobs(slurm)) == len(recorded)
+
+
+@pytest.mark.smoke
+def test_a_failed_job_shows_its_log(slurm, undisturbed, tmp_path):
+    project = tmp_path / "project"
+    shutil.copytree(undisturbed.folder, project, symlinks=True)
+    downloads = project / ROOT / "downloads" / "ham10000"
+    archive = next(downloads.glob("*part_1*.zip"))
+    archive.write_bytes(archive.read_bytes()[:-1000])
+    wanted = ROOT / "data" / "ham10000" / "manifest.csv"
+    (project / wanted).unlink()
+    code, said = ended(submit(slurm, project, "--retries", "0", "--", str(wanted)), 300)
+    assert code != 0
+    assert {(job["rule"], job["JobState"]) for job in jobs(slurm)} == {("unpack", "FAILED")}
+    assert "ArchiveError" in said
+    assert archive.name in said
+
+
+LONG = {"methods": {"sam_adapter": {"training": {"epochs": 40}}}}
+AS_LONG = "methods={sam_adapter: {training: {epochs: 40}}}"
+
+
+@dataclass(frozen=True)
+class Training:
+    """A project in which one longer training is yet to run, the run's folder, its weights if nothing disturbs it."""
+
+    project: Path
+    folder: Path
+    weights: bytes
+
+    @property
+    def target(self) -> tuple[str, ...]:
+        return (AS_LONG, "--", str(self.folder / "weights.safetensors"))
+
+    def began(self) -> None:
+        """Wait until it has been trained for a while."""
+        end = time.monotonic() + 300
+        while not (self.project / self.folder / "checkpoint.pt").exists():
+            assert time.monotonic() < end, "the training did not begin"
+            time.sleep(0.02)
+
+    def went_on(self) -> None:
+        """It has been resumed, and the interruption is not to be seen in its weights."""
+        assert "resum" in (self.project / self.folder / "log.txt").read_text().lower()
+        assert (self.project / self.folder / "weights.safetensors").read_bytes() == self.weights
+
+
+@pytest.fixture
+def training(undisturbed, tmp_path) -> Training:
+    projects = [tmp_path / name for name in ("project", "elsewhere")]
+    for project in projects:
+        shutil.copytree(undisturbed.folder, project, symlinks=True)
+    small = {} if WHOLE else yaml.safe_load(TINY.read_text())
+    runs = config.expand(config.load("smoke", config.merge(small, LONG))).values()
+    lone = next(run for run in runs if run.method == "sam_adapter")
+    folder = ROOT / "runs" / lone.task / lone.run_id
+    weights = folder / "weights.safetensors"
+    run(projects[1], 1, AS_LONG, "--", str(weights))
+    return Training(projects[0], folder, (projects[1] / weights).read_bytes())
+
+
+def the_job(slurm: Path) -> str:
+    return next(job["JobId"] for job in jobs(slurm) if job["rule"] == "train_segmenter")
+
+
+def as_admin(slurm: Path, *words: str) -> None:
+    subprocess.run(words, env={**os.environ, "SLURM_CONF": str(slurm / "slurm.conf")}, check=True)
+
+
+@pytest.mark.smoke
+def test_a_cancelled_training_is_handed_in_again_and_goes_on(slurm, training):
+    process = submit(slurm, training.project, *training.target)
+    training.began()
+    as_admin(slurm, "scancel", the_job(slurm))
+    code, said = ended(process, 300)
+    assert code == 0, said[-6000:]
+    assert "SLURM status is: 'CANCELLED'" in said
+    assert sorted(job["JobState"] for job in jobs(slurm)) == ["CANCELLED", "COMPLETED"]
+    training.went_on()
+
+
+@pytest.mark.smoke
+def test_a_second_call_takes_up_where_a_killed_one_was(slurm, training):
+    """Snakemake dies by kill -9 and its job is cancelled, as when the login node goes down: calling again is enough."""
+    process = submit(slurm, training.project, *training.target)
+    training.began()
+    process.kill()
+    ended(process, 60)
+    as_admin(slurm, "scancel", the_job(slurm))
+    code, said = ended(submit(slurm, training.project, *training.target), 300)
+    assert code == 0, said[-6000:]
+    training.went_on()
 
 
 def test_heavy_rules_ask_for_gpu_memory_and_time(tmp_path):
@@ -92,7 +231,7 @@ def test_heavy_rules_ask_for_gpu_memory_and_time(tmp_path):
             rule = line.split()[1].rstrip(":")
         elif line.startswith("    resources: "):
             asked[rule] = dict(part.split("=", 1) for part in line.split(": ", 1)[1].split(", "))
-    for rule in ("train_segmenter", "train_classifier", "train_joint", "score_segmenter", "pseudo_masks"):
+    for rule in HEAVY:
         assert asked[rule]["gpu"] == "1"
         assert asked[rule]["mem_mb"] == str(settings.memory_mb)
         assert asked[rule]["runtime"] == str(settings.runtime_minutes)
