@@ -49,6 +49,12 @@ def products(folder: Path) -> dict[str, str]:
     return read_json(folder / ROOT / "manifest.json")["products"]
 
 
+def job_seconds(folder: Path) -> float:
+    """What all jobs took there, one after the other, by Snakemake's benchmarks."""
+    files = (folder / ROOT / "benchmarks").rglob("*.tsv")
+    return sum(float(path.read_text().splitlines()[1].split("\t")[0]) for path in files)
+
+
 def planned_jobs(said: str) -> dict[str, int]:
     """Rule -> jobs, out of Snakemake's table; empty where nothing is to be done."""
     if "Job stats" not in said:

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import pytest
-from chain import MATRIX, PATIENCE, REPOSITORY, SMOKE, Finished
+from chain import MATRIX, PATIENCE, REPOSITORY, SMOKE, WHOLE, Finished, job_seconds
 
 COPIED = ("Snakefile", "params.yaml", "workflow", "profiles")
 
@@ -71,4 +71,8 @@ def smoke(tmp_path_factory, worker_id) -> Path:
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory, worker_id) -> Finished:
     """A folder in which the tests' matrix has run to its end, on all cores; tests copy what they change."""
-    return finished(tmp_path_factory, worker_id, "smoke-profile" if MATRIX == SMOKE else "tiny-matrix", MATRIX)
+    if not WHOLE:
+        return finished(tmp_path_factory, worker_id, "tiny-matrix", MATRIX)
+    if given := os.environ.get("LESION_SMOKE_PROJECT"):
+        return Finished(Path(given), job_seconds(Path(given)) / (os.cpu_count() or 1))
+    return finished(tmp_path_factory, worker_id, "smoke-profile", MATRIX)

@@ -87,16 +87,27 @@ def plan(
         list[str] | None,
         typer.Option("--seconds", help="KIND=SECONDS of one step, where you know it; may be repeated."),
     ] = None,
+    tflops: Annotated[
+        float | None,
+        typer.Option("--tflops", help="Estimate what is not measured: a card's dense matrix rate by its data sheet."),
+    ] = None,
+    share: Annotated[float, typer.Option("--share", help="Of that rate that a training reaches; an assumption.")] = 0.3,
 ) -> None:
-    """What a profile costs: runs x steps x measured seconds a step, with the arithmetic."""
+    """What a profile costs: runs x steps x seconds a step, measured or estimated, with the arithmetic."""
     from lesion_core import config
-    from lesion_core.report import costs
+    from lesion_core.costs import table
+    from lesion_core.costs.rates import measured_rates, stated_rates
 
     settings = config.load(profile)
     runs = config.expand(settings)
-    known = {} if rates is None else costs.measured_rates(rates)
-    known |= costs.stated_rates(seconds or [], runs)
-    typer.echo(costs.cost_table(runs, costs.training_images(settings), known))
+    known = {} if rates is None else measured_rates(rates)
+    known |= stated_rates(seconds or [], runs)
+    card = count = None
+    if tflops is not None:
+        from lesion_core.costs.flops import flops_per_image as count
+
+        card = table.Card(tflops, share)
+    typer.echo(table.cost_table(settings, runs, known, card, count))
 
 
 COMMANDS = (audit, crate, dvc_stages, manifest, plan, summary)

@@ -22,7 +22,8 @@ done
 [ "$(id -u)" = 0 ] || cannot "slurmd needs root"
 [ -e $default ] && cannot "$default exists: this machine has a SLURM of its own"
 mkdir -p "$folder"/{state,spool,log} && chmod 755 "$folder" || cannot "cannot write $folder"
-cores=$(nproc) memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 * 9 / 10))
+# --all: without it nproc believes OMP_NUM_THREADS
+cores=$(nproc --all) memory=$(($(awk '/MemTotal/ {print $2}' /proc/meminfo) / 1024 * 9 / 10))
 host=$(hostname -s)
 dd if=/dev/urandom of="$folder/munge.key" bs=1024 count=1 2>/dev/null && chmod 400 "$folder/munge.key"
 munged --force --key-file="$folder/munge.key" --socket="$socket" --pid-file="$folder/munged.pid" \

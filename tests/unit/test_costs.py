@@ -1,37 +1,76 @@
-"""Costs: hand-worked steps and hours; what is not measured is named and not guessed."""
+"""Costs: steps, hours and operations by hand; what is not measured is named, or estimated where that is asked for."""
 
 from __future__ import annotations
 
 import pytest
 
 from lesion_core import config
+from lesion_core.costs import table
+from lesion_core.costs.rates import measured_rates, stated_rates
+from lesion_core.costs.work import dataset_sizes, kind_of, training_work
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import write_csv, write_json
-from lesion_core.report import costs
+
+SPLITS = (0.7, 0.1)
+SIZES = {"isic2018_task1": 2594, "ph2": 200, "ham10000": 10015}
 
 
 @pytest.fixture(scope="module")
-def runs():
-    return config.expand(config.load("paper"))
+def settings():
+    return config.load("paper")
 
 
-def finished(root, run, steps, seconds):
+@pytest.fixture(scope="module")
+def runs(settings):
+    return config.expand(settings)
+
+
+def of(runs, method):
+    return next(run for run in runs.values() if run.method == method)
+
+
+def finished(root, run, steps, seconds, **extra):
     folder = root / "runs" / run.task / run.run_id
     write_csv(folder / "history.csv", ("epoch", "step"), [{"epoch": 1, "step": steps}])
-    record = {"settings": run.model_dump(mode="json"), "device": "cuda", "seconds": seconds}
-    write_json(folder / "provenance.json", record)
+    record = {"settings": run.model_dump(mode="json"), "device": "cuda", "seconds": seconds, "run_id": run.run_id}
+    write_json(folder / "provenance.json", record | {"extra": extra})
 
 
-def test_hours_are_runs_times_steps_times_seconds(runs, tmp_path):
-    run = next(run for run in runs.values() if run.method == "sam_adapter")
+def test_steps_and_passes_by_hand(runs):
+    # 70 % of 2794 images are 1956, 10 % are 279; 244 full batches of 8; 50 epochs
+    work = training_work(of(runs, "sam_adapter"), SIZES, SPLITS)
+    assert (work.steps, work.passes) == (12200, {"train": 97600, "forward": 13950})
+    # 1816 images make 75 batches of 24; stage 2 has 100 epochs of two steps a batch, stage 1 50 of one
+    work = training_work(of(runs, "segmae"), SIZES, SPLITS)
+    assert work.steps == 2 * 100 * 75 + 50 * 75
+    assert work.passes == {"train": 7500 * 24, "reconstruct": 11250 * 24, "forward": 150 * 259}
+    # stored embeddings: each image once through the encoder
+    work = training_work(of(runs, "peft_medsam"), SIZES, SPLITS)
+    assert work.passes == {"encode": 1816 + 259, "train": 50 * 227 * 8, "decode": 50 * 259}
+    # three clicks: two more predictions, of the decoder alone
+    work = training_work(of(runs, "med_sa_3"), SIZES, SPLITS)
+    assert work.passes["decode"] == 2 * (work.passes["train"] + work.passes["forward"])
+    assert training_work(of(runs, "otsu"), SIZES, SPLITS).steps == 0
+    assert training_work(of(runs, "majority"), SIZES, SPLITS).steps == 0
+    assert training_work(of(runs, "vit_cross_attention_tta"), SIZES, SPLITS).steps == 0
+
+
+def test_accumulated_batches_make_fewer_steps(runs):
+    run = of(runs, "sam_adapter")
+    spec = run.spec.model_copy(update={"training": run.spec.training.model_copy(update={"accumulation": 4})})
+    assert training_work(run.model_copy(update={"spec": spec}), SIZES, SPLITS).steps == 50 * (1956 // 32)
+
+
+def test_hours_are_runs_times_steps_times_seconds(settings, runs, tmp_path):
+    run = of(runs, "sam_adapter")
     finished(tmp_path, run, steps=100, seconds=50.0)
-    rates = costs.measured_rates(tmp_path)
-    assert rates[costs.kind_of(run)].seconds == 0.5
-    images = dict.fromkeys(costs.RELEASED, 0) | {"isic2018_task1": 1816, "ph2": 140}
-    text = costs.cost_table({run.run_id: run}, images, rates)
-    # 1956 images in batches of 8 give 244 full batches; 50 epochs; half a second each
-    assert f"| {run.run_id} | 12200 | 0.500 | {run.run_id} on cuda | 1.69 |" in text
-    assert text.endswith("| 1.69 |")
+    rates = measured_rates(tmp_path)
+    assert rates[kind_of(run, runs)].seconds == 0.5
+    only = {run.run_id: run}
+    text = table.cost_table(settings, only, rates)
+    # 12200 steps of half a second
+    assert f"| sam_adapter | 1 | 12200 |  | 0.5000 | {run.run_id} on cuda | 1.69 |" in text
+    assert text.endswith("| all measured or stated | 1 | | | | | 1.69 |")
 
 
 def test_the_slowest_run_of_a_kind_decides_and_snakemakes_clock_comes_first(runs, tmp_path):
@@ -41,25 +80,74 @@ def test_the_slowest_run_of_a_kind_decides_and_snakemakes_clock_comes_first(runs
     clock = tmp_path / "benchmarks" / "train_segmenter" / f"{second.run_id}.tsv"
     clock.parent.mkdir(parents=True)
     clock.write_text("s\th:m:s\n80.0\t0:01:20\n")
-    assert costs.measured_rates(tmp_path)[costs.kind_of(first)].run_id == second.run_id
+    assert measured_rates(tmp_path)[kind_of(first, runs)].run_id == second.run_id
 
 
-def test_what_is_not_measured_is_named(runs):
-    text = costs.cost_table(runs, costs.training_images(config.load("paper")), {})
-    trained = [run for run in runs.values() if getattr(getattr(run.spec, "training", None), "epochs", 0)]
+def test_an_interrupted_run_gives_no_rate(runs, tmp_path):
+    first, second = [run for run in runs.values() if run.method == "sam_adapter"][:2]
+    finished(tmp_path, first, 100, 500.0, resumed=1)
+    finished(tmp_path, second, 100, 10.0)
+    assert measured_rates(tmp_path)[kind_of(first, runs)].run_id == second.run_id
+
+
+def test_both_stages_of_segmae_are_measured(runs, tmp_path):
+    run = of(runs, "segmae")
+    finished(tmp_path, run, 60, 8.0)
+    stage = tmp_path / "runs" / run.task / run.run_id / "stage_1" / "history.csv"
+    write_csv(stage, ("epoch", "step"), [{"epoch": 1, "step": 20}])
+    assert measured_rates(tmp_path)[kind_of(run, runs)].seconds == 0.1
+
+
+def test_what_learns_something_else_is_of_another_kind(runs):
+    names = ("sam_adapter", "sam_adapter_lora", "sam_adapter_depth_4", "peft_medsam", "med_sa_1", "med_sa_3", "unet")
+    names += ("vit_none", "vit_cross_attention", "vit_patch_8", "dual_network", "joint_proposed", "segmae_step_1")
+    assert len({kind_of(of(runs, name), runs) for name in names}) == len(names)
+    assert kind_of(of(runs, "joint_equal"), runs) == kind_of(of(runs, "joint_proposed"), runs)
+
+
+def test_what_is_not_measured_is_named(settings, runs):
+    text = table.cost_table(settings, runs, {})
+    sizes = dataset_sizes(settings)
+    trained = [run for run in runs.values() if training_work(run, sizes, SPLITS).steps]
     assert f"{len(trained)} runs have no measured rate" in text
-    assert "| all with a rate | | | | 0.00 |" in text
+    assert "| all" not in text
+
+
+def test_estimates_are_operations_by_rate_and_say_so(settings, runs):
+    run = of(runs, "sam_adapter")
+    counted = {"train": 4 * 10**11, "forward": 2 * 10**11}
+    text = table.cost_table(settings, {run.run_id: run}, {}, table.Card(100.0, 0.25), lambda run, runs: counted)
+    # 97600 images x 0.4 TFLOP and 13950 x 0.2 TFLOP are 41830 TFLOP; 25 of them a second
+    assert "| sam_adapter | 1 | 12200 | 3.429 | 0.1371 | estimate | 0.46 |" in text
+    assert "| all estimated | 1 | | | | | 0.46 |" in text
+    assert "Estimates, not measurements" in text
+    assert "100 TFLOP/s x 0.25" in text
+
+
+def test_a_measured_rate_comes_before_an_estimate(settings, runs, tmp_path):
+    run = of(runs, "sam_adapter")
+    finished(tmp_path, run, 100, 50.0)
+    counted = {"train": 4 * 10**11, "forward": 2 * 10**11}
+    rates = measured_rates(tmp_path)
+    text = table.cost_table(settings, {run.run_id: run}, rates, table.Card(100.0, 0.25), lambda run, runs: counted)
+    assert f"{run.run_id} on cuda, 6857 GFLOP/s | 1.69 |" in text  # 3.429 TFLOP in half a second
+    assert "estimate" not in text.lower()
+
+
+@pytest.mark.parametrize(("tflops", "share"), [(0.0, 0.3), (312.0, 0.0), (312.0, 1.1)])
+def test_a_card_that_cannot_be_is_refused(tflops, share):
+    with pytest.raises(SettingsError, match="cannot be"):
+        table.Card(tflops, share)
 
 
 def test_stated_rates(runs):
-    run = next(run for run in runs.values() if run.method == "sam_adapter")
-    rates = costs.stated_rates([f"{costs.kind_of(run)}=0.25"], runs)
-    assert rates[costs.kind_of(run)].seconds == 0.25
-    for wrong in ("sam", "sam=1", f"{costs.kind_of(run)}=fast", f"{costs.kind_of(run)}=-1"):
+    kind = kind_of(of(runs, "sam_adapter"), runs)
+    assert stated_rates([f"{kind}=0.25"], runs)[kind].seconds == 0.25
+    for wrong in ("sam", "sam=1", f"{kind}=fast", f"{kind}=-1", f"{kind}=inf"):
         with pytest.raises(SettingsError, match="is no rate"):
-            costs.stated_rates([wrong], runs)
+            stated_rates([wrong], runs)
 
 
 def test_a_folder_without_runs_has_no_rates(tmp_path):
     with pytest.raises(RunError, match="No run was trained"):
-        costs.measured_rates(tmp_path)
+        measured_rates(tmp_path)

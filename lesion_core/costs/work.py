@@ -1,0 +1,114 @@
+"""How much a run computes: optimisation steps, and the images that go through its model, counted from the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lesion_core.runs import Run
+from lesion_core.settings import Settings
+from lesion_core.settings.classification import NETWORKS
+
+# Photographs of each release that can train: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
+# Data 5:180161, 2018), PH2 (Mendonca et al., EMBC 2013), ISIC 2016 and 2017 training sets, ISIC 2019 training set.
+RELEASED = {
+    "isic2018_task1": 2594,
+    "isic2018_task3": 10015,
+    "ham10000": 10015,
+    "ph2": 200,
+    "isic2016": 900,
+    "isic2017": 2000,
+    "isic2019": 25331,
+}
+CLICKS = {"oracle_click_3": 3}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training job does.
+
+    Attributes:
+        steps: optimisation steps, of all stages.
+        passes: what goes through the model -> images: ``train`` (forward and backward), ``reconstruct`` (the same, of
+            SegMAE's other branch), ``forward`` (validation), ``encode`` (embeddings that are stored), ``decode`` (the
+            decoder alone, forward).
+    """
+
+    steps: int
+    passes: Mapping[str, int]
+
+
+def dataset_sizes(settings: Settings) -> dict[str, int]:
+    """Images of each dataset by its release; made images by their own number."""
+    made = settings.synthetic
+    counts = dict(RELEASED)
+    if made is not None:
+        lesions = round(made.ham10000_lesions * made.photographs_per_lesion)
+        counts |= {"isic2018_task1": made.isic2018_task1, "ham10000": lesions, "isic2018_task3": made.isic2018_task3}
+        counts["ph2"] = made.ph2
+    return counts
+
+
+def learns(run: Run) -> bool:
+    """Whether a run takes optimisation steps."""
+    training = getattr(run.spec, "training", None)
+    if training is None or not training.epochs:
+        return False
+    return run.task != "classification" or run.spec.model.kind in NETWORKS
+
+
+def training_work(run: Run, sizes: Mapping[str, int], splits: tuple[float, float]) -> Work:
+    """Steps and passes of a training job that is not stopped early.
+
+    Args:
+        run: of any task.
+        sizes: dataset -> images.
+        splits: shares of training and of validation images.
+    """
+    if not learns(run):
+        return Work(0, {})
+    training, images = run.spec.training, sum(sizes.get(name, 0) for name in run.spec.train_on)
+    count, validation = round(images * splits[0]), round(images * splits[1])
+    batch = max(1, min(training.batch_size * training.accumulation, count))
+    epoch = max(1, count // batch)
+    steps = training.epochs * epoch
+    passes = {"train": steps * batch, "forward": training.epochs * validation}
+    if reconstruction := getattr(run.spec, "reconstruction", None):
+        # stage 2 takes two steps a batch, one of each kind; stage 1 knows the one kind
+        first = reconstruction.epochs * epoch
+        passes["reconstruct"] = (steps + first) * batch
+        passes["forward"] += reconstruction.epochs * validation
+        steps = 2 * steps + first
+    if run.task == "segmentation":
+        if run.spec.model.embedding_cache != "none":
+            passes = {"encode": count + validation, "train": passes["train"], "decode": passes["forward"]}
+        later = CLICKS.get(run.spec.model.prompt, 1) - 1
+        if later:
+            passes["decode"] = passes.get("decode", 0) + later * (passes["train"] + passes["forward"])
+    return Work(steps, passes)
+
+
+def kind_of(run: Run, runs: Mapping[str, Run]) -> str:
+    """What decides a step's time: task, model, size, what learns; e.g. ``segmentation sam sam_vit_b 512 lora qv``.
+
+    Args:
+        run: of any task.
+        runs: among which a joint run's two models are found.
+    """
+    model = getattr(run.spec, "model", None)
+    if model is None:
+        parts = [runs.get(name or "") for name in (run.segmenter_run, run.classifier_run)]
+        return " + ".join([run.task, *(kind_of(part, runs) for part in parts if part is not None)])
+    named = [run.task, model.kind, getattr(model, "backbone", None) or getattr(model, "encoder", None)]
+    named.append(str(model.image_size))
+    if run.task == "segmentation":
+        named += [name for name in (model.adapter, model.prompt) if name != "none"]
+        named += [f"x{model.depth}"] if model.adapter == "bottleneck" and model.depth != 1 else []
+        named += ["gated"] if model.gated else []
+        named += [model.lora_targets] if model.adapter == "lora" else []
+        if model.kind == "segmae":
+            named += [name for name in ("stem", "mae_decoder") if getattr(model, name)]
+    else:
+        named += [f"/{model.patch_size}"]
+        named += [model.fusion] if model.fusion != "none" else []
+    return " ".join(part for part in named if part)
