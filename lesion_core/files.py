@@ -8,13 +8,17 @@ import io
 import json
 import os
 import re
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 CHUNK_BYTES = 1 << 20
-PARTIAL = re.compile(r"\..*\.(?P<pid>\d+)\.part(\.[^.]*)?")  # what `atomic_path` writes to
+# What `atomic_path` writes to: it names the machine, for jobs of a cluster share their disk.
+PARTIAL = re.compile(r"\..*\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.part(\.[^.]*)?")
+HOST = re.sub(r"[^A-Za-z0-9-]", "-", os.uname().nodename) or "host"
+ABANDONED_SECONDS = 3600.0  # after which another machine's half-written file counts as left behind
 
 
 @contextmanager
@@ -25,7 +29,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    partial = path.with_name(f".{path.stem}.{HOST}.{os.getpid()}.part{path.suffix}")
     try:
         yield partial
         with open(partial, "rb") as handle:
@@ -36,19 +40,28 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 def remove_partials(root: str | Path) -> list[Path]:
-    """Delete what killed processes of this machine left half-written under ``root``; returns what was deleted.
+    """Delete what killed processes left half-written under ``root``; returns what was deleted.
 
-    A file whose process lives stays. Nothing of another machine may be at work there.
+    A file whose process lives on this machine stays, and one of another machine until it has been still for an hour.
     """
     removed = []
     for folder, _, names in os.walk(root):
         for name in names:
             match = PARTIAL.fullmatch(name)
-            if match and not _alive(int(match["pid"])):
-                path = Path(folder) / name
+            path = Path(folder) / name
+            if match and not _being_written(path, match["host"], int(match["pid"])):
                 path.unlink(missing_ok=True)
                 removed.append(path)
     return sorted(removed)
+
+
+def _being_written(path: Path, host: str, pid: int) -> bool:
+    if host == HOST:
+        return _alive(pid)
+    try:
+        return time.time() - path.stat().st_mtime < ABANDONED_SECONDS
+    except FileNotFoundError:
+        return False
 
 
 def _alive(pid: int) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
+CPUINFO = Path("/proc/cpuinfo")
 MICRO = 1e6
 MILLI = 1e3
 
@@ -66,6 +67,27 @@ def peak_memory_mb() -> dict[str, float | None]:
     if torch is not None and torch.cuda.is_initialized():
         gpu = round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1), "gpu": gpu}
+
+
+def hardware() -> dict[str, str | int | None]:
+    """What computes: the processor's name and cores, the GPU's name and its CUDA (None without one that is in use)."""
+    torch = sys.modules.get("torch")
+    gpu = torch is not None and torch.cuda.is_initialized()
+    return {
+        "cpu": _processor(),
+        "cores": os.cpu_count(),
+        "gpu": torch.cuda.get_device_name() if gpu else None,
+        "cuda": torch.version.cuda if gpu else None,
+    }
+
+
+def _processor() -> str | None:
+    try:
+        lines = CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else None
 
 
 def _counters() -> dict[str, int]:

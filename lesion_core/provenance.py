@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core import observe
+from lesion_core.data.array_digests import INDEXES, array_digests
 from lesion_core.files import sha256_file, sha256_text, write_json
 
 if TYPE_CHECKING:
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 
 PACKAGE = Path(__file__).resolve().parent
 STAGES = {"derived": "lesion_core.inference.score_derived"}  # tasks whose runs come from another module than training
-VERSIONED = ("torch", "torchvision", "segment-anything", "timm", "numpy", "opencv-python-headless", "scipy")
+VERSIONED = (
+    *("torch", "torchvision", "segment-anything", "timm", "segmentation-models-pytorch", "numpy", "scipy"),
+    *("opencv-python-headless", "scikit-learn", "pyarrow", "safetensors", "snakemake"),
+)
 
 
 @cache
@@ -144,7 +148,7 @@ def write_provenance(
     Args:
         run_dir: the run's folder; inputs inside the results root are named relative to it.
         run: the run; its settings, seed and threads are recorded.
-        inputs: files that were read, each hashed.
+        inputs: files that were read, each hashed; with an index the arrays beside it.
         device: ``cpu`` or ``cuda:0`` and the like.
         started: ``time.time()`` when the job started.
         extra: what else is worth knowing (best epoch, parameter counts, resumed from).
@@ -157,6 +161,9 @@ def write_provenance(
         except ValueError:
             name = path.name
         hashed[name] = sha256_file(path)
+        if path.name in INDEXES:
+            folder = name.rpartition("/")[0]
+            hashed |= {f"{folder}/{array}": digest for array, digest in array_digests(path.parent).items()}
     write_json(
         run_dir / "provenance.json",
         {
@@ -170,6 +177,7 @@ def write_provenance(
             "packages": package_versions(),
             "device": device,
             "platform": platform.platform(),
+            "hardware": observe.hardware(),
             "threads": run.threads,
             "seed": run.seed,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),

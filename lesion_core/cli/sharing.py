@@ -73,11 +73,14 @@ def audit(
 def crate(
     root: Root,
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
+    agent: Annotated[
+        str | None, typer.Option("--agent", help="Who ran it: a name, or https://orcid.org/...; left out if not given.")
+    ] = None,
 ) -> None:
-    """Export a finished result as a Workflow Run RO-Crate; photographs stay out."""
+    """Export a finished result as a Workflow Run RO-Crate, checked against its profile; photographs stay out."""
     from lesion_core.sharing.crate import write_crate
 
-    write_crate(root, out)
+    write_crate(root, out, agent=agent)
 
 
 def plan(

@@ -19,7 +19,7 @@ STAGE_1 = Path("stage_1")
 
 @dataclass(frozen=True)
 class Rate:
-    """Seconds of one training step, start-up and validation included, measured in a finished run of the same kind.
+    """Seconds of one training step, validation included, measured in a finished run of the same kind.
 
     Attributes:
         kind: see ``work.kind_of``.
@@ -39,8 +39,6 @@ class Rate:
 def measured_rates(root: Path) -> dict[str, Rate]:
     """Seconds per step of each kind of run in a finished results folder, the slowest of its runs.
 
-    A run that was interrupted is left out: its clock holds the last attempt alone.
-
     Raises:
         RunError: no run was trained there.
     """
@@ -49,13 +47,13 @@ def measured_rates(root: Path) -> dict[str, Rate]:
     rates: dict[str, Rate] = {}
     for folder, record in records.items():
         steps = _last_step(folder) + _last_step(folder / STAGE_1)
-        if not steps or record.get("extra", {}).get("resumed"):
+        if not steps:
             continue
         run = runs[record["run_id"]]
         training = run.spec.training
         rate = Rate(
             kind_of(run, runs),
-            _job_seconds(root, run, record) / steps,
+            _training_seconds(root, run, record) / steps,
             training.batch_size * training.accumulation,
             record["device"],
             run.run_id,
@@ -73,8 +71,10 @@ def _last_step(folder: Path) -> int:
     return int(rows[-1]["step"]) if rows and "step" in rows[-1] else 0
 
 
-def _job_seconds(root: Path, run: Run, record: dict) -> float:
-    """Of the whole job by Snakemake's benchmark; by the job's own clock where there is none."""
+def _training_seconds(root: Path, run: Run, record: dict) -> float:
+    """Over all attempts, as the run recorded them; of an older run its last job's, by Snakemake's clock or its own."""
+    if seconds := record.get("extra", {}).get("training_seconds"):
+        return seconds
     path = root / "benchmarks" / RULES[run.task] / f"{run.run_id}.tsv"
     if not path.is_file():
         return record["seconds"]

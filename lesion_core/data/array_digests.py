@@ -8,6 +8,7 @@ from pathlib import Path
 from lesion_core.files import sha256_file, write_json
 
 RECORD = "arrays.json"
+INDEXES = ("index.csv", "masks.csv")  # files that stand for the arrays beside them
 
 
 def record_arrays(folder: Path) -> None:

@@ -1,142 +1,262 @@
-"""The results as a Workflow Run RO-Crate (process, workflow and provenance: the profile's second level).
+"""The results as a Workflow Run RO-Crate of the finest profile, Provenance Run Crate 0.5 (hence RO-Crate 1.1).
 
-https://w3id.org/ro/wfrun/workflow, version 0.5: the workflow file, one CreateAction for the whole run with its agent,
-its inputs and its outputs, each a file with its SHA-256, and one action for each training run.
+https://w3id.org/ro/wfrun/provenance/0.5: the workflow with its steps and tools, one CreateAction for the whole run and
+one for each job, steered by a ControlAction, all by an OrganizeAction of Snakemake; every file with its SHA-256.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+import shutil
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lesion_core.audit.manifest import read_manifest
+from lesion_core.audit.manifest import NAME, read_manifest
 from lesion_core.config import REPOSITORY
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_json
+from lesion_core.sharing.crate_check import broken_demands
+from lesion_core.sharing.jobs import MEASURED, Job, jobs_of, positions
+from lesion_core.snapshot import NAME as SNAPSHOT
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
 
+VERSION = "1.1"  # of RO-Crate: the profiles below extend this one
+CONTEXT = "https://w3id.org/ro/terms/workflow-run/context"
 PROFILES = (
     ("https://w3id.org/ro/wfrun/process/0.5", "Process Run Crate"),
     ("https://w3id.org/ro/wfrun/workflow/0.5", "Workflow Run Crate"),
-    ("https://w3id.org/workflowhub/workflow-ro-crate/1.1", "Workflow RO-Crate"),
+    ("https://w3id.org/ro/wfrun/provenance/0.5", "Provenance Run Crate"),
+    ("https://w3id.org/workflowhub/workflow-ro-crate/1.0", "Workflow RO-Crate"),
 )
-STAMP = "%Y-%m-%dT%H:%M:%SZ"  # UTC, as provenance.json has it
-WORKFLOW = ("Snakefile", "params.yaml", "requirements.lock", "dvc.yaml")
+LICENCE = "https://spdx.org/licenses/Apache-2.0"
+DONE = "http://schema.org/CompletedActionStatus"
+WORKFLOW = ("params.yaml", "requirements.lock", "dvc.yaml")
+SOURCES = ("weights/", "made/", "downloads/")
 OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
-LEFT_OUT = (
-    "data/",
-    "harmonized/",
-    "pseudo_masks/",
-)  # photographs and what shows them: their licences stay with their owners
+# Photographs and what shows them: their licences stay with their owners. They are named with their hashes.
+LEFT_OUT = ("data/", "harmonized/", "pseudo_masks/", "downloads/", "made/")
 MEDIA = {
     ".csv": "text/csv",
     ".json": "application/json",
     ".html": "text/html",
     ".md": "text/markdown",
     ".png": "image/png",
+    ".yaml": "application/yaml",
 }
 
 
-def write_crate(root: Path, out: Path, project: Path = REPOSITORY) -> None:
+def write_crate(root: Path, out: Path, project: Path = REPOSITORY, agent: str | None = None) -> None:
     """Write a crate folder: the workflow, scores, tables, splits, report, weights and records of a finished result.
-
-    Photographs and masks are named by their hashes in manifest.json, and are not copied.
 
     Args:
         root: ``results/<profile>``.
         out: folder to make; must not exist.
         project: the checkout.
+        agent: who ran it, a name or an ORCID's address; None: not said.
 
     Raises:
-        RunError: the results have no manifest, a recorded file is missing, or ``out`` exists.
+        RunError: the results have no manifest or no notes of Snakemake's, a recorded file is missing, ``out`` exists,
+            or what was written does not meet the profile; then ``out`` is taken away again.
     """
-    from rocrate.model.contextentity import ContextEntity
-    from rocrate.rocrate import ROCrate
-
     if out.exists():
         raise RunError("The crate's folder exists", file=out, remedy="name another, or delete it")
     manifest = read_manifest(root)
     files = {**manifest["products"], **manifest["records"]}
-    files = {name: digest for name, digest in sorted(files.items()) if not name.startswith(LEFT_OUT)}
-    if missing := [name for name in files if not (root / name).is_file()]:
+    if missing := [name for name in files if not (root / name).is_file() and not name.startswith(LEFT_OUT)]:
         raise RunError("Recorded results are missing", file=root, ids=missing, remedy="run the pipeline to its end")
-    records = [read_json(root / name) for name in files if name.endswith("provenance.json")]
-    crate = ROCrate()
-    crate.name = f"Skin-lesion segmentation and classification: results of profile {root.name}"
-    crate.description = "Scores, tables, tests and runs of the pipeline, with the workflow that made them."
-    crate.root_dataset["conformsTo"] = [
-        crate.add(ContextEntity(crate, address, {"@type": "CreativeWork", "name": name, "version": address[-3:]}))
-        for address, name in PROFILES
-    ]
-    workflow = crate.add_workflow(project / "Snakefile", "Snakefile", main=True, lang="snakemake", gen_cwl=False)
-    workflow["name"] = "Snakefile"
-    for name in WORKFLOW[1:]:
-        if (project / name).is_file():
-            crate.add_file(project / name, name)
-    crate.add_tree(project / "workflow", "workflow")
-    agent = crate.add(
-        ContextEntity(crate, "#lesion", {"@type": "SoftwareApplication", "name": "lesion-core and Snakemake"})
-    )
-    added = {name: _add(crate, root, name, digest) for name, digest in files.items()}
-    added["manifest.json"] = crate.add_file(root / "manifest.json", "results/manifest.json")
-    starts = sorted(record["started"] for record in records)
-    settings = ContextEntity(
-        crate,
-        "#settings",
-        {"@type": "PropertyValue", "name": "settings", "value": canonical_json(manifest["settings"])},
-    )
-    run = crate.add_action(
-        instrument=workflow,
-        identifier="#run",
-        object=[crate.add(settings), added["manifest.json"], *_inputs(added)],
-        result=[entity for name, entity in added.items() if name.startswith(OUTPUTS)],
-        properties={
-            "name": f"Run of the pipeline, profile {root.name}",
-            "startTime": starts[0] if starts else None,
-            "endTime": max(map(_end, records)) if records else None,  # of the last run: what follows keeps no clock
-            "actionStatus": "http://schema.org/CompletedActionStatus",
-        },
-    )
-    run["agent"] = agent
-    for record in records:
-        _add_training(crate, record, added, workflow, agent)
-    crate.root_dataset["mentions"] = [entity for entity in crate.get_entities() if entity.type == "CreateAction"]
-    crate.write(out)
+    snapshot = read_json(root / SNAPSHOT)["files"] if (root / SNAPSHOT).is_file() else {}
+    earlier = {name for name in snapshot if name.startswith(("downloads/", "made/"))}
+    jobs = jobs_of(root, {*files, NAME, *earlier})
+    writer = _Writer(root, {**{name: entry["sha256"] for name, entry in snapshot.items()}, **files})
+    writer.describe(project, agent)
+    for name in sorted(files):
+        writer.file(name)
+    writer.run(manifest["settings"], jobs)
+    writer.crate.write(out)
+    if broken := broken_demands(out):
+        shutil.rmtree(out)
+        raise RunError("The crate does not meet its profile", file=out, ids=broken, remedy="this is a fault of ours")
 
 
-def _add(crate: ROCrate, root: Path, name: str, digest: str) -> Any:
-    properties = {"sha256": digest}
-    if media := MEDIA.get(Path(name).suffix):
-        properties["encodingFormat"] = media
-    return crate.add_file(root / name, f"results/{name}", properties=properties)
+@dataclass
+class _Writer:
+    """A crate in the making.
+
+    Attributes:
+        root: the results.
+        digests: file, relative to ``root``, -> SHA-256.
+    """
+
+    root: Path
+    digests: dict[str, str]
+    crate: ROCrate = field(init=False)
+    files: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        from rocrate.rocrate import ROCrate
+
+        self.crate = ROCrate(version=VERSION)
+        self.crate.metadata.extra_contexts.append(CONTEXT)
+        self.crate.metadata.extra_terms["buildInstructions"] = "https://codemeta.github.io/terms/buildInstructions"
+
+    def entity(self, identifier: str, kind: str, **properties: Any) -> Any:
+        from rocrate.model.contextentity import ContextEntity
+
+        return self.crate.add(ContextEntity(self.crate, identifier, {"@type": kind, **properties}))
+
+    def describe(self, project: Path, agent: str | None) -> None:
+        """What the crate is, and the workflow's own files."""
+        crate, root = self.crate, self.crate.root_dataset
+        crate.name = f"Skin-lesion segmentation and classification: results of profile {self.root.name}"
+        crate.description = (
+            "Scores, tables, tests and runs of the pipeline, with the workflow that made them. Photographs are named "
+            "with their hashes and not copied; data and foundation weights keep their owners' licences."
+        )
+        crate.license = self.entity(LICENCE, "CreativeWork", name="Apache License 2.0", url=LICENCE)
+        root["conformsTo"] = [
+            self.entity(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
+            for address, name in PROFILES
+        ]
+        kinds = {"@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"], "name": "Snakefile"}
+        workflow = crate.add_workflow(project / "Snakefile", "Snakefile", main=True, lang="snakemake", properties=kinds)
+        workflow["license"] = crate.license
+        for name in WORKFLOW:
+            if (project / name).is_file():
+                crate.add_file(project / name, name, properties=_media(name))
+        if lock := crate.dereference("requirements.lock"):
+            workflow["buildInstructions"] = lock
+        crate.add_tree(project / "workflow", "workflow")
+        self.agent = None
+        if agent is not None:
+            known = agent.startswith("https://")
+            self.agent = self.entity(agent if known else "#agent", "Person", name=agent)
+
+    def file(self, name: str) -> Any:
+        """A file of the results: copied, or where photographs would be shown only named, with its SHA-256."""
+        if name not in self.files:
+            digest = self.digests.get(name)
+            known = {} if digest is None else {"sha256": digest}
+            if name.startswith(LEFT_OUT) or not (self.root / name).is_file() or digest is None:
+                entity = self.entity(f"#results/{name}", "CreativeWork", name=name, **known)
+            else:
+                entity = self.crate.add_file(
+                    self.root / name, f"results/{name}", properties={"name": name, **known, **_media(name)}
+                )
+            self.files[name] = entity
+        return self.files[name]
+
+    def run(self, settings: dict[str, Any], jobs: list[Job]) -> None:
+        """The whole run, its jobs, steps and tools, and Snakemake that orders them."""
+        workflow = self.crate.mainEntity
+        tools = self._tools(jobs)
+        places = positions(jobs)
+        steps = {}
+        for rule in sorted({job.rule for job in jobs}, key=lambda name: (places.get(name, 0), name)):
+            tool = next(tools[job.tool] for job in jobs if job.rule == rule)
+            place = {"position": places[rule]} if places else {}
+            steps[rule] = self.entity(f"#step-{rule}", "HowToStep", name=rule, workExample=tool, **place)
+        workflow["hasPart"], workflow["step"] = list(tools.values()), list(steps.values())
+        profile = self.entity(
+            "#parameter-profile", "FormalParameter", name="profile", additionalType="Text", valueRequired=False
+        )
+        workflow["input"] = [profile]
+        chosen = self.entity("#profile", "PropertyValue", name="profile", value=self.root.name, exampleOfWork=profile)
+        given = self.entity("#settings", "PropertyValue", name="settings", value=canonical_json(settings))
+        self.files[NAME] = self.crate.add_file(self.root / NAME, f"results/{NAME}", properties=_media(NAME))
+        self._usage_terms()
+        controls = [self._job(place, job, tools[job.tool], steps[job.rule]) for place, job in enumerate(jobs, start=1)]
+        sources = [self.file(name) for name in sorted(self.files) if name.startswith(SOURCES)]
+        whole = self._action(
+            "CreateAction",
+            "#run",
+            name=f"Run of the pipeline, profile {self.root.name}",
+            instrument=workflow,
+            object=[chosen, given, *sources],
+            result=[entity for name, entity in self.files.items() if name.startswith(OUTPUTS) or name == NAME],
+            startTime=jobs[0].started,
+            endTime=max(job.ended for job in jobs),
+        )
+        engine = self.entity(
+            "https://snakemake.github.io", "SoftwareApplication", name="Snakemake", url="https://snakemake.github.io"
+        )
+        if version := self._snakemake():
+            engine["softwareVersion"] = version
+        self._action(
+            "OrganizeAction",
+            "#engine-run",
+            name="Run of Snakemake",
+            instrument=engine,
+            object=controls,
+            result=whole,
+            startTime=jobs[0].started,
+            endTime=max(job.ended for job in jobs),
+        )
+        actions = [entity for entity in self.crate.get_entities() if entity.type == "CreateAction"]
+        self.crate.root_dataset["mentions"] = actions
+
+    def _snakemake(self) -> str | None:
+        """The engine's version as the runs recorded it."""
+        for name in sorted(self.digests):
+            if name.endswith("provenance.json"):
+                return read_json(self.root / name)["packages"].get("snakemake")
+        return None
+
+    def _tools(self, jobs: list[Job]) -> dict[str, Any]:
+        from importlib import metadata
+
+        return {
+            tool: self.entity(
+                f"#{tool.replace(' ', '-')}",
+                "SoftwareApplication",
+                name=tool,
+                softwareVersion=metadata.version("lesion-core"),
+            )
+            for tool in sorted({job.tool for job in jobs})
+        }
+
+    def _usage_terms(self) -> None:
+        for column, (meaning, _) in MEASURED.items():
+            self.entity(
+                f"#usage-{column}", "DefinedTerm", name=column, description=f"{meaning}, by Snakemake's benchmark"
+            )
+
+    def _job(self, number: int, job: Job, tool: Any, step: Any) -> Any:
+        """One job's CreateAction; its ControlAction."""
+        identifier = f"#job-{number}"
+        usage = [
+            self.entity(
+                f"{identifier}-{column}",
+                "PropertyValue",
+                name=column,
+                propertyID=f"#usage-{column}",
+                unitCode=MEASURED[column][1],
+                value=f"{value:g}",
+            )
+            for column, value in job.usage.items()
+        ]
+        action = self._action(
+            "CreateAction",
+            identifier,
+            name=f"{job.rule}: {job.outputs[0]}",
+            description=job.command,
+            instrument=tool,
+            **({"object": [self.file(name) for name in job.inputs]} if job.inputs else {}),
+            result=[self.file(name) for name in job.outputs],
+            startTime=job.started,
+            endTime=job.ended,
+            **({"resourceUsage": usage} if usage else {}),
+        )
+        return self.entity(
+            f"{identifier}-step", "ControlAction", name=f"Order {job.rule}", instrument=step, object=action
+        )
+
+    def _action(self, kind: str, identifier: str, **properties: Any) -> Any:
+        who = {} if self.agent is None else {"agent": self.agent}
+        return self.entity(identifier, kind, actionStatus=DONE, **who, **properties)
 
 
-def _end(record: dict[str, Any]) -> str:
-    """When a run ended, to the second, in the form of its ``started``."""
-    ended = datetime.strptime(record["started"], STAMP) + timedelta(seconds=record["seconds"])
-    return ended.strftime(STAMP)
-
-
-def _inputs(added: dict[str, Any]) -> list[Any]:
-    return [entity for name, entity in added.items() if name.startswith(("weights/", "catalog/"))]
-
-
-def _add_training(crate: ROCrate, record: dict[str, Any], added: dict[str, Any], workflow: Any, agent: Any) -> None:
-    run_id = record["run_id"]
-    own = [entity for name, entity in added.items() if f"/{run_id}/" in name]
-    action = crate.add_action(
-        instrument=workflow,
-        identifier=f"#{run_id}",
-        object=[added[name] for name in record["inputs"] if name in added],
-        result=own,
-        properties={
-            "name": f"Run {run_id}",
-            "startTime": record["started"],
-            "description": f"{record['seconds']} s on {record['device']}, seed {record['seed']}",
-            "actionStatus": "http://schema.org/CompletedActionStatus",
-        },
-    )
-    action["agent"] = agent
+def _media(name: str) -> dict[str, str]:
+    media = MEDIA.get(Path(name).suffix)
+    return {} if media is None else {"encodingFormat": media}

@@ -255,6 +255,8 @@ def fit_extra(model: torch.nn.Module, task: TrainingTask, result: FitResult) -> 
         "best_epoch": result.best_epoch,
         "best_validation_balanced_accuracy": best_score(result),
         "precision": result.precision,
+        "resumed": result.resumed,
+        "training_seconds": round(result.seconds, 3),
     }
 
 

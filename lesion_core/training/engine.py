@@ -56,6 +56,8 @@ class _Progress:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float = math.nan
+    resumed: int = 0
+    seconds: float = 0.0
 
 
 def fit(
@@ -97,6 +99,7 @@ class _Fit:
         self, task: TrainingTask, training: Training, run_dir: Path, seed: int, device: str, identity: str
     ) -> None:
         self.task, self.training, self.run_dir, self.device = task, training, run_dir, device
+        self.clock = time.monotonic()
         self.precision = resolve_precision(training.precision, device)
         self.first_process = world()[0] == 0
         parameters = dict(sorted(task.trainable().items()))
@@ -151,7 +154,9 @@ class _Fit:
         if stopped:
             self._say(f"stopped early, no better epoch in {self.training.patience}")
         self._say(f"best epoch {at.best_epoch}, {self.task.selection_metric} {at.best_value:.4f}")
-        return FitResult(at.epoch, at.best_epoch, at.best_value, stopped, self.precision, at.history)
+        self._spend()
+        fitted = (at.epoch, at.best_epoch, at.best_value, stopped, self.precision, at.history)
+        return FitResult(*fitted, at.resumed, at.seconds)
 
     def _say(self, text: str) -> None:
         if self.first_process:
@@ -243,9 +248,15 @@ class _Fit:
     def _write_history(self) -> None:
         write_history(self.run_dir, self.at.history, tensorboard=self.training.tensorboard)
 
+    def _spend(self) -> None:
+        """Add the seconds since the last call to those of all attempts."""
+        now = time.monotonic()
+        self.at.seconds, self.clock = self.at.seconds + now - self.clock, now
+
     def _save(self) -> None:
         if not self.first_process:
             return
+        self._spend()
         save_checkpoint(
             self.run_dir / CHECKPOINT,
             {
@@ -262,6 +273,7 @@ class _Fit:
         if saved is None:
             return
         self.at = _Progress(**saved["progress"])
+        self.at.resumed += 1
         self.task.load_state(saved["state"])
         self.best = saved["best"]
         self.updater.load_state_dict(saved)

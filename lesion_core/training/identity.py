@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lesion_core.data.array_digests import array_digests
+from lesion_core.data.array_digests import INDEXES, array_digests
 from lesion_core.files import canonical_json, sha256_file, sha256_text
 from lesion_core.runs import Run
-
-# Files that stand for the arrays beside them.
-INDEXES = ("index.csv", "masks.csv")
 
 
 def input_identity(run: Run, inputs: Iterable[Path]) -> str:

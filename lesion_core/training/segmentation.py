@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,8 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
                 "best_validation_dice": result.best_value,
                 "epochs": result.epochs,
                 "precision": result.precision,
+                "resumed": result.resumed,
+                "training_seconds": round(result.seconds, 3),
             }
         else:
             say(f"{run_dir.name}: nothing to train")
@@ -94,6 +97,7 @@ def _fit(
     device: str,
 ) -> FitResult:
     """Train by the method's task; SegMAE in two stages."""
+    stage_1: FitResult | None = None
     spec, fixed = run.spec, {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
     if spec.reconstruction is None:
         cache = None
@@ -106,9 +110,12 @@ def _fit(
         if epochs := spec.reconstruction.epochs:
             first = ReconstructionTask(model, data, spec, **fixed)
             training = spec.training.model_copy(update={"epochs": epochs})
-            pretrain_stage(first, training, run_dir, seed=run.seed, device=device, identity=identity)
+            stage_1 = pretrain_stage(first, training, run_dir, seed=run.seed, device=device, identity=identity)
         task = SegMAETask(model, data, spec, **fixed)
-    return fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+    result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+    if stage_1 is None:
+        return result
+    return replace(result, resumed=stage_1.resumed + result.resumed, seconds=stage_1.seconds + result.seconds)
 
 
 def _read_reference(path: Path) -> np.ndarray:

@@ -63,6 +63,8 @@ class FitResult:
         stopped_early: whether patience ended the training.
         precision: what was computed in: fp32, bf16 or fp16.
         history: the rows of history.csv.
+        resumed: how often it went on from a checkpoint.
+        seconds: of training, over all attempts; what was done after an attempt's last checkpoint was done again.
     """
 
     epochs: int
@@ -71,3 +73,5 @@ class FitResult:
     stopped_early: bool
     precision: str
     history: list[dict[str, float]]
+    resumed: int = 0
+    seconds: float = 0.0

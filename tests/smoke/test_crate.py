@@ -1,62 +1,135 @@
-"""The research object: read back by the rocrate package, with all that the profile demands."""
+"""The research object: read back by the rocrate package, with all that the profiles demand."""
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
-from lesion_core.sharing.crate import PROFILES, _end, write_crate
+from lesion_core.sharing.crate import PROFILES, write_crate
+from lesion_core.sharing.crate_check import METADATA, broken_demands
+from lesion_core.snapshot import NAME as SNAPSHOT
 
 pytestmark = pytest.mark.smoke
+RESULTS = Path("results") / "smoke"
 
 
 @pytest.fixture(scope="module")
 def written(smoke, tmp_path_factory):
     out = tmp_path_factory.mktemp("crate") / "crate"
-    write_crate(smoke / "results" / "smoke", out)
+    write_crate(smoke / RESULTS, out, agent="Ada Example")
     return out
 
 
-def test_rocrate_reads_it_back_with_the_profiles_entities(written, smoke):
+@pytest.fixture(scope="module")
+def entities(written):
+    return {entity["@id"]: entity for entity in read_json(written / METADATA)["@graph"]}
+
+
+def test_rocrate_reads_it_back_with_the_profiles_entities(written):
     from rocrate.rocrate import ROCrate
 
     crate = ROCrate(written)
+    assert crate.version == "1.1"
     workflow = crate.mainEntity
-    assert {"File", "SoftwareSourceCode", "ComputationalWorkflow"} <= set(workflow.type)
+    assert {"File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"} == set(workflow.type)
     assert workflow["programmingLanguage"]["name"] == "Snakemake"
     assert {item.id for item in crate.root_dataset["conformsTo"]} == {address for address, _ in PROFILES}
-    actions = [entity for entity in crate.get_entities() if entity.type == "CreateAction"]
+    actions = crate.get_by_type("CreateAction")
     assert {action.id for action in crate.root_dataset["mentions"]} == {action.id for action in actions}
-    provenances = list((smoke / "results" / "smoke").glob("runs/*/*/provenance.json"))
-    assert len(actions) == 1 + len(provenances)
     for action in actions:
-        assert action["instrument"].id == workflow.id
-        assert action["agent"].id == "#lesion"
+        assert action["agent"]["name"] == "Ada Example"
         assert action["result"], action.id
-        assert action["startTime"]
+        assert action["startTime"] <= action["endTime"]
     run = next(action for action in actions if action.id == "#run")
+    assert run["instrument"].id == workflow.id
     assert any(item.id.endswith("scores/segmentation.parquet") for item in run["result"])
-    assert any(item.id == "#settings" for item in run["object"])
+    assert {"#settings", "#profile"} <= {item.id for item in run["object"]}
 
 
-def test_every_file_is_there_with_its_hash_and_no_photograph(written):
-    graph = read_json(written / "ro-crate-metadata.json")["@graph"]
-    hashed = [entity for entity in graph if "sha256" in entity]
+def test_every_job_is_there_with_its_rule_times_files_and_use(written, entities, smoke):
+    snapshot = read_json(smoke / RESULTS / SNAPSHOT)
+    current = {*read_json(smoke / RESULTS / "manifest.json")["products"], "manifest.json"}
+    rules = {snapshot["notes"][entry["note"]]["rule"] for name, entry in snapshot["files"].items() if name in current}
+    steps = {entity["name"]: entity for entity in entities.values() if entity["@type"] == "HowToStep"}
+    assert rules <= steps.keys()
+    made = {}
+    for entity in entities.values():
+        if entity["@type"] == "CreateAction" and entity["@id"] != "#run":
+            assert entity["resourceUsage"], entity["name"]
+            assert entity["description"].startswith("lesion ")
+            made |= {item["@id"]: entity for item in entity["result"]}
+    trained = [name for name in made if name.endswith("weights.safetensors") and "/runs/" in name]
+    assert len(trained) == len(list((smoke / RESULTS).glob("runs/*/*/weights.safetensors")))
+    for name in trained:
+        assert json.dumps(made[name]).count("harmonized") > 1  # its photographs, named and not copied
+    order = [steps[name]["position"] for name in ("catalog", "splits", "harmonize", "train_segmenter", "report")]
+    assert order == sorted(set(order))
+
+
+def test_every_file_is_there_with_its_hash_and_no_photograph(written, entities):
+    hashed = [entity for entity in entities.values() if "sha256" in entity and entity["@type"] == "File"]
     assert len(hashed) > 50
     for entity in hashed:
         assert sha256_file(written / unquote(entity["@id"])) == entity["sha256"]
     names = [path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()]
-    assert not any(name.startswith(("results/data/", "results/harmonized/")) for name in names)
+    assert not any(name.startswith(("results/data/", "results/harmonized/", "results/pseudo_masks/")) for name in names)
     assert not any(name.endswith(".jpg") for name in names)
+    left_out = entities["#results/harmonized/ham10000/64/images.npy"]
+    assert left_out["@type"] == "CreativeWork"
+    assert len(left_out["sha256"]) == 64
+
+
+def drop(graph, name, key):
+    next(entity for entity in graph if entity["@id"] == name).pop(key)
+
+
+FAULTS = {
+    "lacks license": lambda graph: drop(graph, "./", "license"),
+    "does not say that it conforms": lambda graph: drop(graph, "./", "conformsTo"),
+    "has no mainEntity": lambda graph: drop(graph, "./", "mainEntity"),
+    "Snakefile: lacks hasPart": lambda graph: drop(graph, "Snakefile", "hasPart"),
+    "the workflow must name it under step": lambda graph: drop(graph, "Snakefile", "step"),
+    "instrument must be a tool": lambda graph: drop(graph, "#job-1", "instrument"),
+    "no CreateAction has the workflow": lambda graph: drop(graph, "#run", "instrument"),
+    "no ControlAction steers it": lambda graph: drop(graph, "#job-1-step", "object"),
+    "instrument must be a HowToStep": lambda graph: drop(graph, "#job-1-step", "instrument"),
+    "result must be the workflow's run": lambda graph: drop(graph, "#engine-run", "result"),
+    "lacks additionalType": lambda graph: drop(graph, "#parameter-profile", "additionalType"),
+    "a propertyID": lambda graph: drop(graph, "#job-1-s", "propertyID"),
+    "which is not described": lambda graph: graph.remove(next(item for item in graph if item["@id"] == "#settings")),
+    "an @id stands twice": lambda graph: graph.append(graph[-1]),
+}
+
+
+@pytest.mark.parametrize("said", FAULTS)
+def test_a_broken_demand_is_named(written, tmp_path, said):
+    content = read_json(written / METADATA)
+    FAULTS[said](content["@graph"])
+    changed = tmp_path / "crate"
+    shutil.copytree(written, changed)
+    (changed / METADATA).write_text(json.dumps(content))
+    assert any(said in line for line in broken_demands(changed))
+
+
+def test_a_changed_and_a_lost_file_are_named(written, tmp_path):
+    changed = tmp_path / "crate"
+    shutil.copytree(written, changed)
+    assert broken_demands(changed) == []
+    with open(changed / "results" / "report.html", "a") as page:
+        page.write(" ")
+    (changed / "params.yaml").unlink()
+    assert broken_demands(changed) == [
+        "params.yaml: is not in the crate",
+        "results/report.html: has another SHA-256",
+    ]
 
 
 def test_a_folder_that_exists_is_left_alone(smoke, tmp_path):
     with pytest.raises(RunError, match="exists"):
-        write_crate(smoke / "results" / "smoke", tmp_path)
-
-
-def test_a_run_ends_after_it_began():
-    assert _end({"started": "2026-01-31T23:59:50Z", "seconds": 15.4}) == "2026-02-01T00:00:05Z"
+        write_crate(smoke / RESULTS, tmp_path)

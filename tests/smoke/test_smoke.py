@@ -191,6 +191,9 @@ def test_killed_training_resumes_to_the_same_bytes(smoke, tmp_path, method):
     again = subprocess.run([*command, "--device", "cpu"], capture_output=True, text=True, check=False)
     assert again.returncode == 0, again.stderr
     assert "resum" in again.stderr.lower()
+    extra = read_json(root / "runs" / run / "provenance.json")["extra"]
+    assert extra["resumed"] >= 1
+    assert extra["training_seconds"] > 0
     for name in ("weights.safetensors", "history.csv", "settings.yaml"):
         assert sha256_file(root / "runs" / run / name) == sha256_file(smoke / RESULTS / "runs" / run / name), name
 

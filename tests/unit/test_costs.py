@@ -83,11 +83,10 @@ def test_the_slowest_run_of_a_kind_decides_and_snakemakes_clock_comes_first(runs
     assert measured_rates(tmp_path)[kind_of(first, runs)].run_id == second.run_id
 
 
-def test_an_interrupted_run_gives_no_rate(runs, tmp_path):
-    first, second = [run for run in runs.values() if run.method == "sam_adapter"][:2]
-    finished(tmp_path, first, 100, 500.0, resumed=1)
-    finished(tmp_path, second, 100, 10.0)
-    assert measured_rates(tmp_path)[kind_of(first, runs)].run_id == second.run_id
+def test_a_run_that_recorded_its_training_is_believed_over_the_last_jobs_clock(runs, tmp_path):
+    run = of(runs, "sam_adapter")
+    finished(tmp_path, run, 100, 5.0, resumed=1, training_seconds=50.0)
+    assert measured_rates(tmp_path)[kind_of(run, runs)].seconds == 0.5
 
 
 def test_both_stages_of_segmae_are_measured(runs, tmp_path):

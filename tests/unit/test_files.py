@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from lesion_core.files import (
+    ABANDONED_SECONDS,
     atomic_path,
     canonical_json,
     read_csv,
@@ -50,6 +53,15 @@ def test_halves_of_dead_processes_are_removed_and_those_of_living_ones_stay(tmp_
         (folder / "kept.part.csv").write_text("a name that only looks like one")
         assert remove_partials(tmp_path) == [half]
     assert sorted(path.name for path in folder.iterdir()) == ["kept.part.csv", "mine.csv"]
+
+
+def test_halves_of_another_machine_stay_while_they_may_be_written(tmp_path):
+    fresh, still = (tmp_path / f".scores.node-{name}.17.part.parquet" for name in ("a", "b"))
+    for path in (fresh, still):
+        path.write_bytes(b"half")
+    os.utime(still, (time.time() - ABANDONED_SECONDS - 60,) * 2)
+    assert remove_partials(tmp_path) == [still]
+    assert fresh.exists()
 
 
 def test_csv_round_trip_and_line_ends(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import os
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from pydantic import ValidationError
 
 from lesion_core.errors import RunError
-from lesion_core.files import read_csv, read_json, write_csv
+from lesion_core.files import read_csv, read_json, sha256_file, write_csv
 from lesion_core.models.sam import build_sam
 from lesion_core.paths import Layout
 from lesion_core.runs import Run
@@ -166,6 +167,16 @@ def test_a_unet_run_writes_its_outputs_and_learns(root):
     about = read_json(run_dir / "provenance.json")
     assert about["extra"]["best_validation_dice"] == max(float(row["val_dice"]) for row in history)
     assert about["extra"]["trainable_parameters"] == about["extra"]["parameters"] > 0
+    assert about["extra"]["resumed"] == 0
+    assert 0 < about["extra"]["training_seconds"] <= about["seconds"]
+    assert about["seed"] == run.seed
+    assert about["threads"] == run.threads
+    assert {"hash", "commit", "dirty"} <= about["code"].keys()
+    assert {"python", "torch", "numpy", "segmentation-models-pytorch", "snakemake"} <= about["packages"].keys()
+    assert about["hardware"]["cores"] == os.cpu_count()
+    for dataset in run.spec.train_on:  # the pixels themselves, not their index alone
+        pixels = Layout(root).harmonized(dataset, SIZE) / "images.npy"
+        assert about["inputs"][pixels.relative_to(root).as_posix()] == sha256_file(pixels)
 
     from lesion_core.inference.load import load_segmenter
 
