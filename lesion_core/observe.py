@@ -6,6 +6,8 @@ import ctypes
 import os
 import resource
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,20 +107,45 @@ def _counters() -> dict[str, int]:
 
 
 def _gpu_counters() -> dict[str, int]:
-    """Energy counters of all GPUs by NVIDIA's management library; empty where it is absent."""
+    """Energy counters of all GPUs in millijoules; empty where they are not readable."""
+    readings: dict[str, int] = {}
+    energy = ctypes.c_ulonglong()
+    with _nvml() as (nvml, handles):
+        for number, handle in handles.items():
+            if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy)) == 0:
+                readings[f"gpu{number}"] = energy.value
+    return readings
+
+
+def gpu_uuids() -> list[str]:
+    """This machine's GPUs as CUDA_VISIBLE_DEVICES takes them (``GPU-...``), in the order of their slots."""
+    found = []
+    with _nvml() as (nvml, handles):
+        for _, handle in sorted(handles.items()):
+            name = ctypes.create_string_buffer(96)
+            if nvml.nvmlDeviceGetUUID(handle, name, ctypes.c_uint(len(name))) == 0:
+                found.append(name.value.decode("ascii"))
+    return found
+
+
+@contextmanager
+def _nvml() -> Iterator[tuple[Any, dict[int, ctypes.c_void_p]]]:
+    """NVIDIA's management library and the handles of its devices, by number; none where it is absent."""
     try:
         nvml = ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
-        return {}
-    readings: dict[str, int] = {}
+        yield None, {}
+        return
     if nvml.nvmlInit_v2() != 0:
-        return readings
-    count, handle, energy = ctypes.c_uint(), ctypes.c_void_p(), ctypes.c_ulonglong()
-    nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
-    for number in range(count.value):
-        if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)) != 0:
-            continue
-        if nvml.nvmlDeviceGetTotalEnergyConsumption(handle, ctypes.byref(energy)) == 0:
-            readings[f"gpu{number}"] = energy.value
-    nvml.nvmlShutdown()
-    return readings
+        yield nvml, {}
+        return
+    try:
+        count, handles = ctypes.c_uint(), {}
+        nvml.nvmlDeviceGetCount_v2(ctypes.byref(count))
+        for number in range(count.value):
+            handle = ctypes.c_void_p()
+            if nvml.nvmlDeviceGetHandleByIndex_v2(number, ctypes.byref(handle)) == 0:
+                handles[number] = handle
+        yield nvml, handles
+    finally:
+        nvml.nvmlShutdown()

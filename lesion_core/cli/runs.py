@@ -39,6 +39,7 @@ def train(
     from importlib import import_module
 
     from lesion_core.files import canonical_json
+    from lesion_core.training.gpus import take_gpus
     from lesion_core.training.launch import demand_processes, launch, launched, process_rank, watch_launcher
 
     demand_processes(run.processes)
@@ -50,6 +51,8 @@ def train(
     elif run.processes > 1 and run.spec.training.epochs and not launched():
         given = canonical_json({"run": run.model_dump(mode="json")})
         options = ["--root", str(root), "--device", device, "--settings", given]
+        if device != "cpu":
+            take_gpus(run.processes)
         launch([sys.executable, "-m", "lesion_core.cli", "train", *options], run.processes)
         return
     watch_launcher()

@@ -7,14 +7,19 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 
 from lesion_core.errors import RunError
+from lesion_core.training.gpus import take_gpus
 
 
 def resolve_device(name: str) -> str:
     """``cpu`` or ``cuda`` for ``auto``, ``cpu`` or ``cuda``; auto takes a GPU if torch sees one.
 
+    On a machine with several, this process gets one that no other job of ours has (``gpus.take_gpus``).
+
     Raises:
         RunError: cuda is asked for and there is none.
     """
+    if name != "cpu":
+        take_gpus(1)  # before torch looks, which it does once
     available = torch.cuda.is_available() if name != "cpu" else False
     if name == "cuda" and not available:
         raise RunError("No GPU is available", remedy="set compute.device to auto or cpu")
