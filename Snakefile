@@ -50,9 +50,9 @@ onstart:
 
 
 onerror:
-    snapshot.save(LAYOUT.root)
+    save_snapshot()
 
 
 onsuccess:
-    snapshot.save(LAYOUT.root)
+    save_snapshot()
     print(f"Done. Open {LAYOUT.report}")

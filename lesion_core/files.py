@@ -35,6 +35,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with open(partial, "rb") as handle:
             os.fsync(handle.fileno())
         os.replace(partial, path)
+    except OSError as error:
+        if error.filename is None:  # a disk that fills says no name
+            error.filename = str(path)
+        raise
     finally:
         partial.unlink(missing_ok=True)
 

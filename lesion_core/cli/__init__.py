@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 import typer
 
@@ -44,5 +45,6 @@ def main() -> None:
 
 
 def _refuse(error: Exception) -> None:
-    print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+    with suppress(OSError):  # the log may lie on the very disk that is full
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(2)

@@ -24,8 +24,14 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (nested dicts and lists of tensors, numbers, strings and None) atomically."""
     import torch
 
-    with atomic_path(path) as partial:
-        torch.save(state, partial)
+    with atomic_path(path) as partial, open(partial, "wb") as handle:
+        try:
+            torch.save(state, handle)
+        except RuntimeError as error:
+            # torch's writer hides what the disk said
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def load_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:

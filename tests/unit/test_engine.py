@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
+import errno
+import io
 import math
 import os
 import signal
@@ -170,6 +173,21 @@ def test_a_broken_checkpoint_is_a_run_error(tmp_path):
     (tmp_path / CHECKPOINT).write_bytes(b"PK nonsense")
     with pytest.raises(RunError, match="delete it"):
         fit(Line(), training(), tmp_path, seed=1, device="cpu")
+
+
+def test_a_full_disk_is_what_the_disk_said_and_leaves_no_half(tmp_path, monkeypatch):
+    """torch wraps the error of a write in one of its own."""
+
+    class Full(io.BytesIO):
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(builtins, "open", lambda *_, **__: Full())
+    with pytest.raises(OSError, match="No space left") as caught:
+        save_checkpoint(tmp_path / "checkpoint.pt", {"a": torch.zeros(3)})
+    monkeypatch.undo()
+    assert caught.value.filename == str(tmp_path / "checkpoint.pt")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_cannot_run_code(tmp_path):

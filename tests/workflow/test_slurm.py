@@ -159,8 +159,8 @@ def test_a_failed_job_shows_its_log(slurm, undisturbed, tmp_path):
     assert archive.name in said
 
 
-LONG = {"methods": {"sam_adapter": {"training": {"epochs": 40}}}}
-AS_LONG = "methods={sam_adapter: {training: {epochs: 40}}}"
+LONG = {"methods": {"sam_adapter": {"training": {"epochs": 24}}}}
+AS_LONG = "methods={sam_adapter: {training: {epochs: 24}}}"
 
 
 @dataclass(frozen=True)

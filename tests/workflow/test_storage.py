@@ -103,11 +103,19 @@ def fill(disk: Path, left_kb: int) -> Path:
     return filler
 
 
+def train(project: Path, lost: Run) -> subprocess.CompletedProcess[str]:
+    """The job itself, whose log lies elsewhere."""
+    given = canonical_json({"run": lost.model_dump(mode="json")})
+    command = (sys.executable, "-m", "lesion_core.cli", "train", "--root", str(ROOT), "--settings", given)
+    return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=300)
+
+
 def test_a_disk_that_fills_during_training_costs_nothing_but_the_space(half_way, undisturbed):
     project, disk, lost = half_way
     folder = ROOT / "runs" / lost.task / lost.run_id
     weights = str(folder / "weights.safetensors")
     filler = fill(disk, left_kb=48)
+    refused(train(project, lost), FULL)
     refused(call(project, weights), FULL)
     assert not (project / weights).exists()
     filler.unlink()
@@ -124,17 +132,6 @@ def test_training_into_read_only_results_is_told(half_way):
     remount(disk, "ro")
     try:
         refused(call(project, str(ROOT / "runs" / lost.task / lost.run_id / "weights.safetensors")), READ_ONLY)
-        given = canonical_json({"run": lost.model_dump(mode="json")})
-        refused(
-            subprocess.run(
-                [*(sys.executable, "-m", "lesion_core.cli", "train"), "--root", str(ROOT), "--settings", given],
-                cwd=project,
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=300,
-            ),
-            READ_ONLY,
-        )
+        refused(train(project, lost), READ_ONLY)
     finally:
         remount(disk, "rw")

@@ -107,6 +107,17 @@ def segmenter_of(run):
     return RUNS[run.segmenter_run]
 
 
+def save_snapshot():
+    """Keep Snakemake's notes; where the disk takes no more, say so: a job's own log may have had no room for it."""
+    try:
+        snapshot.save(LAYOUT.root)
+    except OSError as error:
+        told = storage_error(error)
+        if told is None:
+            raise
+        print(f"error: {type(told).__name__}: {told}", file=sys.stderr)
+
+
 def hold_lock():
     """One run at a time in a results folder; the lock dies with this process, however it ends."""
     path = LAYOUT.root / ".lock"
