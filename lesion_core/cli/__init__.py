@@ -30,8 +30,8 @@ for _room in (data, runs, results, checks, sharing):
 
 
 def main() -> None:
-    """Entry point: typed errors, and a disk that takes no more, become a message on stderr and exit status 2."""
-    from lesion_core.errors import LesionError, storage_error
+    """Entry point: typed errors, a full disk and full memory become a message on stderr and exit status 2."""
+    from lesion_core.errors import LesionError, RunError, storage_error
 
     try:
         app()
@@ -42,6 +42,23 @@ def main() -> None:
         if told is None:
             raise
         _refuse(told)
+    except (MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        _refuse(
+            RunError(
+                f"Out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
+                remedy="lower scoring.batch_size or training.batch_size, model.image_size, or the jobs that run beside",
+            )
+        )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    if "torch" not in sys.modules:
+        return isinstance(error, MemoryError)
+    from lesion_core.training.oom import is_out_of_memory
+
+    return is_out_of_memory(error)
 
 
 def _refuse(error: Exception) -> None:

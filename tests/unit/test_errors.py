@@ -5,6 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
+from lesion_core import cli
 from lesion_core.errors import MaskError
 
 
@@ -16,6 +19,34 @@ def test_text_names_file_ids_and_remedy():
     assert "id10" not in text
     assert "remedy: add them" in text
     assert len(error.ids) == 12
+
+
+@pytest.mark.parametrize("library", [True, False])
+def test_full_memory_is_a_message_too(library, monkeypatch, capsys):
+    """Scoring and prediction have no smaller batch to go on with."""
+    error: Exception = MemoryError()
+    if library:
+        import torch
+
+        error = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB\nmore")
+
+    def fails():
+        raise error
+
+    monkeypatch.setattr(cli, "app", fails)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "Out of memory: " + ("CUDA out of memory. Tried to allocate 2.00 GiB" if library else "MemoryError") in told
+    assert "remedy: lower scoring.batch_size" in told
+
+    def other():
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+
+    monkeypatch.setattr(cli, "app", other)
+    with pytest.raises(RuntimeError, match="shapes"):
+        cli.main()
 
 
 def test_command_line_exits_with_2_and_no_traceback(tmp_path):
