@@ -23,7 +23,7 @@ from lesion_core.training.engine import fit
 from lesion_core.training.segmentation_task import SegmentationTask
 
 METHOD = "peft_medsam"
-SPLITS = ("train", "train", "val")
+SPLITS = ("train", "val")
 EPOCHS = 10
 WANTED = 10.0
 
