@@ -9,15 +9,13 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import argparse
 import tempfile
-import time
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 
 from benchmarks.made import drawn, enlarged, save_jpeg
-from benchmarks.turns import goal, in_turns, machine, show
+from benchmarks.scaling import AUGMENTED_SIZE, scaling
+from benchmarks.turns import both, faster, goal, in_turns, machine, show
 from lesion_core import config
 from lesion_core.data import histogram
 from lesion_core.data.augment import augment
@@ -25,7 +23,6 @@ from lesion_core.data.harmonize import harmonize_image, prepare_image, read_phot
 from lesion_core.data.images import read_image
 from lesion_core.data.masks import harmonize_mask
 from lesion_core.data.opencv import single_thread
-from lesion_core.data.parallel import in_threads
 from lesion_core.data.plain_augmentation import plain_chain
 from lesion_core.data.resize import resize_square
 from lesion_core.seeding import generator
@@ -33,7 +30,6 @@ from lesion_core.settings import Augmentation, Harmonization
 
 PHOTOGRAPHS = 4
 LARGE = (3000, 4000)  # 12 megapixels
-AUGMENTED_SIZE = 256
 ROUGH_SIGMA = 8.0  # the plain chain's fastest plausible elastic field
 
 
@@ -55,8 +51,8 @@ def matching(rounds: int, template: np.ndarray, photograph: np.ndarray) -> None:
             },
             rounds,
         )
-        ratio = goal(taken["skimage"] / taken["ours"], 4)
-        rows.append((size, f"{1e3 * taken['skimage']:.2f}", f"{1e3 * taken['ours']:.2f}", ratio, identical))
+        ratio = faster(taken["skimage"], taken["ours"], 4)
+        rows.append((size, both(taken["skimage"]), both(taken["ours"]), ratio, identical))
     headings = ("Size", "scikit-image, ms", "Ours, ms", "Ratio", "Bit-identical")
     show("Histogram specification beside skimage.exposure.match_histograms", headings, rows)
 
@@ -90,16 +86,16 @@ def harmonization(rounds: int, folder: Path, template: np.ndarray, settings: Har
 
     taken = in_turns({"ours": ours, "skimage": skimage_resize, "opencv": opencv_resize}, rounds)
     rows = [
-        ("ours", f"{1e3 * taken['ours'] / PHOTOGRAPHS:.1f}", ""),
+        ("ours", both(taken["ours"], PHOTOGRAPHS), ""),
         (
             "decode, skimage resize (linear), skimage matching",
-            f"{1e3 * taken['skimage'] / PHOTOGRAPHS:.1f}",
-            goal(taken["skimage"] / taken["ours"], 4),
+            both(taken["skimage"], PHOTOGRAPHS),
+            faster(taken["skimage"], taken["ours"], 4),
         ),
         (
             "decode, OpenCV resize (cubic, as ours), skimage matching",
-            f"{1e3 * taken['opencv'] / PHOTOGRAPHS:.1f}",
-            f"{taken['opencv'] / taken['ours']:.2f} (no goal: only the matching differs)",
+            both(taken["opencv"], PHOTOGRAPHS),
+            f"{faster(taken['opencv'], taken['ours'])} (no goal: only the matching differs)",
         ),
     ]
     show("Harmonization of a 600 x 450 JPEG to 1024", ("Chain", "ms per image", "Times ours"), rows)
@@ -132,9 +128,9 @@ def scaled_decoding(rounds: int, folder: Path, settings: Harmonization) -> None:
     taken = in_turns({"whole": lambda: run(plain), "scaled": lambda: run(scaled)}, max(3, rounds // 3))
     rows = [
         (
-            f"{1e3 * taken['whole'] / len(paths):.0f}",
-            f"{1e3 * taken['scaled'] / len(paths):.0f}",
-            goal(taken["whole"] / taken["scaled"], 2.2),
+            both(taken["whole"], len(paths)),
+            both(taken["scaled"], len(paths)),
+            faster(taken["whole"], taken["scaled"], 2.2),
             f"{differences['none']:.2f}",
             f"{differences['specification']:.2f}",
         )
@@ -166,60 +162,15 @@ def augmentation(rounds: int, settings: Augmentation) -> None:
             chain(image=image, mask=mask)
 
     taken = in_turns({"ours": ours, "matched": lambda: plain(matched), "rough": lambda: plain(rough)}, rounds)
-    rows = [("ours", goal(batch / taken["ours"], 250), "")]
+    rows = [("ours", f"{goal(batch / taken['ours'].median, 250)}; {batch / taken['ours'].fastest:.0f}", "")]
     for name, label in (("matched", "albumentations, equal elastic field"), ("rough", "albumentations, rougher field")):
-        rows.append((label, f"{batch / taken[name]:.0f}", f"{taken[name] / taken['ours']:.1f}"))
+        each = f"{batch / taken[name].median:.0f}; {batch / taken[name].fastest:.0f}"
+        rows.append((label, each, faster(taken[name], taken["ours"])))
     show(
         f"Augmentation at {AUGMENTED_SIZE} with masks",
         ("Chain", "Images per second and core", "Ours is faster by"),
         rows,
     )
-
-
-def _augment_many(job: tuple[int, int, Augmentation]) -> float:
-    start_number, count, settings = job
-    image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
-    mask = mask.astype(np.uint8) * 255
-    with single_thread():
-        start = time.perf_counter()
-        for number in range(start_number, start_number + count):
-            augment(image, mask, settings, generator("benchmark", number))
-        return time.perf_counter() - start
-
-
-def scaling(rounds: int, folder: Path, harmonize: Harmonization, augmented: Augmentation) -> None:
-    """Harmonization on two threads, augmentation in two processes; true only on a machine that is idle."""
-    paths = sorted(folder.glob("[0-9].jpg")) * 6
-    size = 1024
-    reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
-    target = np.empty((len(paths), size, size, 3), np.uint8)
-    target[:] = 1  # the pages are there before the clock starts
-
-    def run(workers: int) -> None:
-        def work(item: tuple[int, Path]) -> None:
-            row, path = item
-            harmonize_image(read_photograph(path, size, harmonize), size, reference, harmonize, out=target[row])
-
-        list(in_threads(work, list(enumerate(paths)), f"harmonizing on {workers} threads", workers))
-
-    taken = in_turns({"one": lambda: run(1), "two": lambda: run(2)}, max(3, rounds // 3))
-    rows = [("harmonization, threads", len(paths) / taken["one"], len(paths) / taken["two"])]
-    count = 400
-    with ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
-        list(pool.map(_augment_many, [(0, 20, augmented)] * 4))
-        alone, together = [], []
-        for _ in range(max(3, rounds // 3)):
-            alone.append(pool.submit(_augment_many, (0, count, augmented)).result())
-            start = time.perf_counter()
-            list(pool.map(_augment_many, [(0, count, augmented), (count, count, augmented)]))
-            together.append(time.perf_counter() - start)
-    rows.append(("augmentation, processes", count / np.median(alone), 2 * count / np.median(together)))
-    show(
-        "Scaling to two cores",
-        ("Work", "Images/s on one", "Images/s on two", "Ratio"),
-        [(name, f"{one:.0f}", f"{two:.0f}", goal(two / one, 1.8)) for name, one, two in rows],
-    )
-    print(f"\n{machine()}")
 
 
 def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
@@ -247,7 +198,7 @@ def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
             "look-up": lambda image=image, tables=tables, out=out: histogram.apply_tables(image, tables, out),
             "mask": lambda size=size: harmonize_mask(mask, size, settings),
         }
-        taken = in_turns(candidates, max(3, rounds // 3))
+        taken = {name: seconds.median for name, seconds in in_turns(candidates, max(3, rounds // 3)).items()}
         for name in ("grey world (optional)", "hair removal (optional)"):
             taken[name] -= taken["resize"]
         rows.append((size, *(f"{1e3 * seconds:.2f}" for seconds in taken.values())))
@@ -273,7 +224,7 @@ def augmentation_steps(rounds: int, settings: Augmentation) -> None:
         chosen = settings.model_copy(update={**off, **{name: getattr(settings, name) for name in names}})
         candidates[part] = lambda chosen=chosen: [augment(image, mask, chosen, generator("b", k)) for k in range(10)]
     taken = in_turns(candidates, rounds)
-    rows = [(part, f"{100 * seconds:.2f}") for part, seconds in taken.items()]
+    rows = [(part, both(seconds, 10)) for part, seconds in taken.items()]
     show(f"Cost of each part of the augmentation at {AUGMENTED_SIZE} with mask", ("Part", "ms"), rows)
 
 
@@ -287,6 +238,7 @@ def main() -> None:
     augmented = settings.methods["unet"].augmentation
     template = drawn(9, 450, 600)[0]
     print(f"# Data benchmarks\n\nCore seconds on one thread, but for the scaling. {machine()}")
+    print("Medians of the rounds; behind them, in brackets or after a semicolon, the fastest round.")
     with tempfile.TemporaryDirectory() as name, single_thread():
         folder = Path(name)
         matching(rounds, template, drawn(1, 450, 600)[0])

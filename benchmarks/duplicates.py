@@ -1,7 +1,8 @@
-"""`make bench-duplicates`: the near-duplicate search on made photographs with planted copies, at growing sizes.
+"""`make bench-duplicates`: the near-duplicate search on photographs with planted copies, at growing sizes.
 
-Every photograph is another made lesion, drawn at 200 x 150 pixels (drawing costs more than searching; the hash looks
-at 64 x 64). A fifth of each collection are copies: resized, recompressed, mirrored or turned by quarters.
+Every made photograph is another lesion, drawn at 200 x 150 pixels (drawing costs more than searching; the hash looks
+at 64 x 64). A fifth of each collection are copies: resized, recompressed, mirrored or turned by quarters. With
+``--mirror`` real photographs are searched in their place: those of the mirror folder's HAM10000 archives.
 """
 
 from __future__ import annotations
@@ -11,44 +12,34 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import argparse
+import io
 import time
+import zipfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
 from multiprocessing import get_context
+from pathlib import Path
 
 import numpy as np
 
+from benchmarks.copies import HEAVIER, copy_of
 from benchmarks.made import drawn
 from benchmarks.turns import machine, show
 from lesion_core import config
 from lesion_core.data.duplicates import candidate_pairs, near_duplicates
 from lesion_core.data.hashing import Fingerprint, fingerprint
 from lesion_core.data.opencv import single_thread
+from lesion_core.data.views import count_inliers, local_features
 from lesion_core.progress import track
-from lesion_core.seeding import generator
+from lesion_core.settings import Duplicates
 
 HEIGHT, WIDTH = 150, 200
 COPIES = 0.2  # share of a collection
 SIZES = (1000, 5000, 20_000)
-SCALES, QUALITIES = (0.5, 2.0), (50, 95)
+REAL = "HAM10000_images_part_*.zip"
+CHANGED = 0.01  # share of the originals that are also changed beyond what the hash promises to bear
 CHUNK = 50
-
-
-def copy_of(image: np.ndarray, number: int) -> np.ndarray:
-    """A copy of uint8 (H, W, 3) as it may stand in another release: resized, recompressed, mirrored or turned."""
-    import cv2
-
-    rng = generator("planted copy", number)
-    scale = rng.uniform(*SCALES)
-    size = (round(image.shape[1] * scale), round(image.shape[0] * scale))
-    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-    changed = cv2.resize(image, size, interpolation=method)
-    if rng.random() < 0.5:
-        changed = changed[:, ::-1]
-    changed = np.ascontiguousarray(np.rot90(changed, int(rng.integers(4))))
-    quality = int(rng.integers(*QUALITIES))
-    _, content = cv2.imencode(".jpg", changed, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    return cv2.imdecode(content, cv2.IMREAD_COLOR)
 
 
 def exponent(seconds: Mapping[int, float]) -> float:
@@ -57,82 +48,173 @@ def exponent(seconds: Mapping[int, float]) -> float:
     return float(np.polyfit(sizes, np.log(list(seconds.values())), 1)[0])
 
 
-def _prints(job: tuple[Sequence[int], int]) -> tuple[list[tuple[Fingerprint, Fingerprint | None]], float]:
-    """Fingerprints of made photographs, and of their copies for numbers below a bound; and the seconds they took."""
-    numbers, bound = job
-    found, spent = [], 0.0
+@dataclass
+class Part:
+    """Fingerprints of some photographs, in order; of those that are copied also the copies'.
+
+    Attributes:
+        originals: of every photograph.
+        copies: number of the photograph -> fingerprint of its copy.
+        heavier: name of a change -> (found by fingerprint, found as a view) of each photograph changed so.
+        seconds: that the fingerprints of originals and copies took.
+    """
+
+    originals: list[Fingerprint] = field(default_factory=list)
+    copies: dict[int, Fingerprint] = field(default_factory=dict)
+    heavier: dict[str, list[tuple[bool, bool]]] = field(default_factory=dict)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which photographs a process takes: numbers of made ones, or names in an archive."""
+
+    numbers: range
+    copied: int
+    changed: int
+    chosen: Duplicates
+    archive: Path | None = None
+    names: tuple[str, ...] = ()
+
+
+def _work(job: Job) -> Part:
+    part = Part(heavier={name: [] for name in HEAVIER})
     with single_thread():
-        for number in numbers:
-            image, _ = drawn(number, HEIGHT, WIDTH)
-            pictures = [image, copy_of(image, number)] if number < bound else [image]
+        for place, number in enumerate(job.numbers):
+            image = drawn(number, HEIGHT, WIDTH)[0] if job.archive is None else _unzipped(job.archive, job.names[place])
+            pictures = [image, copy_of(image, number)] if number < job.copied else [image]
             start = time.perf_counter()
             prints = [fingerprint(picture) for picture in pictures]
-            spent += time.perf_counter() - start
-            found.append((prints[0], prints[1] if len(prints) > 1 else None))
-    return found, spent
+            part.seconds += time.perf_counter() - start
+            part.originals.append(prints[0])
+            if len(prints) > 1:
+                part.copies[number] = prints[1]
+            if number < job.changed:
+                for name, change in HEAVIER.items():
+                    part.heavier[name].append(_found(image, change(image), job.chosen))
+    return part
+
+
+def _unzipped(archive: Path, name: str) -> np.ndarray:
+    from PIL import Image
+
+    with zipfile.ZipFile(archive) as opened:
+        return np.asarray(Image.open(io.BytesIO(opened.read(name))).convert("RGB"))
+
+
+def _found(image: np.ndarray, changed: np.ndarray, chosen: Duplicates) -> tuple[bool, bool]:
+    prints = [fingerprint(image), fingerprint(changed)]
+    pairs, _ = near_duplicates(
+        np.stack([one.phash for one in prints]), np.stack([one.thumbnail for one in prints]), chosen
+    )
+    features = [local_features(picture, chosen.views) for picture in (image, changed)]
+    return len(pairs) > 0, count_inliers(*features, chosen.views) >= chosen.views.min_inliers
+
+
+def _jobs(sizes: Sequence[int], mirror: Path | None, chosen: Duplicates) -> tuple[list[Job], list[int]]:
+    """The work, and the sizes of the collections searched."""
+    if mirror is None:
+        copied = int(COPIES * max(sizes))
+        originals = max(sizes) - copied
+        changed = int(CHANGED * originals)
+        ranges = [range(start, min(start + CHUNK, originals)) for start in range(0, originals, CHUNK)]
+        return [Job(numbers, copied, changed, chosen) for numbers in ranges], sorted(sizes)
+    stored = []
+    for archive in sorted(mirror.glob(REAL)):
+        with zipfile.ZipFile(archive) as opened:
+            stored += [(archive, name) for name in sorted(opened.namelist()) if name.endswith(".jpg")]
+    if not stored:
+        raise SystemExit(f"no {REAL} in {mirror}")
+    # Copies come on top of the photographs: a quarter of them makes a fifth of the collection.
+    copied = int(COPIES / (1 - COPIES) * len(stored))
+    changed = int(10 * CHANGED * len(stored))
+    jobs = []
+    for archive in sorted({archive for archive, _ in stored}):
+        own = [number for number, (place, _) in enumerate(stored) if place == archive]
+        for start in range(own[0], own[-1] + 1, CHUNK):
+            numbers = range(start, min(start + CHUNK, own[-1] + 1))
+            jobs.append(Job(numbers, copied, changed, chosen, archive, tuple(stored[n][1] for n in numbers)))
+    return jobs, [len(stored) + copied]
 
 
 def main() -> None:
-    """Print recall, precision and seconds for each size, and how the seconds grow."""
+    """Print recall, precision and seconds for each size, how the seconds grow, and what heavier changes do."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="photographs in each collection")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="made photographs in each collection")
+    parser.add_argument("--mirror", type=Path, help="folder with HAM10000 archives, to search real photographs")
     parser.add_argument("--processes", type=int, default=2, help="that draw the photographs")
     given = parser.parse_args()
     chosen = config.load().duplicates
-    largest = max(given.sizes)
-    originals, bound = largest - int(COPIES * largest), int(COPIES * largest)
-    jobs = [(range(start, min(start + CHUNK, originals)), bound) for start in range(0, originals, CHUNK)]
+    jobs, sizes = _jobs(given.sizes, given.mirror, chosen)
     print(f"# Near-duplicate search\n\n{machine()}", flush=True)
     start = time.perf_counter()
     with ProcessPoolExecutor(given.processes, mp_context=get_context("spawn")) as pool:
-        parts = list(track(pool.map(_prints, jobs), "drawing and hashing", len(jobs)))
+        parts = list(track(pool.map(_work, jobs), "drawing and hashing", len(jobs)))
     drawing = time.perf_counter() - start
-    prints = [pair for part, _ in parts for pair in part]
-    hashing = sum(seconds for _, seconds in parts) / (originals + bound)
+    originals = [one for part in parts for one in part.originals]
+    copies = {number: one for part in parts for number, one in part.copies.items()}
+    hashing = sum(part.seconds for part in parts) / (len(originals) + len(copies))
     rows, searching = [], {}
-    for size in sorted(given.sizes):
-        copies = int(COPIES * size)
-        collection = [first for first, _ in prints[: size - copies]] + [copy for _, copy in prints[:copies]]
-        hashes = np.array([one.phash for one in collection], np.uint64)
-        thumbnails = np.stack([one.thumbnail for one in collection])
-        start, spent = time.perf_counter(), time.process_time()
-        pairs, _ = near_duplicates(hashes, thumbnails, chosen)
-        # Core seconds, since they hardly depend on what else the machine does.
-        searching[size], waited = time.process_time() - spent, time.perf_counter() - start
-        truth = {(number, size - copies + number) for number in range(copies)}
-        found = {tuple(pair) for pair in pairs.tolist()}
-        right = len(found & truth)
-        rows.append(
-            (
-                size,
-                copies,
-                f"{right / copies:.4f}",
-                f"{right / max(1, len(found)):.4f}",
-                len(candidate_pairs(hashes, chosen.max_hamming)),
-                f"{hashing * size:.1f}",
-                f"{searching[size]:.2f}",
-                f"{waited:.2f}",
-            )
-        )
+    for size in sizes:
+        searching[size], row = _search(size, originals, copies, chosen, hashing)
+        rows.append(row)
+    headings = (
+        "Photographs",
+        "Copies",
+        "Recall",
+        "Precision",
+        "Candidates",
+        "Hashing, core s",
+        "Search, core s",
+        "Search, s",
+    )
     show(
-        f"Planted copies (max_hamming {chosen.max_hamming}, min_correlation {chosen.min_correlation:g})",
-        (
-            "Photographs",
-            "Copies",
-            "Recall",
-            "Precision",
-            "Candidates",
-            "Hashing, core s",
-            "Search, core s",
-            "Search, s",
-        ),
-        rows,
+        f"Planted copies (max_hamming {chosen.max_hamming}, min_correlation {chosen.min_correlation:g})", headings, rows
     )
     if len(searching) > 1:
         two = {size: searching[size] for size in sorted(searching)[-2:]}
         print(f"\nCore seconds of the search grow with size to the power {exponent(searching):.2f} (quadratic: 2);")
         print(f"between the two largest sizes {exponent(two):.2f}.")
-    print(f"Drawing and hashing took {drawing:.0f} s in all. {machine()}")
+    _show_heavier(parts)
+    print(f"\nDrawing and hashing took {drawing:.0f} s in all. {machine()}")
+
+
+def _search(
+    size: int, originals: Sequence[Fingerprint], prints: Mapping[int, Fingerprint], chosen: Duplicates, hashing: float
+) -> tuple[float, tuple[object, ...]]:
+    """Core seconds of a search, and its row in the table."""
+    copies = int(COPIES * size)
+    collection = [*originals[: size - copies], *(prints[number] for number in range(copies))]
+    hashes = np.stack([one.phash for one in collection])
+    thumbnails = np.stack([one.thumbnail for one in collection])
+    start, spent = time.perf_counter(), time.process_time()
+    pairs, _ = near_duplicates(hashes, thumbnails, chosen)
+    # Core seconds, since they hardly depend on what else the machine does.
+    searched, waited = time.process_time() - spent, time.perf_counter() - start
+    truth = {(number, size - copies + number) for number in range(copies)}
+    found = {tuple(pair) for pair in pairs.tolist()}
+    right = len(found & truth)
+    return searched, (
+        size,
+        copies,
+        f"{right / copies:.4f}",
+        f"{right / max(1, len(found)):.4f}",
+        len(candidate_pairs(hashes, chosen.max_hamming)),
+        f"{hashing * size:.1f}",
+        f"{searched:.2f}",
+        f"{waited:.2f}",
+    )
+
+
+def _show_heavier(parts: Sequence[Part]) -> None:
+    rows = []
+    for name in HEAVIER:
+        found = np.array([outcome for part in parts for outcome in part.heavier[name]]).reshape(-1, 2)
+        if len(found):
+            shares = (found[:, 0], found[:, 1], found.any(axis=1))
+            rows.append((name, len(found), *(f"{share.mean():.3f}" for share in shares)))
+    headings = ("Change", "Photographs", "Found by hash", "Verified as a view", "By either")
+    show("Changes beyond those of a copy", headings, rows)
 
 
 if __name__ == "__main__":

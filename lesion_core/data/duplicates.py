@@ -8,11 +8,9 @@ from itertools import combinations
 import numpy as np
 
 from lesion_core import settings
-from lesion_core.data.hashing import hash_orientations, thumbnail_orientations
+from lesion_core.data.hashing import BAND_BITS, BANDS, hash_orientations, thumbnail_orientations
 
-BANDS = 4
-BAND_BITS = 16
-VERIFY_CHUNK = 20_000  # pairs whose thumbnails are compared at a time, to bound the memory
+VERIFY_CHUNK = 500  # pairs whose thumbnails are compared at a time: few enough for the processor's cache
 
 
 def near_duplicates(
@@ -21,7 +19,7 @@ def near_duplicates(
     """Pairs of photographs that are the same up to size, compression, flips and quarter turns.
 
     Args:
-        hashes: uint64 (N,) of :func:`lesion_core.data.hashing.fingerprint`.
+        hashes: uint32 (N, 4) of :func:`lesion_core.data.hashing.fingerprint`.
         thumbnails: float32 (N, S, S) of the same.
         duplicates: the largest Hamming distance of a candidate, and the smallest correlation of a duplicate.
 
@@ -37,37 +35,50 @@ def near_duplicates(
 def candidate_pairs(hashes: np.ndarray, max_hamming: int) -> np.ndarray:
     """All pairs (i < j), intp (M, 2), sorted, with Hamming distance <= ``max_hamming`` in some orientation.
 
-    Multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012): if 64 bits differ in at most r places, one of four
-    bands of 16 bits differs in at most r // 4. So every band's table is asked for the keys near the query's,
-    and only what lies there is compared in full. Exact, and far fewer comparisons than N^2.
+    Multi-index hashing (Norouzi, Punjani, Fleet, CVPR 2012): if 80 bits differ in at most r places, then one of the
+    four bands b = 0..3 of 20 bits differs in at most (r - b) // 4, since otherwise they would add up to more than r.
+    So every band's table is asked for the keys near the query's, and only what lies there is compared in full.
+    Exact, and far fewer comparisons than N^2.
+
+    Args:
+        hashes: uint32 (N, 4) of :func:`lesion_core.data.hashing.fingerprint`.
+        max_hamming: of 80 bits.
     """
     count = len(hashes)
     found = [np.empty((0, 2), np.intp)]
-    masks = _masks(min(max_hamming // BANDS, BAND_BITS))
-    versions = hash_orientations(hashes)
+    versions = [np.ascontiguousarray(version) for version in hash_orientations(hashes)]
+    whole = np.ascontiguousarray(hashes).view(np.uint64)
     for band in range(BANDS):
-        shift = np.uint64(band * BAND_BITS)
-        keys = ((hashes >> shift) & np.uint64(0xFFFF)).astype(np.int64)
-        order = np.argsort(keys, kind="stable")
-        offsets = np.searchsorted(keys[order], np.arange((1 << BAND_BITS) + 1))
+        masks = _masks((max_hamming - band) // BANDS)
+        order = np.argsort(hashes[:, band], kind="stable")
+        keys = hashes[order, band]
+        present = np.zeros(1 << BAND_BITS, bool)
+        present[keys] = True
         for version in versions:
-            queries = ((version >> shift) & np.uint64(0xFFFF)).astype(np.int64)
-            for mask in masks:
-                probed = queries ^ mask
-                sizes = offsets[probed + 1] - offsets[probed]
-                hit = np.flatnonzero(sizes)
-                if not len(hit):
-                    continue
-                left = np.repeat(hit, sizes[hit])
-                firsts = np.cumsum(sizes[hit]) - sizes[hit]
-                within = np.arange(len(left)) - np.repeat(firsts, sizes[hit])
-                right = order[np.repeat(offsets[probed[hit]], sizes[hit]) + within]
-                ahead = left < right
-                left, right = left[ahead], right[ahead]
-                near = np.bitwise_count(version[left] ^ hashes[right]) <= max_hamming
-                found.append(np.stack([left[near], right[near]], axis=1))
+            left, probed = _probe(version[:, band], masks, present)
+            starts = np.searchsorted(keys, probed)
+            sizes = np.searchsorted(keys, probed, side="right") - starts
+            firsts = np.cumsum(sizes) - sizes
+            within = np.arange(sizes.sum()) - np.repeat(firsts, sizes)
+            left, right = np.repeat(left, sizes), order[np.repeat(starts, sizes) + within]
+            ahead = left < right
+            left, right = left[ahead], right[ahead]
+            distance = np.bitwise_count(version.view(np.uint64)[left] ^ whole[right]).sum(axis=1, dtype=np.int64)
+            near = distance <= max_hamming
+            found.append(np.stack([left[near], right[near]], axis=1))
     codes = np.unique(np.concatenate(found) @ np.array([max(count, 1), 1]))
     return np.stack(np.divmod(codes, max(count, 1)), axis=1).astype(np.intp)
+
+
+def _probe(queries: np.ndarray, masks: np.ndarray, present: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which queries have a key in the table when a mask is laid over them, intp (H,), and that key, uint32 (H,)."""
+    asking, probed = [np.empty(0, np.intp)], [np.empty(0, np.uint32)]
+    for mask in masks:
+        keys = queries ^ mask
+        hit = np.flatnonzero(present[keys])
+        asking.append(hit)
+        probed.append(keys[hit])
+    return np.concatenate(asking), np.concatenate(probed)
 
 
 def best_correlation(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -99,12 +110,12 @@ def components(count: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
 
 
 def _masks(radius: int) -> np.ndarray:
-    """All 16-bit numbers with at most ``radius`` bits set."""
+    """All 20-bit numbers with at most ``radius`` bits set, uint32."""
     return np.array(
         [
             sum(1 << bit for bit in bits)
             for weight in range(radius + 1)
             for bits in combinations(range(BAND_BITS), weight)
         ],
-        dtype=np.int64,
+        dtype=np.uint32,
     )

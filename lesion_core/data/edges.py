@@ -42,7 +42,7 @@ def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: 
         *_chains([joining_id(row.image_id) for row in rows], "image_id"),
     ]
     same_bytes = _chains([seen.sha256 for seen in inspected], "near_duplicate")
-    hashes = np.array([seen.pixels.fingerprint.phash for seen in inspected], dtype=np.uint64)
+    hashes = np.stack([seen.pixels.fingerprint.phash for seen in inspected])
     thumbnails = np.stack([seen.pixels.fingerprint.thumbnail for seen in inspected])
     pairs, correlation = near_duplicates(hashes, thumbnails, duplicates)
     known = {(edge.first, edge.second) for edge in same_bytes}

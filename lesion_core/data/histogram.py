@@ -6,6 +6,9 @@ reference is a histogram of counts; nothing is computed per pixel but one table 
 
 from __future__ import annotations
 
+import threading
+from functools import lru_cache
+
 import numpy as np
 
 LEVELS = 256
@@ -14,9 +17,14 @@ CHANNELS = 3
 EXACT_PIXELS = 1 << 24
 APART = 4
 APART_FROM = 1 << 19  # values; below, the further passes cost more than they save
+# The planes of images up to this many pixels lie in the same memory for all images of a thread: to ask the system for
+# new memory would cost as much as the work on a small image.
+KEPT_PIXELS = 1 << 20
+APART_BYTES = 1088  # between planes: at a distance of a power of two they would push each other out of the cache
 # A normalised histogram has lost its counts: its cumulative sums are off by some 1e-16, and a table value
 # that should be 127 comes out as 126.99999999999. The guard is far above that and far below one level.
 ROUNDING_GUARD = 1e-6
+_scratch = threading.local()
 
 
 def channel_histograms(image: np.ndarray) -> np.ndarray:
@@ -38,9 +46,10 @@ def channel_histograms(image: np.ndarray) -> np.ndarray:
         # Neighbours are often equal, and counting one level twice in a row waits for memory: take every fourth pixel.
         if strip.size >= APART_FROM and width % APART == 0 and strip.flags.c_contiguous:
             strip = strip.reshape(len(strip), width // APART, APART * CHANNELS)
-        for channel in range(strip.shape[2]):
-            found = cv2.calcHist([strip], [channel], None, [LEVELS], [0, LEVELS])
-            counts[channel % CHANNELS] += found.ravel().astype(np.int64)
+        found = np.empty((strip.shape[2], LEVELS), np.float32)
+        for part in range(len(found)):
+            found[part] = cv2.calcHist([strip], [part], None, [LEVELS], [0, LEVELS]).ravel()
+        counts += found.reshape(-1, CHANNELS, LEVELS).sum(axis=0, dtype=np.int64)
     return counts
 
 
@@ -89,20 +98,16 @@ def specification_tables(source: np.ndarray, reference: np.ndarray) -> np.ndarra
     shape = (CHANNELS, LEVELS)
     if source.shape != shape or reference.shape != shape:
         raise ValueError(f"expected two (3, 256) histograms, got {source.shape} and {reference.shape}")
-    if not np.isfinite(reference).all() or (reference < 0).any() or (reference.sum(axis=1) <= 0).any():
-        raise ValueError("a reference histogram must be finite, not negative and not empty")
-    if (source < 0).any() or (source.sum(axis=1) <= 0).any():
+    if source.min() < 0 or not source.any(axis=1).all():
         raise ValueError("a source histogram must be not negative and not empty")
-    guard = 0.0 if np.issubdtype(reference.dtype, np.integer) else ROUNDING_GUARD
-    tables = np.empty(shape, np.uint8)
-    for channel in range(CHANNELS):
-        wanted = reference[channel]
-        levels = np.flatnonzero(wanted)
-        reached = np.cumsum(wanted[levels]) / wanted.sum()
-        quantiles = np.cumsum(source[channel]) / source[channel].sum()
-        values = np.interp(quantiles, reached, levels)
-        tables[channel] = np.minimum(values + guard, LEVELS - 1).astype(np.uint8)
-    return tables
+    cumulative = np.cumsum(source, axis=1)
+    quantiles = cumulative / cumulative[:, -1:]
+    values = np.empty(shape)
+    for channel, (levels, reached) in enumerate(_steps(reference.tobytes(), reference.dtype.str)):
+        values[channel] = np.interp(quantiles[channel], reached, levels)
+    if not np.issubdtype(reference.dtype, np.integer):
+        values = np.minimum(values + ROUNDING_GUARD, LEVELS - 1)
+    return values.astype(np.uint8)
 
 
 def apply_tables(image: np.ndarray, tables: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
@@ -118,8 +123,10 @@ def apply_tables(image: np.ndarray, tables: np.ndarray, out: np.ndarray | None =
     """
     import cv2
 
-    # A table for one channel is looked up in vector registers, one for three interleaved channels byte by byte.
-    planes = [cv2.LUT(plane, table) for plane, table in zip(cv2.split(image), tables, strict=True)]
+    planes = _planes(image)
+    # A table for one channel is looked up faster than one for three interleaved channels.
+    for plane, table in zip(planes, tables, strict=True):
+        cv2.LUT(plane, table, plane)
     return cv2.merge(planes, out)
 
 
@@ -138,3 +145,32 @@ def specify_histogram(image: np.ndarray, reference: np.ndarray, out: np.ndarray 
         ValueError: see ``specification_tables``.
     """
     return apply_tables(image, specification_tables(channel_histograms(image), reference), out)
+
+
+def _planes(image: np.ndarray) -> list[np.ndarray]:
+    """The three channels apart, uint8 (H, W); the thread's next call overwrites those of a small image."""
+    import cv2
+
+    height, width = image.shape[:2]
+    if height * width > KEPT_PIXELS:
+        return list(cv2.split(image))
+    if getattr(_scratch, "shape", None) != (height, width):
+        memory = np.empty((CHANNELS, height * width + APART_BYTES), np.uint8)
+        _scratch.planes = [plane[: height * width].reshape(height, width) for plane in memory]
+        _scratch.shape = (height, width)
+    cv2.split(image, _scratch.planes)
+    return _scratch.planes
+
+
+@lru_cache(maxsize=16)
+def _steps(content: bytes, kind: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
+    """Per channel of a reference the levels that occur, and its cumulative distribution there; all photographs of a
+    run share the reference."""
+    reference = np.frombuffer(content, kind).reshape(CHANNELS, LEVELS)
+    if not np.isfinite(reference).all() or (reference < 0).any() or (reference.sum(axis=1) <= 0).any():
+        raise ValueError("a reference histogram must be finite, not negative and not empty")
+    steps = []
+    for wanted in reference:
+        levels = np.flatnonzero(wanted)
+        steps.append((levels.astype(np.float64), np.cumsum(wanted[levels]) / wanted.sum()))
+    return tuple(steps)

@@ -55,7 +55,8 @@ class Views(Strict):
 class Duplicates(Strict):
     """Near-duplicate search: perceptual-hash candidates, verified on pixels; and other views of a lesion."""
 
-    max_hamming: Whole
+    # Keys looked up grow with binomial(20, max_hamming / 4).
+    max_hamming: Annotated[int, Field(ge=0, le=15)]
     min_correlation: Fraction
     views: Views = Views()
 

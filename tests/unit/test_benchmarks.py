@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
 from benchmarks import models_gpu  # noqa: E402
-from benchmarks.duplicates import copy_of, exponent  # noqa: E402
+from benchmarks.copies import HEAVIER, copy_of  # noqa: E402
+from benchmarks.duplicates import exponent  # noqa: E402
 from benchmarks.made import drawn  # noqa: E402
 from benchmarks.memory import extra_peak  # noqa: E402
 from benchmarks.models_end_to_end import EPOCHS, dataset, end_to_end  # noqa: E402
-from benchmarks.turns import goal, in_turns  # noqa: E402
+from benchmarks.turns import Seconds, both, faster, goal, in_turns  # noqa: E402
 from lesion_core.data.duplicates import near_duplicates  # noqa: E402
 from lesion_core.data.hashing import fingerprint  # noqa: E402
 from lesion_core.settings import Duplicates  # noqa: E402
@@ -28,7 +30,18 @@ def test_candidates_take_turns_and_the_first_lap_does_not_count() -> None:
     taken = in_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 3)
     assert calls == ["a", "b"] * 4
     assert set(taken) == {"a", "b"}
-    assert all(seconds >= 0 for seconds in taken.values())
+    assert all(0 <= seconds.fastest <= seconds.median for seconds in taken.values())
+
+
+def test_a_clock_of_the_wall_sees_what_the_processor_does_not() -> None:
+    taken = in_turns({"asleep": lambda: time.sleep(0.02)}, 3, time.perf_counter)
+    assert 0.02 <= taken["asleep"].fastest < 1.0
+    assert in_turns({"asleep": lambda: time.sleep(0.02)}, 1)["asleep"].median < 0.02
+
+
+def test_a_ratio_is_told_by_the_median_and_by_the_fastest_round() -> None:
+    assert faster(Seconds(8.0, 6.0), Seconds(2.0, 1.0), 4) == "4.00 (goal 4: reached); 6.00"
+    assert both(Seconds(0.008, 0.006), 2) == "4.00 (3.00)"
 
 
 def test_a_goal_is_told_as_reached_or_not() -> None:
@@ -47,10 +60,26 @@ def test_a_planted_copy_is_another_file_of_the_same_picture() -> None:
     copies = [copy_of(image, number) for number in range(6)]
     assert len({copy.shape for copy in copies}) > 3
     prints = [fingerprint(picture) for picture in (image, *copies)]
-    own = Duplicates(max_hamming=10, min_correlation=0.97)
-    hashes = np.array([one.phash for one in prints], np.uint64)
+    own = Duplicates(max_hamming=9, min_correlation=0.95)
+    hashes = np.stack([one.phash for one in prints])
     pairs, _ = near_duplicates(hashes, np.stack([one.thumbnail for one in prints]), own)
     assert {(0, number) for number in range(1, 7)} <= {tuple(pair) for pair in pairs.tolist()}
+
+
+def test_every_heavier_change_changes_the_picture_and_compression_alone_is_still_found() -> None:
+    image, _ = drawn(4, 150, 200)
+    prints = {"": fingerprint(image)}
+    for name, change in HEAVIER.items():
+        changed = change(image)
+        assert changed.dtype == np.uint8
+        assert changed.ndim == 3
+        assert changed.shape != image.shape or (changed != image).any()
+        prints[name] = fingerprint(changed)
+    own = Duplicates(max_hamming=9, min_correlation=0.95)
+    hashes = np.stack([one.phash for one in prints.values()])
+    pairs, _ = near_duplicates(hashes, np.stack([one.thumbnail for one in prints.values()]), own)
+    found = {list(prints)[second] for first, second in pairs.tolist() if first == 0}
+    assert {"JPEG quality 30", "scale 0.3", "gamma 1.3"} <= found
 
 
 def test_the_commands_explain_themselves() -> None:

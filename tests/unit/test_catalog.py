@@ -12,7 +12,7 @@ from lesion_core.errors import CatalogError, ImageError, MaskError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.settings import Custom, Duplicates
 
-CHOSEN = Duplicates(max_hamming=10, min_correlation=0.95)
+CHOSEN = Duplicates(max_hamming=9, min_correlation=0.95)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def test_rows_groups_and_report(data):
     assert one["dx_type"] == "histo"
     assert rows["isic2018_task1", "ISIC_0000004"]["dx_type"] is None
     assert one["sha256"] == sha256_file(root / one["path"])
-    assert len(one["phash"]) == 16
+    assert len(one["phash"]) == 20
     assert rows["isic2018_task1", "ISIC_0000004"]["label"] is None
     groups = {key: row["group_id"] for key, row in rows.items()}
     # One lesion in two datasets; one id in two datasets; one photograph under two ids; an id with a suffix.

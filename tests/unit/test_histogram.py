@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,29 @@ def test_normalised_reference_agrees_with_counts(seed: int) -> None:
     # Only a value within 1e-6 of a whole number may differ, and only upwards.
     assert set(np.unique(normalised - exact)) <= {0, 1}
     assert np.mean(normalised != exact) < 0.05
+
+
+def test_results_keep_their_values_whatever_size_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planes lie in memory that is used again; neither results nor inputs do."""
+    monkeypatch.setattr(histogram, "KEPT_PIXELS", 600)  # the last of these sizes is above it
+    images = [_image(seed, *shape, 0, 256) for seed, shape in enumerate([(20, 30), (20, 30), (7, 5), (40, 50)])]
+    reference = histogram.channel_histograms(_image(9, 40, 40, 30, 200))
+    kept = [image.copy() for image in images]
+    results = [histogram.specify_histogram(image, reference) for image in images]
+    for image, before, result in zip(images, kept, results, strict=True):
+        np.testing.assert_array_equal(image, before)
+        tables = histogram.specification_tables(histogram.channel_histograms(image), reference)
+        expected = np.stack([table[image[..., channel]] for channel, table in enumerate(tables)], axis=-1)
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_threads_do_not_share_planes() -> None:
+    images = [_image(seed, 64, 48, 0, 256) for seed in range(40)]
+    reference = histogram.channel_histograms(_image(50, 40, 40, 30, 200))
+    alone = [histogram.specify_histogram(image, reference) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda image: histogram.specify_histogram(image, reference), images))
+    np.testing.assert_array_equal(alone, together)
 
 
 def test_table_worked_by_hand() -> None:

@@ -14,7 +14,7 @@ from lesion_core.errors import ImageError, LesionError, MaskError
 from lesion_core.files import read_json
 from lesion_core.settings import Custom, Duplicates
 
-DUPLICATES = Duplicates(max_hamming=10, min_correlation=0.97)
+DUPLICATES = Duplicates(max_hamming=9, min_correlation=0.95)
 GOOD = "good"
 
 
