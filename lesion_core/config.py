@@ -171,8 +171,11 @@ def check(settings: Settings) -> None:
     ):
         for name in names:
             expect(name in present, key, f"'{name}' is not in data.datasets ({', '.join(sorted(present))})")
-    for name in settings.matrix.methods:
-        expect(name in methods, "matrix.methods", f"'{name}' is none of methods ({', '.join(sorted(methods))})")
+    for key in ("methods", "ablations"):
+        for name in getattr(settings.matrix, key):
+            expect(name in methods, f"matrix.{key}", f"'{name}' is none of methods ({', '.join(sorted(methods))})")
+    for name in settings.matrix.ablations:
+        expect(name not in settings.matrix.methods, "matrix.ablations", f"'{name}' stands in matrix.methods too")
     expect(len(set(settings.matrix.seeds)) == len(settings.matrix.seeds), "matrix.seeds", "a seed stands twice")
     for name, seeds in settings.matrix.seeds_for.items():
         key = f"matrix.seeds_for.{name}"
@@ -249,7 +252,7 @@ def _needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
 
 
 def _closure(settings: Settings, problems: list[str]) -> list[str]:
-    """The matrix's methods and all that they need, in an order that can be run."""
+    """The matrix's methods, then its ablations, and all that they need, in an order that can be run."""
     ordered: list[str] = []
 
     def visit(name: str) -> None:
@@ -263,13 +266,17 @@ def _closure(settings: Settings, problems: list[str]) -> list[str]:
             visit(needed)
         ordered.append(name)
 
-    for name in settings.matrix.methods:
+    for name in (*settings.matrix.methods, *settings.matrix.ablations):
         visit(name)
     return ordered
 
 
 def expand(settings: Settings) -> dict[str, Run]:
-    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run."""
+    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run.
+
+    A run is an ablation's where ``matrix.ablations`` alone asks for it and nothing is built on it, so that every run
+    has one owner and ablations are the graph's leaves.
+    """
     runs: dict[str, Run] = {}
     by_name: dict[tuple[str, int], Run] = {}
     by_content: dict[str, Run] = {}
@@ -292,13 +299,15 @@ def expand(settings: Settings) -> dict[str, Run]:
                 extraction=settings.extraction,
                 threads=settings.compute.threads,
                 processes=settings.compute.processes,
+                ablation=name in settings.matrix.ablations,
                 **linked,
             )
             content = run.run_id.rsplit("-", 1)[1]
             run = by_content.setdefault(content, run)
             by_name[(name, seed)] = run
             runs.setdefault(run.run_id, run)
-    return runs
+    needed = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
+    return {key: run.model_copy(update={"ablation": run.ablation and key not in needed}) for key, run in runs.items()}
 
 
 def _seeds(settings: Settings, name: str) -> list[int]:
@@ -330,6 +339,7 @@ def plan(settings: Settings) -> Plan:
         runs={
             name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in _closure(settings, [])
         },
+        ablations=[run.run_id for run in runs if run.ablation],
         statistics=settings.statistics,
         ledger=settings.ledger,
         report=settings.report,

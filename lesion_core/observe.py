@@ -11,11 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lesion_core.files import write_json
+
 POWERCAP = Path("/sys/class/powercap")
 CPUINFO = Path("/proc/cpuinfo")
 STATUS = Path("/proc/self/status")
 MICRO = 1e6
 MILLI = 1e3
+RECORD = "opened.json"
+PHOTOGRAPHS = "data/"  # and masks, as unpacked
+TEST_MASKS = "test_masks.zip"  # of a run: true outlines of test images, which its scoring stored
 
 _opened: set[str] | None = None
 _energy_before: dict[str, Any] = {}
@@ -43,6 +48,12 @@ def opened_under(root: Path) -> list[str] | None:
         return None
     start = f"{os.path.abspath(root)}{os.sep}"  # noqa: PTH100 - as above
     return sorted(path[len(start) :] for path in list(_opened) if path.startswith(start))
+
+
+def record_opened(path: Path, root: Path) -> None:
+    """Write a JSON list of the photographs and masks below ``root`` that were opened since ``begin``, for the audit."""
+    opened = opened_under(root) or []
+    write_json(path, [name for name in opened if name.startswith(PHOTOGRAPHS) or name.endswith(f"/{TEST_MASKS}")])
 
 
 def energy_joules() -> dict[str, float | None]:

@@ -67,9 +67,9 @@ class Layout:
         """Stored image embeddings of frozen encoders, shared by runs."""
         return self.root / "embeddings"
 
-    def run(self, task: str, run_id: str) -> Path:
-        """A run's folder."""
-        return self.root / "runs" / task / run_id
+    def run(self, place: str, run_id: str) -> Path:
+        """A run's folder; ``place`` is its task, or ``ablations`` for a run on which nothing is built."""
+        return self.root / "runs" / place / run_id
 
     def pseudo_masks(self, run_id: str, dataset: str) -> Path:
         """Folder of a segmenter run's masks for a whole dataset."""

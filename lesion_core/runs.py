@@ -10,9 +10,11 @@ from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_text, write_text
 from lesion_core.settings import Extraction, Harmonization, Method, Strict
 
+ABLATIONS = "ablations"  # the folder under runs/ of runs of any task
+
 
 class Run(Strict):
-    """Everything a training job needs to know, and all that its id is made of (but for ``method``, a name).
+    """Everything a training job needs to know, and all that its id is made of but for ``method`` and ``ablation``.
 
     Attributes:
         method: the name in params.yaml; the ``method`` column of the scores.
@@ -24,6 +26,7 @@ class Run(Strict):
         source_runs: ids of the classification runs that a derived run averages.
         threads: torch threads; part of the identity since floating-point sums depend on it.
         processes: that share each batch of a training; part of the identity for the same reason.
+        ablation: listed under ``matrix.ablations`` alone, and nothing is built on it.
     """
 
     method: str
@@ -36,11 +39,17 @@ class Run(Strict):
     source_runs: list[str] = Field(default_factory=list)
     threads: int
     processes: int = Field(default=1, ge=1)
+    ablation: bool = False
 
     @property
     def task(self) -> str:
         """``segmentation``, ``classification``, ``joint`` or ``derived``."""
         return self.spec.task
+
+    @property
+    def place(self) -> str:
+        """Its folder under ``runs/``: the task, or ``ablations``."""
+        return ABLATIONS if self.ablation else self.task
 
     @property
     def appearance(self) -> Harmonization:
@@ -50,7 +59,7 @@ class Run(Strict):
     @property
     def run_id(self) -> str:
         """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
-        identity = self.model_dump(exclude={"method"})
+        identity = self.model_dump(exclude={"method", "ablation"})
         digest = sha256_text(canonical_json(identity))[:8]
         datasets = "" if self.task == "derived" else f"{'+'.join(self.spec.train_on)}-"
         return f"{self.method}-{datasets}s{self.seed}-{digest}"
@@ -77,9 +86,19 @@ class Run(Strict):
             raise RunError(
                 "This folder is not a run: it has no settings.yaml",
                 file=path,
-                remedy="give the folder of a trained run, results/<profile>/runs/<task>/<run_id>",
+                remedy="give the folder of a trained run, results/<profile>/runs/<place>/<run_id>",
             ) from error
         except (ValidationError, yaml.YAMLError) as error:
             raise RunError(
                 f"The run's settings cannot be read: {error}", file=path, remedy="train the run again"
             ) from error
+
+
+def task_of(run_dir: Path) -> str:
+    """A run's task: the name of the folder it lies in, or what its settings say where that is ``ablations``.
+
+    Raises:
+        RunError: an ablation has no settings that can be read.
+    """
+    place = run_dir.parent.name
+    return Run.load(run_dir).task if place == ABLATIONS else place

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from lesion_core.audit import integrity, protocol, recompute
+from lesion_core.audit import integrity, protocol, recompute, seal
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.manifest import read_manifest
 from lesion_core.errors import RunError, SettingsError
@@ -75,11 +75,11 @@ def audit(
         "settings": lambda: integrity.settings(root, plan),
         "inputs": lambda: integrity.inputs(root, plan),
         "splits": lambda: protocol.splits(root),
-        "sealed": lambda: protocol.sealed(root, plan),
+        "sealed": lambda: seal.sealed(root, plan),
         "selection": lambda: protocol.selection(root, plan),
         "score_store": lambda: recompute.score_store(root, plan),
         "tables": lambda: recompute.tables(root, plan),
-        "pixels": lambda: recompute.pixels(root, harmonization, count, seed=seed),
+        "pixels": lambda: recompute.pixels(root, plan, harmonization, count, seed=seed),
         "scores": lambda: recompute.scores(root, plan, scoring, count, **draw),
         "versions": lambda: integrity.versions(root, plan, lock),
         "code": lambda: integrity.code(root, plan),

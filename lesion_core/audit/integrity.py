@@ -3,32 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from lesion_core.audit.answer import Answer
+from lesion_core.audit.current import run_folders
 from lesion_core.files import read_json, sha256_file
 from lesion_core.provenance import STAGES, code_hash
-from lesion_core.runs import Run
+from lesion_core.runs import Run, task_of
+from lesion_core.settings import Plan
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
-
-
-def run_folders(root: Path, plan: Any, *, trained: bool = False) -> Iterator[Path]:
-    """Folders of the plan's runs, sorted by id; of a run without a folder, where it should be.
-
-    Args:
-        root: ``results/<profile>``.
-        plan: whose runs.
-        trained: leave out runs that average others and train nothing.
-    """
-    wanted = sorted({run for runs in plan.runs.values() for run in runs})
-    for run_id in wanted:
-        places = sorted((root / "runs").glob(f"*/{run_id}"))
-        folder = places[0] if places else root / "runs" / "missing" / run_id
-        if not (trained and folder.parent.name == "derived"):
-            yield folder
 
 
 def files(root: Path, manifest: dict[str, Any]) -> Answer:
@@ -46,7 +31,7 @@ def files(root: Path, manifest: dict[str, Any]) -> Answer:
     return answer
 
 
-def settings(root: Path, plan: Any) -> Answer:
+def settings(root: Path, plan: Plan) -> Answer:
     """Each run's settings give its id, and are those of its provenance."""
     answer = Answer("Are each run's settings the ones that its id was made of?")
     count = 0
@@ -62,7 +47,7 @@ def settings(root: Path, plan: Any) -> Answer:
     return answer
 
 
-def inputs(root: Path, plan: Any) -> Answer:
+def inputs(root: Path, plan: Plan) -> Answer:
     """The files that a run says it read are the files that lie here."""
     answer = Answer("Was each run trained on the files that lie here?")
     hashes: dict[str, str] = {}
@@ -81,7 +66,7 @@ def inputs(root: Path, plan: Any) -> Answer:
     return answer
 
 
-def code(root: Path, plan: Any) -> Answer:
+def code(root: Path, plan: Plan) -> Answer:
     """The code that trained the runs is this checkout's, but for comments and docstrings."""
     answer = Answer("Is the code that trained the runs the code of this checkout?")
     commits, count, dirty = set(), 0, 0
@@ -90,7 +75,7 @@ def code(root: Path, plan: Any) -> Answer:
         commits.add(recorded.get("commit", "no checkout")[:12])
         count += 1
         dirty += bool(recorded.get("dirty"))
-        task = folder.parent.name
+        task = task_of(folder)
         here = code_hash(STAGES.get(task, f"lesion_core.training.{task}"))
         if recorded["hash"] != here:
             answer.problems.append(f"{folder.relative_to(root).as_posix()}: code {recorded['hash']}, here {here}")
@@ -101,7 +86,7 @@ def code(root: Path, plan: Any) -> Answer:
     return answer
 
 
-def versions(root: Path, plan: Any, lock: Path) -> Answer:
+def versions(root: Path, plan: Plan, lock: Path) -> Answer:
     """The packages that decide numbers had the lock's versions when the runs were trained."""
     answer = Answer("Do the package versions match requirements.lock?")
     if not lock.is_file():

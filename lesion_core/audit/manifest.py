@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lesion_core.audit.current import Current
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, sha256_file, write_json
+from lesion_core.settings import Plan
 
 NAME = "manifest.json"
 UNPACKED = "manifest.csv"  # of one dataset, written when it was unpacked
@@ -30,18 +32,11 @@ PRODUCTS = (
     "explain",
     "robustness",
 )
-BY_RUN = {  # at which depth these folders have a run's id, as a folder or as a file's stem
-    "runs": 2,
-    "pseudo_masks": 1,
-    "explain": 1,
-    "robustness": 1,
-    "summary/curves": 3,
-}
 RECORDS = ("provenance.json",)  # tell of times and machines, so they differ between two equal results
 NO_RESULTS = ("log.txt", "checkpoint.pt")
 
 
-def write_manifest(root: Path, settings: dict[str, Any], run_ids: set[str]) -> None:
+def write_manifest(root: Path, settings: dict[str, Any], plan: Plan) -> None:
     """Hash the results under ``root`` and write ``manifest.json``: {settings, products, records}.
 
     ``products`` and ``records`` map a path relative to ``root`` to its SHA-256. Two runs of the same settings and
@@ -51,26 +46,29 @@ def write_manifest(root: Path, settings: dict[str, Any], run_ids: set[str]) -> N
     Args:
         root: ``results/<profile>``.
         settings: all sections that the results depend on.
-        run_ids: the runs of the present matrix; folders of other runs are left out.
+        plan: the present matrix; what belongs to runs of earlier settings is left out.
     """
     unpacked = _unpacked(root)
     products: dict[str, str] = {}
     records: dict[str, str] = {}
-    for name in product_files(root, run_ids):
+    for name in product_files(root, plan):
         target = records if name.rsplit("/", 1)[-1] in RECORDS else products
         target[name] = unpacked.get(name) or sha256_file(root / name)
     write_json(root / NAME, {"settings": settings, "products": products, "records": records})
 
 
-def product_files(root: Path, run_ids: set[str]) -> Iterator[str]:
-    """Paths, relative to ``root``, of all results of these runs, sorted."""
+def product_files(root: Path, plan: Plan) -> Iterator[str]:
+    """Paths, relative to ``root``, of all results of the matrix, sorted.
+
+    Raises:
+        RunError: a run of the matrix is not finished.
+    """
+    current = Current.of_results(root, plan)
     found = [path for folder in PRODUCTS for path in (root / folder).rglob("*") if path.is_file()]
     found += [path for path in [root / "report.html"] if path.is_file()]
     for path in sorted(found):
         parts = path.relative_to(root).parts
-        depth = BY_RUN.get(parts[0], BY_RUN.get("/".join(parts[:2])))
-        of_another_run = depth is not None and parts[depth].split(".")[0] not in run_ids
-        if not (of_another_run or path.name in NO_RESULTS or path.name.startswith(".")):
+        if current.owns(parts) and path.name not in NO_RESULTS and not path.name.startswith("."):
             yield "/".join(parts)
 
 

@@ -1,16 +1,17 @@
-"""Was the experiment conducted as it must be: no leak across splits, sealed test masks, selection on validation."""
+"""Was the experiment conducted as it must be: no leak across splits, selection on validation."""
 
 from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 from lesion_core.audit.answer import Answer
-from lesion_core.audit.integrity import run_folders
+from lesion_core.audit.current import run_folders
 from lesion_core.errors import LesionError
-from lesion_core.files import read_csv, read_json, read_parquet
+from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
+from lesion_core.runs import task_of
+from lesion_core.settings import Plan
 
 SELECTED_BY = {"segmentation": "val_dice", "classification": "val_selection", "joint": "val_selection"}
 HISTORY_COLUMNS = ("epoch", "step", "lr")  # and what starts with train_ or val_
@@ -38,66 +39,14 @@ def splits(root: Path) -> Answer:
     return answer
 
 
-def sealed(root: Path, plan: Any) -> Answer:
-    """No training job opened a test image's mask, and no harmonized array holds one."""
-    answer = Answer("Were test masks left alone by training and selection?")
-    layout = Layout(root)
-    rows = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
-    split = {
-        (dataset, row["image_id"]): row["split"]
-        for dataset in {row["dataset"] for row in rows}
-        for row in read_csv(layout.split(dataset))
-    }
-    masks = {row["mask_path"] for row in rows if row["mask_path"] and split[row["dataset"], row["image_id"]] == "test"}
-    opened = jobs = 0
-    for folder in run_folders(root, plan, trained=True):
-        read = read_json(folder / "provenance.json").get("opened")
-        name = folder.relative_to(root).as_posix()
-        if read is None:
-            answer.problems.append(f"{name}/provenance.json: does not tell which files the job opened")
-            continue
-        jobs += 1
-        opened += len(read)
-        answer.problems += [f"{path}: a test mask, opened by {name}" for path in sorted(masks & set(read))]
-    arrays = 0
-    for index in sorted((root / "harmonized").glob("*/*/index.csv")):
-        arrays += 1
-        answer.problems += _unsealed(root, index, split)
-    answer.evidence = (
-        f"{jobs} training jobs opened {opened} files, none of the {len(masks)} test masks among them;"
-        f" {arrays} harmonized arrays hold no mask of a test image"
-    )
-    if answer.problems:
-        answer.evidence = f"{jobs} training jobs, {len(masks)} test masks, {arrays} harmonized arrays looked at"
-    return answer
-
-
-def _unsealed(root: Path, index: Path, split: dict[tuple[str, str], str]) -> list[str]:
-    """What is wrong with one harmonized dataset: masks it should not have, or other splits than the split table's."""
-    import numpy as np
-
-    name, dataset = index.relative_to(root).as_posix(), index.parent.parent.name
-    entries = read_csv(index)
-    problems = []
-    for entry in entries:
-        expected = split.get((dataset, entry["image_id"]))
-        if entry["split"] != expected:
-            problems.append(f"{name}: {entry['image_id']} is '{entry['split']}', the split table says '{expected}'")
-        if entry["split"] == "test" and int(entry["mask_row"]) >= 0:
-            problems.append(f"{name}: the test image {entry['image_id']} has a mask")
-    named = sum(int(entry["mask_row"]) >= 0 for entry in entries)
-    held = len(np.load(index.with_name("masks.npy"), mmap_mode="r"))
-    if held != named:
-        problems.append(f"{name}: masks.npy holds {held} masks, the index names {named}")
-    return problems
-
-
-def selection(root: Path, plan: Any) -> Answer:
+def selection(root: Path, plan: Plan) -> Answer:
     """Each run's epoch is the one that its validation history selects."""
     answer = Answer("Was each checkpoint chosen on validation images?")
     trained = fixed = 0
-    for folder in run_folders(root, plan, trained=True):
-        task, name = folder.parent.name, folder.relative_to(root).as_posix()
+    for folder in run_folders(root, plan):
+        task, name = task_of(folder), folder.relative_to(root).as_posix()
+        if task == "derived":
+            continue  # nothing was trained
         history = read_csv(folder / "history.csv")
         extra = read_json(folder / "provenance.json")["extra"]
         strangers = [key for key in (history[0] if history else {}) if not _of_training_or_validation(key)]

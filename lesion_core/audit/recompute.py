@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.audit.answer import Answer
-from lesion_core.audit.integrity import run_folders
+from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
+from lesion_core.runs import task_of
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
 from lesion_core.settings import Plan, Scoring
@@ -36,11 +37,12 @@ def score_store(root: Path, plan: Plan) -> Answer:
     return answer
 
 
-def _score_files(root: Path, plan: Plan, kind: str, *, trained: bool = False) -> list[Path]:
+def _score_files(root: Path, plan: Plan, kind: str) -> list[Path]:
     name = {kind: "scores.parquet", "joint": f"scores_{kind}.parquet"}
-    if kind == "classification" and not trained:
+    if kind == "classification":
         name["derived"] = "scores.parquet"
-    return [folder / name[folder.parent.name] for folder in run_folders(root, plan) if folder.parent.name in name]
+    folders = [(folder, task_of(folder)) for folder in run_folders(root, plan)]
+    return [folder / name[task] for folder, task in folders if task in name]
 
 
 def _differing_rows(again: Path, store: Path, kind: str) -> list[str]:
@@ -136,7 +138,7 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
     return answer
 
 
-def pixels(root: Path, harmonization: Any, count: int, *, seed: int) -> Answer:
+def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int) -> Answer:
     """A drawn sample of photographs, harmonized anew, has the stored pixels."""
     import numpy as np
 
@@ -152,7 +154,9 @@ def pixels(root: Path, harmonization: Any, count: int, *, seed: int) -> Answer:
     rows = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()
     where = {(row["dataset"], row["image_id"]): root / row["path"] for row in rows}
     reference = None if harmonization.histogram == "none" else read_reference(layout.reference)
-    arrays = [Harmonized.open(index.parent) for index in sorted((root / "harmonized").glob("*/*/index.csv"))]
+    current = Current.of_results(root, plan)
+    found = sorted((root / "harmonized").glob("*/*/index.csv"))
+    arrays = [Harmonized.open(path.parent) for path in found if current.owns(path.relative_to(root).parts)]
     everything = [(number, row) for number, data in enumerate(arrays) for row in range(len(data))]
     chosen = generator(seed, "audit", "pixels").permutation(len(everything))[:count]
     for number, row in sorted(everything[position] for position in chosen):
@@ -172,7 +176,7 @@ def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str
         {
             (path, kind, row["dataset"], row["image_id"])
             for kind in TASKS
-            for path in _score_files(root, plan, kind, trained=True)
+            for path in _score_files(root, plan, kind)
             if path.is_file()
             for row in read_parquet(path, ["dataset", "image_id"]).to_pylist()
         }
@@ -189,6 +193,7 @@ def _score(
 ) -> None:
     from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.score_classification import score_classification
+    from lesion_core.inference.score_derived import predict_derived
     from lesion_core.inference.score_segmentation import score_segmentation
     from lesion_core.runs import Run
     from lesion_core.seeding import make_deterministic
@@ -197,7 +202,10 @@ def _score(
     make_deterministic(run.threads)
     if kind == "classification":
         only = scoring.model_copy(update={"classification_on": sorted({dataset for dataset, _ in images})})
-        score_classification(run_dir, run, root, only, out, device=device)
+        if run.task == "derived":
+            predict_derived(run, root, only, out, device=device)
+        else:
+            score_classification(run_dir, run, root, only, out, device=device)
         return
     only = scoring.model_copy(update={"segmentation_on": sorted({dataset for dataset, _ in images})})
     segmenter = load_segmenter(run_dir, device=device)

@@ -102,14 +102,17 @@ def reference(
     profile: Profile = None,
 ) -> None:
     """The median histogram of the training images."""
+    from lesion_core import observe
     from lesion_core.data.reference import reference_histogram
     from lesion_core.paths import Layout
 
+    observe.begin()
     layout = Layout(root)
     section = settings_of(settings, profile).harmonization
     reference_histogram(
         layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, size=size, settings=section
     )
+    observe.record_opened(layout.reference.with_name(observe.RECORD), root)
 
 
 def harmonize(
@@ -120,9 +123,11 @@ def harmonize(
     profile: Profile = None,
 ) -> None:
     """Bring a dataset to one size and one appearance."""
+    from lesion_core import observe
     from lesion_core.data.harmonized_arrays import harmonize_dataset
     from lesion_core.paths import Layout
 
+    observe.begin()
     layout = Layout(root)
     harmonize_dataset(
         dataset,
@@ -134,6 +139,7 @@ def harmonize(
         layout.harmonized(dataset, size),
         settings_of(settings, profile).harmonization,
     )
+    observe.record_opened(layout.harmonized(dataset, size) / observe.RECORD, root)
 
 
 COMMANDS = (synthetic, download, unpack, weights, catalog, data_report, splits, leakage, reference, harmonize)

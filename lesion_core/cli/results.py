@@ -34,9 +34,12 @@ def subgroups(root: Root, settings: Given = None, profile: Profile = None) -> No
 
 def figures(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Every figure, as PDF and PNG."""
+    from lesion_core import observe
     from lesion_core.report.figures import write_figures
 
+    observe.begin()
     write_figures(root, settings_of(settings, profile).plan)
+    observe.record_opened(root / "figures" / observe.RECORD, root)
 
 
 def ledger(root: Root, settings: Given = None, profile: Profile = None) -> None:

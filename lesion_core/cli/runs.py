@@ -66,7 +66,7 @@ def train(
     module = import_module(f"lesion_core.training.{run.task}")
     device = resolve_device(device)
     with process_group(device):
-        module.train_run(run, Layout(root).run(run.task, run.run_id), root, device)
+        module.train_run(run, Layout(root).run(run.place, run.run_id), root, device)
 
 
 def pretrain(
@@ -95,6 +95,9 @@ def pseudo_masks(
     device: Device = "auto",
 ) -> None:
     """A segmenter's masks for a whole dataset."""
+    from lesion_core import observe
+
+    observe.begin()
     from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.pseudo_masks import write_pseudo_masks
     from lesion_core.paths import Layout
@@ -105,13 +108,15 @@ def pseudo_masks(
     segmenter = load_segmenter(run_dir, device=resolve_device(device))
     make_deterministic(segmenter.run.threads)
     layout = Layout(root)
+    out = layout.pseudo_masks(segmenter.run.run_id, dataset)
     write_pseudo_masks(
         segmenter,
         layout.harmonized(dataset, segmenter.size),
-        layout.pseudo_masks(segmenter.run.run_id, dataset),
+        out,
         batch_size=given.scoring.batch_size,
         device=resolve_device(device),
     )
+    observe.record_opened(out / observe.RECORD, root)
 
 
 def audit_pseudo_masks(
@@ -198,6 +203,9 @@ def robustness(
     device: Device = "auto",
 ) -> None:
     """Accuracy and calibration of a run on corrupted test photographs."""
+    from lesion_core import observe
+
+    observe.begin()
     from lesion_core.inference.robustness import measure_robustness
     from lesion_core.runs import Run
     from lesion_core.seeding import make_deterministic
@@ -207,6 +215,7 @@ def robustness(
     make_deterministic(run.threads)
     datasets = given.scoring.classification_on
     measure_robustness(run_dir, run, root, datasets, given.robustness, out, device=resolve_device(device))
+    observe.record_opened(out.with_suffix(f".{observe.RECORD}"), root)
 
 
 def gather_robustness(out: Out, tables: Annotated[list[Path] | None, typer.Argument()] = None) -> None:

@@ -36,8 +36,7 @@ def manifest(root: Root, settings: Given = None, profile: Profile = None) -> Non
     from lesion_core.files import canonical_json
 
     text = settings or canonical_json(config.recorded(config.load(profile)))
-    plan = config.sections(text).plan
-    write_manifest(root, json.loads(text), {run for runs in plan.runs.values() for run in runs})
+    write_manifest(root, json.loads(text), config.sections(text).plan)
 
 
 def audit(

@@ -59,7 +59,7 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
     """Build a classification (or joint) run's classifier and load its weights strictly.
 
     Args:
-        run_dir: ``results/<profile>/runs/<task>/<run_id>``; a joint run needs its starting run beside it.
+        run_dir: ``results/<profile>/runs/<place>/<run_id>``; a joint run needs its starting run beside it.
         device: ``cpu`` or ``cuda``.
 
     Raises:

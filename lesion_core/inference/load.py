@@ -82,7 +82,7 @@ def load_segmenter(
     """Build a segmentation (or joint) run's model and load its weights strictly.
 
     Args:
-        run_dir: ``results/<profile>/runs/<task>/<run_id>``.
+        run_dir: ``results/<profile>/runs/<place>/<run_id>``.
         weights_dir: folder of foundation weights; None: ``results/<profile>/weights`` of that run.
         device: ``cpu`` or ``cuda``.
         attention: another path through SAM's attention than the run's own (``reference`` shows its matrix).

@@ -35,7 +35,15 @@ EIGHT_VIEWS = tuple(_view(turns, flipped) for flipped in (False, True) for turns
 
 
 def score_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: str = "cpu") -> None:
-    """Score a derived run; writes its settings, scores, calibration and provenance.
+    """Score a derived run; writes its settings, scores, calibration and provenance: see `predict_derived`."""
+    started, out = time.time(), Path(out)
+    run.save(out.parent)
+    weights = predict_derived(run, root, scoring, out, device=device)
+    write_provenance(out.parent, run, inputs=weights, device=device, started=started)
+
+
+def predict_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: str = "cpu") -> list[Path]:
+    """Write a derived run's scores and calibration; returns the weights that they were computed with.
 
     ``tta`` averages the probabilities of the eight symmetries of photograph and mask; ``ensemble`` those of the source
     runs (the seeds of one method). The temperature is fitted to the averages of validation images.
@@ -44,13 +52,12 @@ def score_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: 
         run: ``run.source_runs`` are ids of classification runs.
         root: ``results/<profile>``.
         scoring: which datasets.
-        out: ``runs/derived/<run_id>/scores.parquet``.
+        out: ``runs/<place>/<run_id>/scores.parquet``.
         device: where the models are.
 
     Raises:
         RunError: a source run was not trained.
     """
-    started = time.time()
     layout = Layout(Path(root))
     folders = [layout.run("classification", source) for source in run.source_runs]
     weights = [folder / "weights.safetensors" for folder in folders]
@@ -72,7 +79,5 @@ def score_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: 
         flags = [next((flag for flag in every if flag), "") for every in zip(*(part[2] for part in parts), strict=True)]
         return records, np.mean([part[1] for part in parts], axis=0), flags
 
-    out = Path(out)
-    run.save(out.parent)
-    write_predictions(run, predict, sources[0].spec.train_on, scoring.classification_on, out)
-    write_provenance(out.parent, run, inputs=weights, device=device, started=started)
+    write_predictions(run, predict, sources[0].spec.train_on, scoring.classification_on, Path(out))
+    return weights

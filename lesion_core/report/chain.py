@@ -13,6 +13,7 @@ from lesion_core.files import canonical_json, read_json, read_parquet, sha256_fi
 from lesion_core.paths import Layout
 from lesion_core.report.measures import Measure
 from lesion_core.report.values import Store
+from lesion_core.runs import task_of
 from lesion_core.scores import read_scores
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
@@ -72,7 +73,7 @@ class Chain:
             inputs[name] = {"sha256": recorded, "state": state}
         return {
             "run_id": run_id,
-            "task": folder.parent.name,
+            "task": task_of(folder),
             "seed": content["seed"],
             "device": content["device"],
             "settings": content["settings"],
@@ -103,7 +104,7 @@ class Chain:
         if measure.kind not in SCORE_FILES:
             return True
         folder = self.run_dir(run_id)
-        name = f"scores_{measure.kind}.parquet" if folder.parent.name == "joint" else "scores.parquet"
+        name = f"scores_{measure.kind}.parquet" if task_of(folder) == "joint" else "scores.parquet"
         rows = read_scores(folder / name, measure.kind)
         own = Store.of(*((rows, []) if measure.kind == "segmentation" else ([], rows)))
         return own.rows(run_id, measure) == self.store.rows(run_id, measure)

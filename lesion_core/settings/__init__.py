@@ -116,11 +116,12 @@ Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod | Der
 
 
 class Matrix(Strict):
-    """Which methods this profile runs, and with which seeds; ``seeds_for`` names the methods that take fewer."""
+    """Which methods and which ablations this profile runs; ``seeds_for`` names the methods that take fewer seeds."""
 
     seeds: Annotated[list[int], Field(min_length=1)]
     seeds_for: dict[str, Annotated[list[int], Field(min_length=1)]] = Field(default_factory=dict)
     methods: Annotated[list[str], Field(min_length=1)]
+    ablations: list[str] = Field(default_factory=list)
 
 
 class Settings(Strict):

@@ -75,12 +75,19 @@ class Plan(Strict):
         profile: smoke, mini or paper.
         tables: as in params.yaml.
         runs: method name -> run ids, one per seed, for every method that this profile runs.
+        ablations: ids of the runs that lie under ``runs/ablations``.
         statistics, ledger, report: as in params.yaml.
     """
 
     profile: str
     tables: dict[str, Table]
     runs: dict[str, list[str]]
+    ablations: list[str] = Field(default_factory=list)
     statistics: Statistics
     ledger: Ledger
     report: Report
+
+    @property
+    def run_ids(self) -> set[str]:
+        """Ids of all runs of the matrix."""
+        return {run_id for runs in self.runs.values() for run_id in runs}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import read_csv, read_parquet, write_csv, write_json
+from lesion_core.runs import task_of
 from lesion_core.settings import Plan
 
 CURVE = ("epoch", "train_loss", "validation")
@@ -26,9 +27,9 @@ def write_summary(root: Path, plan: Plan) -> None:
     for cell in read_parquet(root / "tables" / "cells.parquet").to_pylist():
         if cell["value"] is not None:
             metrics.setdefault(cell["table"], {}).setdefault(cell["row"], {})[cell["column"]] = cell["value"]
-    for run_id in sorted({run for runs in plan.runs.values() for run in runs}):
+    for run_id in sorted(plan.run_ids):
         for history in sorted((root / "runs").glob(f"*/{run_id}/history.csv")):
-            task = history.parent.parent.name
+            task = task_of(history.parent)
             rows = [_point(row, VALIDATION[task]) for row in read_csv(history) if "epoch" in row]
             # a file in any case: the rule promises one per run
             write_csv(root / "summary" / "curves" / task / f"{run_id}.csv", CURVE, rows)

@@ -177,7 +177,7 @@ def test_a_test_mask_that_training_opened_is_named(root, replace):
     replace(path)
     path.unlink()
     write_json(path, content | {"opened": [*content["opened"], mask]})
-    assert "Were test masks left alone by training and selection?" in found(root, mask, "sealed")
+    assert "Were test masks left alone by everything but scoring?" in found(root, mask, "sealed")
 
 
 def test_another_epoch_than_validation_selects_is_named(root, replace):

@@ -43,7 +43,7 @@ def test_every_rule_ran_and_every_table_stands(smoke):
         for suffix in ("csv", "md", "tex"):
             assert (smoke / RESULTS / "tables" / f"{name}.{suffix}").stat().st_size > 0
     for run in config.expand(settings).values():
-        folder = smoke / RESULTS / "runs" / run.task / run.run_id
+        folder = smoke / RESULTS / "runs" / run.place / run.run_id
         trained = ("weights.safetensors", "history.csv", "log.txt") if run.task != "derived" else ("scores.parquet",)
         for name in ("settings.yaml", "provenance.json", *trained):
             assert (folder / name).is_file(), folder / name
@@ -172,8 +172,8 @@ def copied_run(smoke: Path, folder: Path, method: str) -> tuple[Path, str, str]:
     root = folder / "smoke"
     shutil.copytree(smoke / RESULTS, root, ignore=shutil.ignore_patterns("downloads", "made", "report.html"))
     run = next(run for run in config.expand(config.load("smoke")).values() if run.method == method)
-    shutil.rmtree(root / "runs" / run.task / run.run_id)
-    return root, json.dumps({"run": run.model_dump(mode="json")}), f"{run.task}/{run.run_id}"
+    shutil.rmtree(root / "runs" / run.place / run.run_id)
+    return root, json.dumps({"run": run.model_dump(mode="json")}), f"{run.place}/{run.run_id}"
 
 
 @pytest.mark.parametrize("method", ["sam_adapter", "unet", "segmae", "vit_cross_attention", "joint_proposed"])

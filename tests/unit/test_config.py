@@ -58,6 +58,8 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"vit_concat": {"masks": None}}}, "methods.vit_concat", "need masks"),
         ({"methods": {"vit_concat": {"masks": "majority"}}}, "methods.vit_concat.masks", "not a segmentation method"),
         ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
+        ({"matrix": {"ablations": ["vit_gatedd"]}}, "matrix.ablations", "'vit_gatedd' is none of methods"),
+        ({"matrix": {"ablations": ["unet"]}}, "matrix.ablations", "'unet' stands in matrix.methods too"),
         ({"matrix": {"seeds_for": {"unett": [0]}}}, "matrix.seeds_for.unett", "is none of methods"),
         ({"matrix": {"seeds_for": {"unet": [7]}}}, "matrix.seeds_for.unet", "must be among matrix.seeds"),
         ({"matrix": {"seeds_for": {"unet": [1, 1]}}}, "matrix.seeds_for.unet", "stands twice"),
@@ -109,6 +111,31 @@ def test_same_settings_share_a_run():
     assert plan.runs["sam_adapter_depth_2"] == plan.runs["sam_adapter"]
 
 
+def test_an_ablation_lies_apart_and_only_where_nothing_is_built_on_it():
+    matrix = {"seeds": [0], "methods": ["unet"], "ablations": ["sam_adapter_lora", "vit_gated"]}
+    settings = config.load("paper", {"matrix": matrix})
+    places = {run.method: run.place for run in config.expand(settings).values()}
+    assert places == {
+        "unet": "segmentation",
+        "sam_adapter": "segmentation",  # what vit_gated needs, though no list names it
+        "sam_adapter_lora": "ablations",
+        "vit_gated": "ablations",
+    }
+    assert [run.split("-")[0] for run in config.plan(settings).ablations] == ["sam_adapter_lora", "vit_gated"]
+    built_on = config.load("paper", {"matrix": {**matrix, "ablations": ["sam_adapter", "vit_gated"]}})
+    places = {run.method: run.place for run in config.expand(built_on).values()}
+    assert (places["sam_adapter"], places["vit_gated"]) == ("segmentation", "ablations")
+
+
+def test_a_run_that_a_method_and_an_ablation_share_is_the_methods():
+    alias = {"methods": {"sam_adapter_depth_2": {"extends": "sam_adapter"}}}
+    for methods, ablations in ((["sam_adapter"], ["sam_adapter_depth_2"]), (["sam_adapter_depth_2"], ["sam_adapter"])):
+        matrix = {"seeds": [0], "methods": methods, "ablations": ablations}
+        [run] = config.expand(config.load("paper", {**alias, "matrix": matrix})).values()
+        assert run.place == "segmentation"
+        assert run.model_copy(update={"ablation": True}).run_id == run.run_id
+
+
 def test_a_method_may_take_fewer_seeds():
     settings = config.load("paper", {"matrix": {"seeds_for": {"sam_adapter": [1], "joint_proposed": [2]}}})
     plan, runs = config.plan(settings), config.expand(settings)
@@ -141,7 +168,7 @@ def test_changing_the_segmenter_changes_what_rests_on_it():
     settings = config.load("smoke")
     resting = {
         name
-        for name in settings.matrix.methods
+        for name in (*settings.matrix.methods, *settings.matrix.ablations)
         if "sam_adapter" in (getattr(settings.methods[name], key, None) for key in ("masks", "segmenter"))
     }
     resting |= {name for name in settings.matrix.methods if getattr(settings.methods[name], "of", None) in resting}
@@ -166,7 +193,7 @@ def test_isic_2019_joins_by_the_command_line():
     overrides = {
         "data": {"datasets": ["isic2017", "isic2018_task1", "ham10000", "isic2019", "ph2"]},
         "scoring": {"classification_on": ["ham10000", "isic2019"]},
-        "matrix": {"methods": ["dual_network_isic2019"]},
+        "matrix": {"methods": ["dual_network_isic2019"], "ablations": []},
     }
     runs = config.expand(config.load("paper", overrides)).values()
     assert {run.spec.train_on[0] for run in runs if run.task == "classification"} == {"isic2019"}

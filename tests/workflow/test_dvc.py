@@ -35,6 +35,17 @@ def test_both_graphs_agree(committed, tmp_path):
     assert yaml.safe_load((tmp_path / "dvc.yaml").read_text()) == committed, REMEDY
 
 
+def test_there_is_a_stage_for_each_part_of_the_chain(committed):
+    chain = "download catalog splits harmonize weights segmentation pseudo_masks classification joint ablations"
+    assert list(committed["stages"]) == [*chain.split(), "statistics", "report"]
+
+
+def test_ablations_are_leaves_that_statistics_and_the_report_read(committed):
+    reading = [name for name, stage in committed["stages"].items() if "runs/ablations" in folders(stage, "deps")]
+    assert reading == ["statistics", "report"]
+    assert folders(committed["stages"]["ablations"], "outs") == {"runs/ablations"}
+
+
 def test_every_rule_with_results_belongs_to_a_stage_and_every_target_exists(graph, committed):
     """Compared with the rule files themselves, not with the tool that made dvc.yaml."""
     listed = subprocess.run(

@@ -23,11 +23,13 @@ rule train_classifier:
     input:
         classifier_inputs,
     output:
-        **run_outputs("classification"),
+        **run_outputs(),
     log:
-        LAYOUT.run("classification", "{run_id}") / "log.txt",
+        ANY_RUN / "log.txt",
     benchmark:
-        benchmark_of("train_classifier/{run_id}")
+        benchmark_of("train_classifier/{place}/{run_id}")
+    wildcard_constraints:
+        run_id=one_of(CLASSIFIERS),
     threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
         gpu=GPU * SETTINGS.compute.processes,
@@ -68,11 +70,13 @@ rule train_joint:
     input:
         joint_inputs,
     output:
-        **run_outputs("joint"),
+        **run_outputs(),
     log:
-        LAYOUT.run("joint", "{run_id}") / "log.txt",
+        ANY_RUN / "log.txt",
     benchmark:
-        benchmark_of("train_joint/{run_id}")
+        benchmark_of("train_joint/{place}/{run_id}")
+    wildcard_constraints:
+        run_id=one_of(JOINT),
     threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
         gpu=GPU * SETTINGS.compute.processes,
@@ -107,12 +111,14 @@ rule score_classifier:
     input:
         classification_score_inputs,
     output:
-        scores=LAYOUT.run("classification", "{run_id}") / "scores.parquet",
-        calibration=LAYOUT.run("classification", "{run_id}") / "scores_calibration.json",
+        scores=ANY_RUN / "scores.parquet",
+        calibration=ANY_RUN / "scores_calibration.json",
     log:
-        log_of("score_classifier/{run_id}"),
+        log_of("score_classifier/{place}/{run_id}"),
     benchmark:
-        benchmark_of("score_classifier/{run_id}")
+        benchmark_of("score_classifier/{place}/{run_id}")
+    wildcard_constraints:
+        run_id=one_of(CLASSIFIERS),
     threads: SETTINGS.compute.threads
     resources:
         gpu=GPU,
@@ -123,7 +129,7 @@ rule score_classifier:
         root=LAYOUT.root,
         device=DEVICE,
         settings=given("scoring"),
-        run=lambda wildcards: LAYOUT.run("classification", wildcards.run_id),
+        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.score_classification"),
     shell:
         "lesion score classification --run {params.run} --root {params.root} --out {output.scores}"
@@ -138,14 +144,16 @@ rule score_derived:
     input:
         derived_score_inputs,
     output:
-        scores=LAYOUT.run("derived", "{run_id}") / "scores.parquet",
-        calibration=LAYOUT.run("derived", "{run_id}") / "scores_calibration.json",
-        settings=LAYOUT.run("derived", "{run_id}") / "settings.yaml",
-        provenance=LAYOUT.run("derived", "{run_id}") / "provenance.json",
+        scores=ANY_RUN / "scores.parquet",
+        calibration=ANY_RUN / "scores_calibration.json",
+        settings=ANY_RUN / "settings.yaml",
+        provenance=ANY_RUN / "provenance.json",
     log:
-        log_of("score_derived/{run_id}"),
+        log_of("score_derived/{place}/{run_id}"),
     benchmark:
-        benchmark_of("score_derived/{run_id}")
+        benchmark_of("score_derived/{place}/{run_id}")
+    wildcard_constraints:
+        run_id=one_of(DERIVED),
     threads: SETTINGS.compute.threads
     resources:
         gpu=GPU,
@@ -183,12 +191,13 @@ rule score_joint:
     input:
         joint_score_inputs,
     output:
-        LAYOUT.run("joint", "{run_id}") / "scores_{kind}.parquet",
+        ANY_RUN / "scores_{kind}.parquet",
     log:
-        log_of("score_joint/{run_id}_{kind}"),
+        log_of("score_joint/{place}/{run_id}_{kind}"),
     benchmark:
-        benchmark_of("score_joint/{run_id}_{kind}")
+        benchmark_of("score_joint/{place}/{run_id}_{kind}")
     wildcard_constraints:
+        run_id=one_of(JOINT),
         kind="segmentation|classification",
     threads: SETTINGS.compute.threads
     resources:
@@ -200,7 +209,7 @@ rule score_joint:
         root=LAYOUT.root,
         device=DEVICE,
         settings=given("scoring"),
-        run=lambda wildcards: LAYOUT.run("joint", wildcards.run_id),
+        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=[code("inference.score_segmentation"), code("inference.score_classification")],
     shell:
         "lesion score {wildcards.kind} --run {params.run} --root {params.root} --out {output}"

@@ -1,14 +1,15 @@
 # Settings, runs and helpers that every rule file uses. Settings are validated here, before any job.
 import atexit
-import fcntl
 import os
+import re
 import sys
 from pathlib import Path
 
 from lesion_core import config as settings_reader
-from lesion_core import snapshot
+from lesion_core import lock, snapshot
 from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
+from lesion_core.observe import RECORD as OPENED
 from lesion_core.paths import Layout
 from lesion_core.provenance import code_hash
 from snakemake.exceptions import WorkflowError
@@ -43,6 +44,7 @@ wildcard_constraints:
     dataset="[a-z0-9_]+",
     size="[0-9]+",
     run_id="[A-Za-z0-9_+-]+",
+    place="segmentation|classification|joint|derived|ablations",
     weights="[a-z0-9_]+",
 
 
@@ -74,12 +76,20 @@ def benchmark_of(name):
 
 
 def run_dir(run):
-    return LAYOUT.run(run.task, run.run_id)
+    return LAYOUT.run(run.place, run.run_id)
 
 
-def run_outputs(task):
+ANY_RUN = LAYOUT.run("{place}", "{run_id}")
+
+
+def one_of(runs):
+    """Wildcard constraint: ids of these runs alone, since ablations of all tasks share a folder."""
+    return "|".join(map(re.escape, runs)) or "none"
+
+
+def run_outputs():
     """What a training job leaves; the checkpoint is no output, so that it survives an interrupted job."""
-    folder = LAYOUT.run(task, "{run_id}")
+    folder = ANY_RUN
     return {
         "settings": folder / "settings.yaml",
         "weights": folder / "weights.safetensors",
@@ -120,17 +130,11 @@ def save_snapshot():
 
 def hold_lock():
     """One run at a time in a results folder; the lock dies with this process, however it ends."""
-    path = LAYOUT.root / ".lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle = open(path, "w")
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise WorkflowError(f"Another run works in {LAYOUT.root}. Wait for it to end, or stop it.") from None
-    except OSError as error:
-        told = storage_error(error)
+        atexit.register(lock.hold(LAYOUT.root).close)
+    except (LesionError, OSError) as error:
+        told = error if isinstance(error, LesionError) else storage_error(error)
         if told is None:
             raise
         raise WorkflowError(str(told)) from None
-    atexit.register(handle.close)
     remove_partials(LAYOUT.root)

@@ -126,6 +126,7 @@ rule reference:
     output:
         LAYOUT.reference,
         LAYOUT.colours,
+        LAYOUT.reference.with_name(OPENED),
     log:
         log_of("reference"),
     benchmark:
@@ -170,6 +171,7 @@ rule harmonize:
             "index.csv",
             "contact_sheet.png",
             "statistics.csv",
+            OPENED,
         ),
     log:
         log_of("harmonize/{dataset}_{size}"),

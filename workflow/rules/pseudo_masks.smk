@@ -19,6 +19,7 @@ rule pseudo_masks:
             "probabilities.npy",
             "masks.npy",
             "masks.csv",
+            OPENED,
         ),
     log:
         log_of("pseudo_masks/{run_id}_{dataset}"),
@@ -34,7 +35,7 @@ rule pseudo_masks:
         root=LAYOUT.root,
         device=DEVICE,
         settings=given("scoring"),
-        run=lambda wildcards: LAYOUT.run("segmentation", wildcards.run_id),
+        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.pseudo_masks"),
     shell:
         "lesion pseudo-masks --segmenter {params.run} {wildcards.dataset} --root {params.root}"

@@ -73,6 +73,7 @@ rule figures:
         rules.subgroups.output,
     output:
         LAYOUT.root / "figures" / "figures.json",
+        LAYOUT.root / "figures" / OPENED,
     log:
         log_of("figures"),
     benchmark:

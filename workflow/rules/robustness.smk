@@ -27,7 +27,8 @@ rule robustness:
     input:
         robustness_inputs,
     output:
-        LAYOUT.root / "robustness" / "{run_id}.csv",
+        scores=LAYOUT.root / "robustness" / "{run_id}.csv",
+        opened=LAYOUT.root / "robustness" / f"{{run_id}}.{OPENED}",
     log:
         log_of("robustness/{run_id}"),
     benchmark:
@@ -44,7 +45,7 @@ rule robustness:
         run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.robustness"),
     shell:
-        "lesion robustness --run {params.run} --root {params.root} --out {output} --device {params.device}"
+        "lesion robustness --run {params.run} --root {params.root} --out {output.scores} --device {params.device}"
         " --settings {params.settings:q} > {log} 2>&1"
 
 

@@ -14,11 +14,13 @@ rule train_segmenter:
     input:
         segmentation_inputs,
     output:
-        **run_outputs("segmentation"),
+        **run_outputs(),
     log:
-        LAYOUT.run("segmentation", "{run_id}") / "log.txt",
+        ANY_RUN / "log.txt",
     benchmark:
-        benchmark_of("train_segmenter/{run_id}")
+        benchmark_of("train_segmenter/{place}/{run_id}")
+    wildcard_constraints:
+        run_id=one_of(SEGMENTERS),
     threads: SETTINGS.compute.threads * SETTINGS.compute.processes
     resources:
         gpu=GPU * SETTINGS.compute.processes,
@@ -48,12 +50,14 @@ rule score_segmenter:
     input:
         segmentation_score_inputs,
     output:
-        scores=LAYOUT.run("segmentation", "{run_id}") / "scores.parquet",
-        masks=LAYOUT.run("segmentation", "{run_id}") / "test_masks.zip",
+        scores=ANY_RUN / "scores.parquet",
+        masks=ANY_RUN / "test_masks.zip",
     log:
-        log_of("score_segmenter/{run_id}"),
+        log_of("score_segmenter/{place}/{run_id}"),
     benchmark:
-        benchmark_of("score_segmenter/{run_id}")
+        benchmark_of("score_segmenter/{place}/{run_id}")
+    wildcard_constraints:
+        run_id=one_of(SEGMENTERS),
     threads: SETTINGS.compute.threads
     resources:
         gpu=GPU,
@@ -64,7 +68,7 @@ rule score_segmenter:
         root=LAYOUT.root,
         device=DEVICE,
         settings=given("scoring"),
-        run=lambda wildcards: LAYOUT.run("segmentation", wildcards.run_id),
+        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.score_segmentation"),
     shell:
         "lesion score segmentation --run {params.run} --root {params.root} --out {output.scores}"

@@ -7,12 +7,16 @@ SCORED = {
 }
 
 
-def finished_runs(task):
-    """What training and scoring leave of each run of a task."""
-    names = ["settings.yaml", "provenance.json", *SCORED[task]]
-    if task != "derived":
-        names += ["weights.safetensors", "history.csv"]
-    return [run_dir(run) / name for run in RUNS.values() if run.task == task for name in names]
+def finished_runs(place):
+    """What training and scoring leave of each run of one folder under ``runs/``."""
+    files = []
+    for run in RUNS.values():
+        if run.place == place:
+            names = ["settings.yaml", "provenance.json", *SCORED[run.task]]
+            if run.task != "derived":
+                names += ["weights.safetensors", "history.csv"]
+            files += [run_dir(run) / name for name in names]
+    return files
 
 
 def masks_of_runs(runs):
@@ -40,6 +44,7 @@ STAGES = {
     "pseudo_masks": masks_of_runs(CLASSIFIERS.values()) + audits(),
     "classification": finished_runs("classification"),
     "joint": finished_runs("joint") + finished_runs("derived"),
+    "ablations": finished_runs("ablations"),
     "statistics": [
         rules.tables.output,
         rules.statistics.output,

@@ -1,0 +1,86 @@
+"""Which results the present matrix is made of: a results folder also keeps runs of earlier settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_core.paths import Layout
+from lesion_core.runs import ABLATIONS, Run
+from lesion_core.settings import Plan
+
+BY_RUN = {  # at which depth these folders have a run's id, as a folder or as a file's stem
+    "runs": 2,
+    "pseudo_masks": 1,
+    "explain": 1,
+    "robustness": 1,
+    "summary/curves": 3,
+}
+HARMONIZED = ("harmonized", 2)  # and at which depth this one has a size
+
+
+@dataclass(frozen=True)
+class Current:
+    """A matrix, as far as results are named after it.
+
+    Attributes:
+        places: run id -> its folder under ``runs/``.
+        sizes: sides in pixels of the harmonized arrays that its runs read.
+    """
+
+    places: dict[str, str]
+    sizes: frozenset[int]
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Current:
+        """The matrix of these runs."""
+        runs = list(runs)
+        return cls({run.run_id: run.place for run in runs}, _sizes(runs))
+
+    @classmethod
+    def of_results(cls, root: Path, plan: Plan) -> Current:
+        """The matrix of a plan whose runs are finished under ``root``.
+
+        Raises:
+            RunError: a run's settings are missing or cannot be read.
+        """
+        folders = run_folders(root, plan)
+        return cls({folder.name: folder.parent.name for folder in folders}, _sizes(map(Run.load, folders)))
+
+    def __or__(self, other: Current) -> Current:
+        return Current(self.places | other.places, self.sizes | other.sizes)
+
+    def owns(self, parts: tuple[str, ...]) -> bool:
+        """Whether a result, by the parts of its path relative to ``root``, is of this matrix or of no run at all."""
+        folder, depth = HARMONIZED
+        if parts[0] == folder and len(parts) > depth + 1:
+            return int(parts[depth]) in self.sizes
+        run_id = run_of(parts)
+        if run_id is None:
+            return True
+        # a run that became an ablation, or is none any more, lies in its new place too
+        return run_id in self.places and (parts[0] != "runs" or parts[1] == self.places[run_id])
+
+
+def _sizes(runs: Iterable[Run]) -> frozenset[int]:
+    return frozenset(run.spec.model.image_size for run in runs if run.task in ("segmentation", "classification"))
+
+
+def run_of(parts: tuple[str, ...]) -> str | None:
+    """The run that a result belongs to, by the parts of its path relative to the results; None: to no single run."""
+    depth = BY_RUN.get(parts[0], BY_RUN.get("/".join(parts[:2])))
+    return None if depth is None or len(parts) <= depth else parts[depth].split(".")[0]
+
+
+def run_folders(root: Path, plan: Plan) -> list[Path]:
+    """Folders of the plan's runs, sorted by id; of a run without a folder, where it should be."""
+    ablations = set(plan.ablations)
+    folders = []
+    for run_id in sorted(plan.run_ids):
+        if run_id in ablations:
+            folders.append(Layout(root).run(ABLATIONS, run_id))
+            continue
+        found = [path for path in sorted((root / "runs").glob(f"*/{run_id}")) if path.parent.name != ABLATIONS]
+        folders.append(found[0] if found else Layout(root).run("missing", run_id))
+    return folders
