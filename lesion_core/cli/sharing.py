@@ -69,6 +69,33 @@ def audit(
         raise typer.Exit(1)
 
 
+def cache(
+    root: Root,
+    trim: Annotated[bool, typer.Option("--trim", help="Remove what the present matrix does not need.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --trim: say what would go, and leave it.")] = False,
+) -> None:
+    """What a results folder and DVC's cache hold and what of it is current; --trim lets go of the rest."""
+    from lesion_core.sharing import cache as results
+    from lesion_core.sharing import dvc_cache
+    from lesion_core.sharing.part import megabytes, table
+
+    project = dvc_cache.project_of(root)
+    parts = results.contents(root)
+    parts += dvc_cache.look(project) if project else []
+    typer.echo(table(parts))
+    if not trim:
+        return
+    for part in parts:
+        for unit in sorted(part.units):
+            typer.echo(f"{'would remove' if dry_run else 'removing'} {part.name}: {unit}")
+    if dry_run:
+        return
+    freed = results.trim(root) + (dvc_cache.collect(project) if project else 0)
+    typer.echo(f"freed {megabytes(freed)} MB")
+    if project and any(part.units for part in parts):
+        typer.echo("`dvc status` names the folders that are smaller now: `dvc commit --force` records them")
+
+
 def crate(
     root: Root,
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
@@ -112,4 +139,4 @@ def plan(
     typer.echo(table.cost_table(settings, runs, known, card, count))
 
 
-COMMANDS = (audit, crate, dvc_stages, manifest, plan, summary)
+COMMANDS = (audit, cache, crate, dvc_stages, manifest, plan, summary)
