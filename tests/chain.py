@@ -44,6 +44,14 @@ def run(folder: Path, cores: int, *arguments: str) -> str:
     return done.stdout + done.stderr
 
 
+def lesion(folder: Path, *arguments: object) -> str:
+    """Run a command of the package there, which must succeed; what it said."""
+    call = [sys.executable, "-m", "lesion_core.cli", *map(str, arguments)]
+    done = subprocess.run(call, cwd=folder, capture_output=True, text=True, check=False, timeout=PATIENCE)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return done.stdout
+
+
 def products(folder: Path) -> dict[str, str]:
     """Path -> SHA-256 of everything that the finished pipeline vouches for."""
     return read_json(folder / ROOT / "manifest.json")["products"]

@@ -75,7 +75,7 @@ def _training_seconds(root: Path, run: Run, record: dict) -> float:
     """Over all attempts, as the run recorded them; of an older run its last job's, by Snakemake's clock or its own."""
     if seconds := record.get("extra", {}).get("training_seconds"):
         return seconds
-    path = root / "benchmarks" / RULES[run.task] / f"{run.run_id}.tsv"
+    path = root / "benchmarks" / RULES[run.task] / run.place / f"{run.run_id}.tsv"
     if not path.is_file():
         return record["seconds"]
     with open(path, encoding="utf-8", newline="") as handle:

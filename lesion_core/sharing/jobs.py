@@ -145,7 +145,7 @@ def _usage(root: Path, rule: str, logs: tuple[str, ...]) -> dict[str, float]:
         if log.startswith(LOGS):
             path = root / "benchmarks" / Path(log.removeprefix(LOGS)).with_suffix(".tsv")
         else:  # a run's log lies in its folder
-            path = root / "benchmarks" / rule / f"{Path(log).parent.name}.tsv"
+            path = root / "benchmarks" / rule / Path(log).parents[1].name / f"{Path(log).parent.name}.tsv"
         if path.is_file():
             with open(path, encoding="utf-8", newline="") as handle:
                 row = next(csv.DictReader(handle, delimiter="\t"), {})

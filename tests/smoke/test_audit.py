@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from lesion_core.audit import recompute
 from lesion_core.audit.answer import FAILED, OK
 from lesion_core.audit.command import audit
 from lesion_core.audit.manifest import read_manifest
 from lesion_core.config import REPOSITORY
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, read_parquet, write_json, write_parquet
+from lesion_core.settings import Plan, Scoring
 
 pytestmark = pytest.mark.smoke
 LOCK = REPOSITORY / "requirements.lock"
@@ -133,6 +135,41 @@ def test_scores_that_do_not_follow_from_weights_are_found(root, replace):
     answer = answers["Do sampled scores recompute from weights and images?"]
     assert answer.verdict == FAILED
     assert all(path.relative_to(root).as_posix() in line for line in answer.problems)
+
+
+def test_averages_of_runs_recompute_and_those_that_do_not_follow_are_found(root, replace):
+    sections = read_manifest(root)["settings"]
+    plan, scoring = Plan.model_validate(sections["plan"]), Scoring.model_validate(sections["scoring"])
+    derived = {path.name for path in (root / "runs" / "derived").iterdir()}
+    runs = {name: own for name, own in plan.runs.items() if set(own) <= derived}
+    averages = plan.model_copy(update={"runs": runs})
+    drawn = {"seed": 0, "tolerance": 0.0, "device": "cpu"}
+    answer = recompute.scores(root, averages, scoring, 4, **drawn)
+    assert (answer.verdict, derived != set()) == (OK, True), answer.text()
+    for path in sorted((root / "runs" / "derived").glob("*/scores.parquet")):
+        table = read_parquet(path)
+        halves = [value / 2 for value in table.column("p_mel").to_pylist()]
+        replace(path)
+        path.unlink()
+        write_parquet(path, table.set_column(table.schema.get_field_index("p_mel"), "p_mel", [halves]))
+    answer = recompute.scores(root, averages, scoring, 4, **drawn)
+    assert answer.verdict == FAILED
+    assert all(line.startswith("runs/derived/") for line in answer.problems)
+
+
+def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
+    rows = read_parquet(root / "catalog" / "images.parquet").to_pylist()
+    lines = [line.split(",") for line in (root / "splits" / "ph2.csv").read_text().splitlines()]
+    tested = {image for image, _, name in lines if name == "test"}
+    mask = next(row["mask_path"] for row in rows if row["dataset"] == "ph2" and row["image_id"] in tested)
+    for path in (first(root, "harmonized/ph2/*/opened.json"), first(root, "pseudo_masks/*/*/opened.json")):
+        content = read_json(path)
+        assert mask not in content
+        replace(path)
+        path.unlink()
+        write_json(path, [*content, mask])
+    (answer,) = audit(root, LOCK, only=["sealed"])
+    assert [line.split(":")[0] for line in answer.problems] == [mask, mask]
 
 
 def test_a_table_cell_that_the_scores_do_not_give_is_named_with_its_line(root, replace):

@@ -77,7 +77,7 @@ def test_the_slowest_run_of_a_kind_decides_and_snakemakes_clock_comes_first(runs
     first, second = [run for run in runs.values() if run.method == "sam_adapter"][:2]
     finished(tmp_path, first, 100, 50.0)
     finished(tmp_path, second, 100, 10.0)
-    clock = tmp_path / "benchmarks" / "train_segmenter" / f"{second.run_id}.tsv"
+    clock = tmp_path / "benchmarks" / "train_segmenter" / second.place / f"{second.run_id}.tsv"
     clock.parent.mkdir(parents=True)
     clock.write_text("s\th:m:s\n80.0\t0:01:20\n")
     assert measured_rates(tmp_path)[kind_of(first, runs)].run_id == second.run_id

@@ -10,10 +10,11 @@ import shutil
 import subprocess
 import time
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
-from chain import ROOT, command, kill_all, planned_jobs, products, run
+from chain import ROOT, command, kill_all, lesion, planned_jobs, products, run
 from conftest import checkout
 
 from lesion_core.files import PARTIAL
@@ -75,3 +76,14 @@ def test_a_setting_changed_and_put_back_brings_the_earlier_result_back(undisturb
     run(folder, 2)
     assert time.monotonic() - started < undisturbed.seconds
     assert products(folder) == before
+    # what the changed setting left goes, what is current stays, and the changed setting is computed again
+    current = {Path(name).parts[2] for name in before if name.startswith("runs/")}
+    narrow = [path for path in (folder / ROOT / "runs").glob("*/*") if path.name not in current]
+    assert {"sam_adapter", "vit_cross_attention"} <= {path.name.split("-")[0] for path in narrow}
+    told = lesion(folder, "cache", "--root", ROOT, "--trim")
+    assert all(path.name in told and not path.exists() for path in narrow)
+    assert "Nothing to be done" in run(folder, 2, "--dry-run")
+    assert products(folder) == before
+    assert all((folder / ROOT / name).is_file() for name in before)
+    lesion(folder, "audit", "--root", ROOT)
+    assert {"train_segmenter", "train_classifier"} <= planned_jobs(run(folder, 2, "--dry-run", *changed)).keys()
