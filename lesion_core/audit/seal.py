@@ -50,11 +50,10 @@ def sealed(root: Path, plan: Plan) -> Answer:
         answer.problems += _unsealed(root, index, split)
     looked = ", ".join(f"{count} of {kind}" for kind, count in jobs.items())
     shown = _shown(root, masks, answer)
-    verdict = "looked at" if answer.problems else "none among them and in no array"
+    verdict = "" if answer.problems else "; none of them among what was opened or in an array"
     answer.evidence = (
-        f"jobs ({looked}) opened {opened} photographs, masks and arrays; {len(masks)} test masks {verdict},"
-        f" {len(arrays)} harmonized arrays; for display only, the figures (8 and 9) opened {shown} archives of true"
-        " outlines of test images that scoring stored"
+        f"{len(masks)} test masks; jobs ({looked}) opened {opened} files; {len(arrays)} harmonized arrays{verdict};"
+        f" for display alone, the figures (8 and 9) opened {shown} archives of true outlines that scoring stored"
     )
     return answer
 
