@@ -39,7 +39,7 @@ def root(tmp_path):
         root / "snapshot.json",
         {"notes": notes, "files": {name: {"sha256": "0" * 64, "note": place} for name, place in files.items()}},
     )
-    clock = root / "benchmarks" / "train" / "r1.tsv"
+    clock = root / "benchmarks" / "train" / "t" / "r1.tsv"
     clock.parent.mkdir(parents=True)
     clock.write_text("s\th:m:s\tmax_rss\tcpu_time\n11.5\t0:00:11\t512.0\tNA\n")
     return root
