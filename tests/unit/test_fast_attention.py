@@ -270,3 +270,17 @@ def test_half_types_on_a_cpu_are_computed_in_float32(sam, images):
         logits = fast(images)
     assert logits.dtype == torch.float32
     assert torch.isfinite(logits).all()
+
+
+@pytest.mark.parametrize(("name", "size"), [("sam_vit_b", 1024), ("sam_vit_l", 512), ("sam_vit_h", 1024)])
+def test_the_large_variants_learn_adapters_under_both(name, size, monkeypatch):
+    """Shapes alone, on the meta device: forward and backward through all blocks, at SAM's size and at a smaller one."""
+    monkeypatch.setattr(windowed_attention, "PIECE", 1 << 40)
+    for attention in ("reference", "fast"):
+        with torch.device("meta"):
+            sam = build_sam(name, image_size=size)
+            segmenter = SamSegmenter(sam, adapter="bottleneck", rank=64, depth=2, attention=attention).to("meta")
+            embeddings = segmenter.encode(torch.empty(1, 3, size, size))
+        assert embeddings.shape == (1, 256, size // 16, size // 16)
+        embeddings.sum().backward()
+        assert all(parameter.grad is not None for _, parameter in segmenter.trainable_parameters())
