@@ -58,7 +58,8 @@ def test_range_and_batch_independence(seed):
     target = (torch.rand(3, 1, 5, 7, generator=generator) > 0.5).float()
     loss = dice_loss(logits, target)
     assert ((loss >= 0) & (loss <= 1)).all()
-    assert torch.equal(loss[1], dice_loss(logits[1], target[1]))
+    # not to the bit: kernels add up rows of a batch in another order, which depends on the version
+    torch.testing.assert_close(loss[1], dice_loss(logits[1], target[1]), rtol=1e-6, atol=1e-7)
 
 
 def test_weights_and_parity_with_torch():
