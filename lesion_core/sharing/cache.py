@@ -12,11 +12,12 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 
 from lesion_core import config, lock
 from lesion_core.audit.current import BY_RUN, HARMONIZED, Current, run_of
 from lesion_core.audit.manifest import read_manifest
+from lesion_core.errors import RunError
 from lesion_core.files import read_json
 from lesion_core.paths import Layout
 from lesion_core.settings import Plan
@@ -33,7 +34,14 @@ def present_matrix(root: Path) -> Current:
         RunError: no pipeline was finished there, so nothing tells what is current.
         SettingsError: params.yaml or the profile is refused.
     """
-    plan = TypeAdapter(Plan).validate_python(read_manifest(root)["settings"]["plan"])
+    try:
+        plan = TypeAdapter(Plan).validate_python(read_manifest(root)["settings"]["plan"])
+    except (KeyError, ValidationError) as error:
+        raise RunError(
+            f"The manifest's settings cannot be read: {error}",
+            file=root / "manifest.json",
+            remedy="run the pipeline with this checkout",
+        ) from error
     asked = config.expand(config.load(plan.profile)).values()
     return Current.of_results(root, plan) | Current.of(asked)
 
@@ -105,8 +113,8 @@ def _run_in(path: Path, runs: Iterable[str]) -> str:
 
 
 def _embeddings(root: Path, current: Current) -> tuple[Part, Part]:
-    """Stored embeddings that runs of the matrix opened, and all others."""
-    used, stale = Part("embeddings", kept=True), Part("embeddings that no present run read", kept=False)
+    """Stored embeddings that finished runs of the matrix opened, and all others; unfinished runs make theirs anew."""
+    used, stale = Part("embeddings", kept=True), Part("embeddings that no finished run read", kept=False)
     layout = Layout(root)
     opened: set[str] = set()
     for run_id, place in current.places.items():

@@ -13,7 +13,7 @@ from lesion_core.audit.current import Current
 from lesion_core.audit.manifest import product_files, write_manifest
 from lesion_core.cli import app
 from lesion_core.errors import RunError
-from lesion_core.files import write_bytes, write_json
+from lesion_core.files import read_json, write_bytes, write_json
 from lesion_core.paths import Layout
 from lesion_core.runs import Run
 from lesion_core.sharing import cache
@@ -79,7 +79,7 @@ def test_runs_sizes_and_embeddings_of_earlier_settings_are_named_and_sized(root,
     assert set(parts["pixels at sizes of earlier settings"].units) == {"harmonized/ph2/160"}
     assert parts["pixels at sizes of earlier settings"].size == len(b"p")
     assert parts["embeddings"].files == len(matrix)
-    assert parts["embeddings that no present run read"].files == len(stale)
+    assert parts["embeddings that no finished run read"].files == len(stale)
     everything = files(root)
     assert sum(part.files for part in parts.values()) == len(everything)
     assert sum(part.size for part in parts.values()) == sum(map(len, everything.values()))
@@ -146,6 +146,13 @@ def test_without_a_finished_pipeline_nothing_is_removed(root):
     with pytest.raises(RunError, match="no manifest"):
         cache.trim(root)
     assert len(list((root / "runs").glob("*/*"))) > 10
+
+
+def test_a_manifest_of_another_checkout_is_told(root):
+    manifest = read_json(root / "manifest.json")
+    write_json(root / "manifest.json", manifest | {"settings": {"plan": {"profile": "smoke"}}})
+    with pytest.raises(RunError, match="settings cannot be read"):
+        cache.trim(root)
 
 
 def test_the_command_shows_a_dry_run_changes_nothing_and_trim_tells_what_it_freed(root, matrix, earlier):
