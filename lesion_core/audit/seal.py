@@ -14,6 +14,7 @@ from lesion_core.paths import Layout
 from lesion_core.runs import task_of
 from lesion_core.settings import Plan
 
+SHOWING = (f"figures/{RECORD}", f"figures/page.{RECORD}")  # what the figures and the page opened, to show it
 Splits = dict[tuple[str, str], str]  # (dataset, image id) -> train, val or test
 
 
@@ -22,7 +23,7 @@ def sealed(root: Path, plan: Plan) -> Answer:
 
     What a job opened is what it recorded itself: training in ``provenance.json``, the others in ``opened.json``.
     Scoring opens test masks, as it must: ``score_*``, ``explain``, ``audit_pseudo_masks``. Downloading, unpacking and
-    the catalog come before there is a split. The figures may show true outlines that scoring stored, which is told.
+    the catalog come before there is a split. Figures and page may show true outlines that scoring stored: it is told.
     """
     answer = Answer("Were test masks left alone by everything but scoring?")
     layout = Layout(root)
@@ -53,7 +54,7 @@ def sealed(root: Path, plan: Plan) -> Answer:
     verdict = "" if answer.problems else "; none of them among what was opened or in an array"
     answer.evidence = (
         f"{len(masks)} test masks; jobs ({looked}) opened {opened} files; {len(arrays)} harmonized arrays{verdict};"
-        f" for display alone, the figures (8 and 9) opened {shown} archives of true outlines that scoring stored"
+        f" for display alone, figures 8 and 9 and the page opened {shown} archives of true outlines that scoring stored"
     )
     return answer
 
@@ -90,14 +91,16 @@ def _opened(record: Path) -> set[str] | None:
 
 
 def _shown(root: Path, masks: set[str], answer: Answer) -> int:
-    """How many runs' stored outlines the figures opened; a test mask itself is a problem there too."""
-    record = f"figures/{RECORD}"
-    read = _opened(root / record)
-    if read is None:
-        answer.problems.append(f"{record}: does not tell which files the figures opened")
-        return 0
-    answer.problems += [f"{path}: a test mask, opened by the figures" for path in sorted(masks & read)]
-    return sum(path.endswith(f"/{TEST_MASKS}") for path in read)
+    """How many runs' stored outlines the figures and the page opened; a test mask itself is a problem there too."""
+    archives: set[str] = set()
+    for name in SHOWING:
+        read = _opened(root / name)
+        if read is None:
+            answer.problems.append(f"{name}: does not tell which files the job opened")
+            continue
+        answer.problems += [f"{path}: a test mask, opened by the job of {name}" for path in sorted(masks & read)]
+        archives.update(path for path in read if path.endswith(f"/{TEST_MASKS}"))
+    return len(archives)
 
 
 def _unsealed(root: Path, index: Path, split: Splits) -> list[str]:

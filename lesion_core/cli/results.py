@@ -51,9 +51,12 @@ def ledger(root: Root, settings: Given = None, profile: Profile = None) -> None:
 
 def report(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """The page: one file that opens offline."""
+    from lesion_core import observe
     from lesion_core.report.page import write_page
 
+    observe.begin()
     write_page(root, settings_of(settings, profile).plan)
+    observe.record_opened(root / "figures" / f"page.{observe.RECORD}", root)
 
 
 def readme(

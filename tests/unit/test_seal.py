@@ -53,6 +53,7 @@ def root(tmp_path, plan) -> Path:
     write_bytes(root / "robustness" / f"{run_id}.csv", b"run_id\n")
     write_json(root / "robustness" / f"{run_id}.opened.json", ["data/ph2/te.jpg"])
     write_json(root / "figures" / "opened.json", ["data/ph2/te.jpg", f"runs/segmentation/{run_id}/test_masks.zip"])
+    write_json(root / "figures" / "page.opened.json", [])
     return root
 
 
@@ -72,10 +73,10 @@ def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(r
     assert answer.problems == []
     for kind in ("2 of training", "1 of the reference", "1 of harmonization", "1 of pseudo-masks", "1 of robustness"):
         assert kind in answer.evidence
-    assert "figures (8 and 9) opened 1 archives of true outlines" in answer.evidence
+    assert "figures 8 and 9 and the page opened 1 archives of true outlines" in answer.evidence
 
 
-@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json"])
+@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
 def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
     [path] = root.glob(pattern)
     content = read_json(path)
@@ -92,7 +93,7 @@ def test_what_scoring_stored_is_sealed_too(root, plan, pattern):
     assert [line.split(":")[0] for line in sealed(root, plan).problems] == [stored]
 
 
-@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json"])
+@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
 def test_a_job_without_a_record_is_named(root, plan, pattern):
     [path] = root.glob(pattern)
     if path.name == "provenance.json":

@@ -118,6 +118,7 @@ rule report:
         DATA_REPORT,
     output:
         LAYOUT.report,
+        LAYOUT.root / "figures" / f"page.{OPENED}",
     log:
         log_of("report"),
     benchmark:
