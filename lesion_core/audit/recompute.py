@@ -105,7 +105,7 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
         root: ``results/<profile>``.
         plan: whose runs.
         scoring: datasets, prompts, refinement, batch size: as the scores were made.
-        count: how many images of how many runs are drawn; 0 draws none.
+        count: how many images are drawn, one of each run before a second of any; 0 draws none.
         seed: of the draw.
         tolerance: largest difference of a score; 0 demands the same bits, which one machine gives.
         device: ``cpu`` or ``cuda``.
@@ -171,20 +171,20 @@ def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int)
 
 
 def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str], set[tuple[str, str]]]:
-    """``count`` images of runs: (score file, kind) -> {(dataset, image_id)}."""
-    every = sorted(
-        {
-            (path, kind, row["dataset"], row["image_id"])
-            for kind in TASKS
-            for path in _score_files(root, plan, kind)
-            if path.is_file()
-            for row in read_parquet(path, ["dataset", "image_id"]).to_pylist()
-        }
-    )
+    """``count`` images of runs: (score file, kind) -> {(dataset, image_id)}; each run has one before any has two."""
+    pick = generator(seed, "audit", "scores")
+    waiting: list[tuple[tuple[Path, str], list[tuple[str, str]]]] = []
+    for kind in TASKS:
+        for path in sorted(path for path in _score_files(root, plan, kind) if path.is_file()):
+            rows = read_parquet(path, ["dataset", "image_id"]).to_pylist()
+            images = sorted({(row["dataset"], row["image_id"]) for row in rows})
+            waiting.append(((path, kind), [images[place] for place in pick.permutation(len(images))]))
+    waiting = [waiting[place] for place in pick.permutation(len(waiting))]
+    longest = max((len(images) for _, images in waiting), default=0)
+    turns = [(file, images[turn]) for turn in range(longest) for file, images in waiting if turn < len(images)]
     drawn: dict[tuple[Path, str], set[tuple[str, str]]] = defaultdict(set)
-    for position in generator(seed, "audit", "scores").permutation(len(every))[:count]:
-        path, kind, dataset, image_id = every[position]
-        drawn[path, kind].add((dataset, image_id))
+    for file, image in turns[:count]:
+        drawn[file].add(image)
     return drawn
 
 

@@ -131,7 +131,7 @@ def test_scores_that_do_not_follow_from_weights_are_found(root, replace):
     replace(path)
     path.unlink()
     write_parquet(path, table.set_column(table.schema.get_field_index("dice"), "dice", [halves]))
-    answers = {answer.question: answer for answer in audit(root, LOCK, count=60, only=["scores"])}
+    answers = {answer.question: answer for answer in audit(root, LOCK, count=100, only=["scores"])}
     answer = answers["Do sampled scores recompute from weights and images?"]
     assert answer.verdict == FAILED
     assert all(path.relative_to(root).as_posix() in line for line in answer.problems)
