@@ -7,12 +7,17 @@ from collections.abc import Iterable
 from pathlib import Path
 
 SHOWN_IDS = 10
-# What an operating system says of a disk that takes no more, and what to do about it.
+# What an operating system says of a disk that takes no more, or of a path, and what to do about it.
+NO_SUCH = "check the path; what belongs in a results folder is made by Snakemake: call it again"
 STORAGE = {
     errno.ENOSPC: "free space there and call again: what is finished stays",
     errno.EDQUOT: "free space of your quota and call again: what is finished stays",
     errno.EROFS: "make the folder writable, or work in another one",
     errno.EACCES: "make the folder writable, or work in another one",
+    errno.ENOENT: NO_SUCH,
+    errno.ENOTDIR: NO_SUCH,
+    errno.EISDIR: "a file is needed here: check the path",
+    errno.EEXIST: "a folder is needed here: check the path, or move the file away",
 }
 
 
@@ -97,12 +102,16 @@ class ScoreError(LesionError):
 
 
 class StorageError(LesionError):
-    """The disk is full, or a folder cannot be written."""
+    """The disk is full, a folder cannot be written, or there is no such file or folder."""
+
+
+class FormatError(LesionError, ValueError):
+    """A file is not what its ending says, or lacks a key or column that it should have."""
 
 
 def storage_error(error: OSError) -> StorageError | None:
-    """``error`` as a typed one where the disk is the cause; None where it is not."""
+    """``error`` as a typed one where the disk or a path is the cause; None where neither is."""
     remedy = STORAGE.get(error.errno)
-    if remedy is None:
+    if remedy is None or (error.filename is None and remedy is NO_SUCH):
         return None
     return StorageError(str(error.strerror), file=error.filename, remedy=remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -14,11 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lesion_core.errors import FormatError
+
 CHUNK_BYTES = 1 << 20
 # What `atomic_path` writes to: it names the machine, for jobs of a cluster share their disk.
 PARTIAL = re.compile(r"\..*\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.part(\.[^.]*)?")
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", os.uname().nodename) or "host"
 ABANDONED_SECONDS = 3600.0  # after which another machine's half-written file counts as left behind
+MAKE_AGAIN = "delete the file and let Snakemake make it again; if it is your own, mend it"
 
 
 @contextmanager
@@ -41,6 +45,21 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise
     finally:
         partial.unlink(missing_ok=True)
+
+
+class Record(dict):
+    """A mapping that was read from ``file``: a key that it lacks is a fault of the file, and told so."""
+
+    file: Path
+
+    def __missing__(self, key: str) -> Any:
+        raise FormatError(f"It has no '{key}'", file=self.file, ids=[str(key)], remedy=MAKE_AGAIN)
+
+
+def _record(path: Path, content: Any) -> Record:
+    record = Record(content)
+    record.file = path
+    return record
 
 
 def remove_partials(root: str | Path) -> list[Path]:
@@ -99,9 +118,20 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read one JSON value."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+def read_json(path: str | Path, kind: type = dict) -> Any:
+    """Read one JSON value of type ``kind``; mappings in it are `Record`.
+
+    Raises:
+        FormatError: the file is no JSON, or another kind of value.
+    """
+    path = Path(path)
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=lambda pairs: _record(path, pairs))
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError are both
+        raise FormatError(f"It is no JSON: {error}", file=path, remedy=MAKE_AGAIN) from error
+    if not isinstance(value, kind):
+        raise FormatError(f"It holds no {kind.__name__}", file=path, remedy=MAKE_AGAIN)
+    return value
 
 
 def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> None:
@@ -113,10 +143,27 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[s
     write_text(path, text.getvalue())
 
 
-def read_csv(path: str | Path) -> list[dict[str, str]]:
-    """Read a CSV with a header into dict rows of strings; a byte-order mark is dropped."""
-    with open(path, encoding="utf-8-sig", newline="") as handle:
-        return list(csv.DictReader(handle))
+def read_csv(path: str | Path, *, ragged: bool = False) -> list[dict[str, str]]:
+    """Read a CSV with a header into rows (`Record`) of strings; a byte-order mark is dropped.
+
+    Args:
+        path: the file.
+        ragged: let rows of another length than the header's through, as ``csv.DictReader`` gives them.
+
+    Raises:
+        FormatError: the file is no UTF-8, no CSV, or a row has more or fewer cells than the header.
+    """
+    path = Path(path)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as handle:
+            rows = [_record(path, row) for row in csv.DictReader(handle)]
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise FormatError(f"It is no CSV: {error}", file=path, remedy=MAKE_AGAIN) from error
+    odd = [] if ragged else [number for number, row in enumerate(rows, 1) if None in row or None in row.values()]
+    if odd:
+        named = [f"row {number}" for number in odd]
+        raise FormatError("Rows have more or fewer cells than the header", file=path, ids=named, remedy=MAKE_AGAIN)
+    return rows
 
 
 def sha256_file(path: str | Path) -> str:
@@ -134,11 +181,42 @@ def sha256_text(text: str) -> str:
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Any:
-    """Read a Parquet file as a pyarrow.Table (``pyarrow.parquet.read_table`` would import pandas: two seconds)."""
+    """Read a Parquet file as a pyarrow.Table (``pyarrow.parquet.read_table`` would import pandas: two seconds).
+
+    Raises:
+        FormatError: the file is no Parquet, or lacks one of ``columns``.
+    """
+    import pyarrow
     import pyarrow.parquet
 
-    with pyarrow.parquet.ParquetFile(path) as file:
-        return file.read(columns=None if columns is None else list(columns))
+    path = Path(path)
+    try:
+        with pyarrow.parquet.ParquetFile(path) as file:
+            table = file.read(columns=None if columns is None else list(columns))
+    except (pyarrow.ArrowException, OSError) as error:
+        if not path.is_file():  # Arrow's own error does not name the path as Python's does
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
+        raise FormatError(f"It is no Parquet: {error}", file=path, remedy=MAKE_AGAIN) from error
+    if missing := sorted({*(columns or ())} - {*table.schema.names}):
+        raise FormatError("It lacks columns", file=path, ids=missing, remedy=MAKE_AGAIN)
+    return table
+
+
+def read_array(path: str | Path, *, mapped: bool = False) -> Any:
+    """Read a NumPy array (.npy), as a read-only memory map if ``mapped``.
+
+    Raises:
+        FormatError: the file is no array, or cut short.
+    """
+    import numpy as np
+
+    try:
+        array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise FormatError(f"It is no NumPy array: {error}", file=path, remedy=MAKE_AGAIN) from error
+    if not isinstance(array, np.ndarray):
+        raise FormatError("It is no single NumPy array", file=path, remedy=MAKE_AGAIN)
+    return array
 
 
 def write_parquet(path: str | Path, table: Any) -> None:

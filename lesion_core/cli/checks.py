@@ -7,12 +7,14 @@ from typing import Annotated
 
 import typer
 
+from lesion_core.cli.options import Root
+
 
 def trace(
     table: Annotated[str, typer.Argument(help="As its file is called, e.g. table_05.")],
     row: Annotated[str, typer.Argument(help="The row's label; in tables 15 and 16: other method, dataset, level.")],
     column: Annotated[str, typer.Argument(help="The metric, e.g. dice: a column of the table's .csv.")],
-    root: Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.")] = Path("results/smoke"),
+    root: Root = Path("results/smoke"),
     images: Annotated[bool, typer.Option("--images", help="List every photograph with its hash.")] = False,
 ) -> None:
     """A cell back to its photographs, computed anew from the score rows. Exit status 1 if the chain does not hold."""

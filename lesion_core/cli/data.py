@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Given, Out, Profile, Root, settings_of
+from lesion_core.cli.options import Given, Out, Profile, Root, Side, settings_of
 
 
 def synthetic(out: Out, settings: Given = None, profile: Profile = None) -> None:
@@ -97,7 +97,7 @@ def leakage(root: Root) -> None:
 
 def reference(
     root: Root,
-    size: Annotated[int, typer.Option("--size")],
+    size: Side,
     settings: Given = None,
     profile: Profile = None,
 ) -> None:
@@ -117,7 +117,7 @@ def reference(
 
 def harmonize(
     dataset: str,
-    size: int,
+    size: Annotated[int, typer.Argument(min=1, help="Side of the square images in pixels.")],
     root: Root,
     settings: Given = None,
     profile: Profile = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -15,9 +15,21 @@ Given = Annotated[
     typer.Option("--settings", help="Sections of the settings as JSON (rules use this); default: params.yaml."),
 ]
 Profile = Annotated[str | None, typer.Option("--profile", help="smoke, mini or paper; default: params.yaml's.")]
-Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.")]
+
+
+def _results(root: Path) -> Path:
+    if not root.is_dir():
+        from lesion_core.errors import StorageError
+
+        remedy = "give results/<profile>; `snakemake` makes it, e.g. `snakemake --cores all --config profile=smoke`"
+        raise StorageError("There is no results folder", file=root, remedy=remedy)
+    return root
+
+
+Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.", callback=_results)]
 Out = Annotated[Path, typer.Option("--out", help="What is written.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
+Side = Annotated[int, typer.Option("--size", min=1, help="Side of the square images in pixels.")]
 
 
 def settings_of(given: str | None, profile: str | None) -> Any:
@@ -40,5 +52,6 @@ def one_run(given: str | None, profile: str | None, run_id: str | None) -> Run:
         return config.sections(given).run
     runs = config.expand(config.load(profile))
     if run_id not in runs:
-        raise SettingsError(f"run '{run_id}' is not in the matrix", ids=runs, remedy="take one of these ids")
+        asked = "no run is named" if run_id is None else f"run '{run_id}' is not in the matrix"
+        raise SettingsError(asked, ids=runs, remedy="give --run and one of these ids (`lesion runs` lists them)")
     return runs[run_id]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
-from lesion_core.cli.options import Device, Given, Out, Profile, Root, one_run, settings_of
+from lesion_core.cli.options import Device, Given, Out, Profile, Root, Side, one_run, settings_of
+
+Kind = Literal["segmentation", "classification"]
+MatrixRun = Annotated[str | None, typer.Option("--run", help="A run of the matrix, by id.")]
 
 
 def runs(profile: Profile = None) -> None:
@@ -22,7 +25,7 @@ def runs(profile: Profile = None) -> None:
 
 def train(
     root: Root,
-    run_id: Annotated[str | None, typer.Option("--run", help="A run of the matrix, by id.")] = None,
+    run_id: MatrixRun = None,
     settings: Given = None,
     profile: Profile = None,
     device: Device = "auto",
@@ -74,7 +77,7 @@ def pretrain(
     work: Annotated[Path, typer.Option("--work", help="Folder for the made images, checkpoints and history.")],
     settings: Given = None,
     profile: Profile = None,
-    threads: Annotated[int, typer.Option("--threads")] = 2,
+    threads: Annotated[int, typer.Option("--threads", min=1)] = 2,
     device: Device = "auto",
 ) -> None:
     """Train sam_vit_t, the embedded foundation model, on made images."""
@@ -122,7 +125,7 @@ def pseudo_masks(
 def audit_pseudo_masks(
     run_id: Annotated[str, typer.Option("--segmenter", help="A segmentation run's id.")],
     dataset: str,
-    size: Annotated[int, typer.Option("--size", help="Side of its masks in pixels.")],
+    size: Side,
     root: Root,
     settings: Given = None,
     profile: Profile = None,
@@ -134,7 +137,7 @@ def audit_pseudo_masks(
 
 
 def score(
-    task: str,
+    task: Kind,
     run_dir: Annotated[Path, typer.Option("--run", help="A run's folder.")],
     root: Root,
     out: Out,
@@ -163,15 +166,25 @@ def score(
         score_classification(run_dir, run, root, scoring, out, device=device)
 
 
-def score_derived(root: Root, out: Out, settings: Given = None, device: Device = "auto") -> None:
+def score_derived(
+    root: Root,
+    out: Out,
+    run_id: MatrixRun = None,
+    settings: Given = None,
+    profile: Profile = None,
+    device: Device = "auto",
+) -> None:
     """Score a run that trains nothing: test-time augmentation, or an ensemble of seeds."""
+    from lesion_core.errors import RunError
     from lesion_core.inference.score_derived import score_derived as score_run
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
-    given = settings_of(settings, None)
-    make_deterministic(given.run.threads)
-    score_run(given.run, root, given.scoring, out, device=resolve_device(device))
+    run, scoring = one_run(settings, profile, run_id), settings_of(settings, profile).scoring
+    if run.task != "derived":
+        raise RunError(f"{run.run_id} is a {run.task} run", remedy="give a derived run, or call `lesion score`")
+    make_deterministic(run.threads)
+    score_run(run, root, scoring, out, device=resolve_device(device))
 
 
 def explain(
@@ -225,7 +238,7 @@ def gather_robustness(out: Out, tables: Annotated[list[Path] | None, typer.Argum
     join(tables or [], out)
 
 
-def gather(kind: str, out: Out, scores: list[Path]) -> None:
+def gather(kind: Kind, out: Out, scores: list[Path]) -> None:
     """Join the runs' scores into one store: KIND is segmentation or classification."""
     from lesion_core.scores import gather as join
 
@@ -238,6 +251,9 @@ def predict(
     out: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
     classifier: Annotated[
         Path | None, typer.Option("--classifier", help="A classification or joint run's folder.")
+    ] = None,
+    metadata: Annotated[
+        Path | None, typer.Option("--metadata", help="CSV of image_id, age, sex, site, for classifiers that read them.")
     ] = None,
     device: Device = "auto",
 ) -> None:
@@ -255,7 +271,8 @@ def predict(
     if classifier is not None:
         from lesion_core.inference.photograph import photograph_classifier
 
-        classify = photograph_classifier(classifier, device)
+        made_by = loaded.run.run_id if segmenter.parent.name == "segmentation" else None
+        classify = photograph_classifier(classifier, device, metadata=metadata, segmenter_run=made_by)
     predict_folder(loaded, images, out, classify=classify, device=device)
 
 

@@ -97,7 +97,8 @@ def read_reference(path: Path) -> np.ndarray:
     try:
         reference = np.load(path)
     except (OSError, ValueError, EOFError) as error:
-        raise RunError(f"the reference histogram cannot be read ({error})", file=path) from error
+        remedy = "run the harmonization first, or again"
+        raise RunError(f"the reference histogram cannot be read ({error})", file=path, remedy=remedy) from error
     if reference.shape != (3, histogram.LEVELS) or not np.allclose(reference.sum(axis=1), 1.0):
         raise RunError("expected a (3, 256) histogram whose rows sum to 1", file=path, remedy="make it again")
     return reference

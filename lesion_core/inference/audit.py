@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from lesion_core.errors import MaskError, ScoreError
-from lesion_core.files import read_csv, read_parquet, write_csv
+from lesion_core.files import read_array, read_csv, read_parquet, write_csv
 from lesion_core.paths import Layout
 from lesion_core.settings import Statistics
 
@@ -58,7 +58,7 @@ def _images(layout: Layout, folder: Path, dataset: str, size: int) -> list[dict[
 
     try:
         lines = read_csv(folder / "masks.csv")
-        masks = np.load(folder / "masks.npy", mmap_mode="r")
+        masks = read_array(folder / "masks.npy", mapped=True)
     except FileNotFoundError as error:
         raise MaskError(
             f"There are no pseudo-masks of {dataset}", file=error.filename, remedy="run the pseudo_masks rule"

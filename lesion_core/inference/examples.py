@@ -11,7 +11,7 @@ import numpy as np
 from lesion_core.data.datasets import Harmonized
 from lesion_core.data.shuffle import foreign_rows
 from lesion_core.errors import MaskError
-from lesion_core.files import read_csv, read_parquet
+from lesion_core.files import read_array, read_csv, read_parquet
 from lesion_core.inference.classify import LoadedClassifier
 from lesion_core.paths import Layout
 
@@ -114,7 +114,7 @@ def _pseudo_masks(layout: Layout, segmenter_run: str, dataset: str, data: Harmon
     folder = layout.pseudo_masks(segmenter_run, dataset)
     try:
         listed = [row["image_id"] for row in read_csv(folder / "masks.csv")]
-        maps = np.load(folder / "probabilities.npy", mmap_mode="r")
+        maps = read_array(folder / "probabilities.npy", mapped=True)
     except FileNotFoundError as error:
         raise MaskError(
             f"There are no pseudo-masks of {dataset}", file=error.filename, remedy="run the pseudo_masks rule"

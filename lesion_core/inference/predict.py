@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.inference.photograph import Classify
     from lesion_core.models.prompts import Prompts
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
@@ -96,7 +97,7 @@ def predict_folder(
     images: Path,
     out: Path,
     *,
-    classify: Callable[[np.ndarray, np.ndarray], dict[str, Any]] | None = None,
+    classify: Classify | None = None,
     device: str = "cpu",
 ) -> int:
     """Write for every photograph ``<stem>.png`` (0 or 255, the photograph's own size) and one ``predictions.csv``.
@@ -105,14 +106,14 @@ def predict_folder(
         segmenter: a loaded run.
         images: folder of photographs of any size.
         out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
-        classify: gets the photograph, uint8 (H, W, 3), and its probability map, float32 (S, S); returns columns.
+        classify: returns columns of a photograph, see `photograph_classifier`.
         device: where the model is.
 
     Returns:
         The number of photographs.
 
     Raises:
-        ImageError: a photograph does not decode; nothing is skipped silently.
+        ImageError: a photograph does not decode (nothing is skipped silently), or ``out`` is ``images``.
     """
     import cv2
 
@@ -121,6 +122,12 @@ def predict_folder(
 
     paths = list_photographs(images)
     out = Path(out)
+    if out.resolve() == Path(images).resolve():
+        raise ImageError(
+            "The masks would lie among the photographs, over those that are PNG files",
+            file=out,
+            remedy="give another folder with --out",
+        )
     out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.csv").unlink(missing_ok=True)
     rows: list[dict[str, Any]] = []
@@ -142,7 +149,7 @@ def predict_folder(
                 "area": round(float(mask.mean()), 6),
                 "components": count_components(native >= segmenter.run.extraction.threshold),
                 "confidence": round(confidence(native, mask), 6),
-                **({} if classify is None else classify(photograph, probability)),
+                **({} if classify is None else classify(path.stem, photograph, probability)),
             }
         )
     write_csv(out / "predictions.csv", list(rows[0]), rows)

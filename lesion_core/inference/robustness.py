@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesion_core.data.corruptions import CORRUPTIONS
-from lesion_core.errors import SettingsError
+from lesion_core.errors import ScoreError, SettingsError
 from lesion_core.files import read_csv, read_parquet, write_csv
 from lesion_core.paths import Layout
 from lesion_core.progress import track
@@ -77,8 +77,15 @@ def measure_robustness(
 
 
 def gather_robustness(paths: list[Path], out: Path) -> None:
-    """Join the runs' tables, sorted by run."""
-    write_csv(out, COLUMNS, [row for path in sorted(paths) for row in read_csv(path)])
+    """Join the runs' tables, sorted by run.
+
+    Raises:
+        ScoreError: a table has other columns.
+    """
+    tables = {path: read_csv(path) for path in sorted(paths)}
+    if odd := [path for path, rows in tables.items() if any(tuple(row) != COLUMNS for row in rows)]:
+        raise ScoreError("Not a robustness table", file=odd[0], ids=map(str, odd), remedy="measure robustness again")
+    write_csv(out, COLUMNS, [row for rows in tables.values() for row in rows])
 
 
 def _segmenter(run_dir: Path, run: Run, root: Path, device: str) -> LoadedSegmenter | None:

@@ -40,7 +40,7 @@ class Unfinished:
         """
         shape = (count, size, size)
         try:
-            if read_json(folder / "identity.json") == identity:
+            if read_json(folder / "identity.json", str) == identity:
                 arrays = [np.load(folder / name, mmap_mode="r+") for name in ARRAYS]
                 rows = read_csv(folder / "journal.csv") if (folder / "journal.csv").is_file() else []
                 if all(array.shape == shape and array.dtype == np.uint8 for array in arrays) and len(rows) <= count:

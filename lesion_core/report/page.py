@@ -210,7 +210,7 @@ def _range(low: str, high: str) -> str:
 def _figures(root: Path) -> str:
     return "".join(
         figure(root / "figures" / f"{item['name']}.png", item["title"], item["caption"])
-        for item in read_json(root / "figures" / "figures.json")
+        for item in read_json(root / "figures" / "figures.json", list)
     )
 
 

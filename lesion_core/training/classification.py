@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lesion_core.data.augment import augment
 from lesion_core.data.balance import draw_mixup, sampling_probabilities
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.data.reference import read_reference as read_histogram
+from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
 from lesion_core.inference.classify import VOCABULARY_KEY
 from lesion_core.inference.load import REFERENCE_KEY
@@ -209,9 +210,7 @@ def read_reference(root: Path, run: Run) -> tuple[dict[str, Tensor], list[Path]]
     path = Layout(Path(root)).reference
     if run.harmonization.histogram == "none":
         return {}, []
-    if not path.is_file():
-        raise RunError("The reference histogram is missing", file=path, remedy="run the harmonization first")
-    return {REFERENCE_KEY: torch.from_numpy(np.load(path))}, [path]
+    return {REFERENCE_KEY: torch.from_numpy(read_histogram(path))}, [path]
 
 
 def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lesion_core.files import canonical_json, read_json, sha256_file, sha256_text, write_json
+from lesion_core.files import canonical_json, read_array, read_json, sha256_file, sha256_text, write_json
 from lesion_core.progress import say
 from lesion_core.seeding import generator
 from lesion_core.settings import Pretrain
@@ -49,11 +49,11 @@ def made_images(settings: Pretrain, work: Path) -> MadeImages:
     identity = canonical_json([settings.seed, count, size, sources_hash("data/synthetic")])
     paths = {name: work / f"{name}.npy" for name in ("images", "masks")}
     done = work / "images.json"
-    if not (done.exists() and read_json(done) == identity):
+    if not (done.exists() and read_json(done, str) == identity):
         done.unlink(missing_ok=True)
         _draw_all(settings.seed, count, size, paths)
         write_json(done, identity)
-    arrays = {name: np.load(path, mmap_mode="r") for name, path in paths.items()}
+    arrays = {name: read_array(path, mapped=True) for name, path in paths.items()}
     return MadeImages(images=arrays["images"], masks=arrays["masks"], identity=identity)
 
 

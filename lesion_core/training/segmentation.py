@@ -6,11 +6,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from lesion_core.data.datasets import Harmonized, combine
-from lesion_core.errors import RunError
+from lesion_core.data.reference import read_reference
 from lesion_core.files import write_csv
 from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
 from lesion_core.models.registry import build_segmenter
@@ -60,7 +59,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         reference = {}
         if run.harmonization.histogram != "none":
             inputs.append(layout.reference)
-            reference[REFERENCE_KEY] = torch.from_numpy(_read_reference(layout.reference))
+            reference[REFERENCE_KEY] = torch.from_numpy(read_reference(layout.reference))
         if process_rank() == 0:
             run.save(run_dir)
         if parameters and spec.training.epochs:
@@ -116,9 +115,3 @@ def _fit(
     if stage_1 is None:
         return result
     return replace(result, resumed=stage_1.resumed + result.resumed, seconds=stage_1.seconds + result.seconds)
-
-
-def _read_reference(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise RunError("The reference histogram is missing", file=path, remedy="run the harmonization first")
-    return np.load(path)

@@ -17,10 +17,11 @@ import pytest
 from conftest import snakemake
 
 from lesion_core import config
-from lesion_core.files import read_csv, read_json, read_parquet, sha256_file
+from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv
 from lesion_core.report.cells import write_cells
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.scores import COLUMNS
+from lesion_core.settings import CLASSES
 
 pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"
@@ -256,6 +257,41 @@ def test_predict_masks_have_the_photographs_size(smoke, tmp_path):
         assert mask.shape == photograph.shape[:2] == (int(row["height"]), int(row["width"]))
         assert set(np.unique(mask)) <= {0, 255}
         assert abs(sum(float(row[key]) for key in row if key.startswith("p_")) - 1) < 1e-4
+
+
+@pytest.mark.parametrize("method", ["vit_cross_attention", "dual_network", "joint_proposed"])
+def test_predict_gives_the_scored_probabilities(method, smoke, tmp_path):
+    """The same photographs by ``lesion predict`` and in the score store: probabilities, temperature, answer."""
+    root, dataset = smoke / RESULTS, "ham10000"
+    run = next(run for run in config.expand(config.load("smoke")).values() if run.method == method)
+    classifier = root / "runs" / run.task / run.run_id
+    segmenter = classifier if run.task == "joint" else root / "runs" / "segmentation" / run.segmenter_run
+    scored = {
+        row["image_id"]: row
+        for row in read_parquet(root / "scores" / "classification.parquet").to_pylist()
+        if row["run_id"] == run.run_id and row["dataset"] == dataset
+    }
+    catalog = read_parquet(root / "catalog" / "images.parquet").to_pylist()
+    entries = [row for row in catalog if row["dataset"] == dataset and row["image_id"] in scored]
+    (tmp_path / "in").mkdir()
+    for entry in entries:
+        shutil.copy(root / entry["path"], tmp_path / "in")
+    lines = [{name: row[name] for name in ("image_id", "age", "sex", "site")} for row in entries]
+    write_csv(tmp_path / "metadata.csv", ("image_id", "age", "sex", "site"), lines)
+    arguments = ["--images", tmp_path / "in", "--out", tmp_path / "out", "--metadata", tmp_path / "metadata.csv"]
+    done = lesion(tmp_path, "predict", "--segmenter", segmenter, "--classifier", classifier, *arguments)
+    assert done.returncode == 0, done.stderr
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    assert len(rows) == len(scored) > 3
+    for row in rows:
+        stored = scored[Path(row["image"]).stem]
+        raw = [float(row[f"p_{name}"]) for name in CLASSES]
+        assert raw == pytest.approx([stored[f"p_{name}"] for name in CLASSES], abs=1e-4)
+        assert row["predicted"] == stored["predicted"]
+        assert float(row["temperature"]) == pytest.approx(stored["temperature"], abs=1e-5)
+        powers = [stored[f"p_{name}"] ** (1 / stored["temperature"]) for name in CLASSES]
+        calibrated = [float(row[f"calibrated_{name}"]) for name in CLASSES]
+        assert calibrated == pytest.approx([power / sum(powers) for power in powers], abs=1e-3)
 
 
 def test_predict_refuses_a_broken_photograph(smoke, tmp_path):

@@ -184,6 +184,11 @@ def test_predict_folder_and_its_refusals(root, segmenter, tmp_path):
         list_photographs(photographs)
     with pytest.raises(ImageError, match="does not exist"):
         list_photographs(tmp_path / "nowhere")
+    (photographs / "a.png").unlink()
+    before = (photographs / "b.png").read_bytes()
+    with pytest.raises(ImageError, match="among the photographs"):
+        predict_folder(segmenter, photographs, tmp_path / "out" / ".." / "in")
+    assert (photographs / "b.png").read_bytes() == before
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

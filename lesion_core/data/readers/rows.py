@@ -109,9 +109,9 @@ def read_table(
         CatalogError: missing, unknown or doubled columns, rows of another length, an empty or doubled key.
     """
     try:
-        rows = read_csv(path)
+        rows = read_csv(path, ragged=True)
         header = _header(path)
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise CatalogError(f"the table cannot be read ({error})", file=path, remedy=REMEDY) from error
     missing = [name for name in required if name not in header]
     unknown = [name for name in header if name not in (*required, *optional)]
