@@ -95,7 +95,8 @@ def statistics_section(root: Path, plan: Plan, chains: ChainData) -> str:
         "<p class='note'>Differences are fractions, proposed minus other. Level seed pairs seeds, as the papers do;"
         " level image pairs test images, averaged within lesions for the tests, with intervals from a bootstrap"
         f" clustered by lesion. Holm's correction: over the tests of one {escape(', '.join(chosen.family))}."
-        " McNemar by lesion is Durkalski's; DeLong is by lesion too.</p>"
+        " McNemar by lesion is Durkalski's; DeLong is by lesion too. Both are made for every pair of seeds and combined"
+        " by Rüger's rule, valid under any dependence: K/k times the k-th smallest of K values, k the upper median.</p>"
     ]
     for name, kind, proposed in (
         ("table_15", "segmentation", chosen.segmentation_proposed),

@@ -13,7 +13,7 @@ import numpy as np
 from lesion_core.errors import ScoreError
 from lesion_core.files import write_csv
 from lesion_core.paths import Layout
-from lesion_core.report.first_seed_tests import first_seed_tests, lesion_of
+from lesion_core.report.classifier_tests import classifier_tests, lesion_of
 from lesion_core.report.statistics_tables import TITLES, write_table
 from lesion_core.report.values import Store
 from lesion_core.settings import Plan
@@ -40,13 +40,17 @@ COLUMNS = (
     "d_av",
     "critical_d_z",
     "detectable_d_z",
+    "seed_pairs",
     "p_mcnemar",
+    "p_mcnemar_range",
     "p_mcnemar_smallest",
     "p_mcnemar_holm",
     "p_mcnemar_by_lesion",
+    "p_mcnemar_by_lesion_range",
     "p_mcnemar_by_lesion_holm",
     "delong_melanoma_difference",
     "p_delong_melanoma",
+    "p_delong_melanoma_range",
     "p_delong_melanoma_holm",
     "too_small",
     "notes",
@@ -119,9 +123,11 @@ def _classification_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
             if not (own and theirs):
                 continue
             by_seed, by_image = _pair("table_16", dataset, "accuracy", proposed, other, own, theirs, plan)
-            runs = plan.runs[proposed][0], plan.runs[other][0]
-            if all((run, dataset) in store.classification for run in runs):
-                by_image |= first_seed_tests(*(store.classification[run, dataset] for run in runs))
+            against, _ = _opponents(own, theirs, other, plan)
+            pairs = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
+            if pairs:
+                found = [tuple(store.classification[run, dataset] for run in pair) for pair in pairs]
+                by_image |= classifier_tests(found)
             tests.extend((by_seed, by_image))
     return tests
 
@@ -188,20 +194,24 @@ def _pair(
     return {**identity, **by_seed}, {**identity, **by_image}
 
 
+def _opponents(own: list[Scored], theirs: list[Scored], other: str, plan: Plan) -> tuple[dict[int, Scored], list[str]]:
+    """Whom each of our seeds stands against, by seed; and a note where that is one run for all."""
+    if len(plan.runs[other]) > 1 or len(own) == 1:
+        return {run.seed: run for run in theirs}, []
+    note = f"{other} has one run: it stands against every seed, and a spread of its own would not be seen"
+    return dict.fromkeys((run.seed for run in own), theirs[0]), [note]
+
+
 def _by_seed(
     own: list[Scored], theirs: list[Scored], a: np.ndarray, b: np.ndarray, other: str, plan: Plan
 ) -> dict[str, Any]:
     """Pairs are seeds: (S,) means over images of each side's runs, matched by seed."""
     from lesion_core.stats.paired import compare
 
-    notes = []
     ours = {run.seed: value for run, value in zip(own, a, strict=True)}
-    if len(plan.runs[other]) == 1 and len(ours) > 1:
-        # a method without randomness has one run: with any seed it would give the same
-        against = dict.fromkeys(ours, b[0])
-        notes.append(f"{other} has no randomness: its one run stands against every seed")
-    else:
-        against = {run.seed: value for run, value in zip(theirs, b, strict=True)}
+    values = {run.run_id: value for run, value in zip(theirs, b, strict=True)}
+    opponents, notes = _opponents(own, theirs, other, plan)
+    against = {seed: values[run.run_id] for seed, run in opponents.items()}
     seeds = sorted(ours.keys() & against.keys())
     if not seeds:
         return {"level": SEED, "n": 0, "notes": "n too small: no seed was run with both methods"}

@@ -72,8 +72,9 @@ def write_table(name: str, path: Path, csv_columns: Sequence[str], tests: list[d
     if name == "table_16":
         notes.append(
             "McNemar: exact, image by image; by lesion: Durkalski's, since images of one lesion are not independent."
-            " DeLong: melanoma's AUC, by lesion. These three compare the first seeds' runs; Holm's correction of each"
-            " stands in the .csv."
+            " DeLong: melanoma's AUC, by lesion. These three are made for every pair of seeds and combined by Rüger's"
+            " rule: K/k times the k-th smallest of K, k the upper median, valid under any dependence; the .csv"
+            " has the range over pairs and Holm's correction of each."
         )
     write_grid(Grid(full_title(name, TITLES[name]), columns, rows, notes), path, csv_columns, tests)
 

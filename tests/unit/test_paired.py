@@ -147,6 +147,37 @@ def test_bad_pairs_are_refused(a, b):
         compare(np.array(a), np.array(b))
 
 
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ([0.03], 0.03),
+        ([0.01, 0.04], 0.04),
+        ([0.01, 0.02, 0.9], 0.03),
+        ([0.9, 1.0, 0.8], 1.0),
+        ([0.1, math.nan], math.nan),
+    ],
+)
+def test_dependent_p_values_are_combined_by_their_upper_median(values, expected):
+    assert multiple.combine_dependent(np.array(values)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_the_combination_keeps_its_level_whatever_the_dependence():
+    """Independent, equal, and the worst case: at 0.05, two of three are small together, in turn, or none is."""
+    rng, n, bound = np.random.default_rng(2), 20000, 0.05 * 2 / 3
+    worst = rng.uniform(bound, 1.0, (n, 3))
+    small = np.flatnonzero(rng.uniform(size=n) < 0.05)
+    for place in range(2):
+        worst[small, (small + place) % 3] = rng.uniform(0.0, bound, len(small))
+    assert np.mean(worst <= 0.02, axis=0) == pytest.approx([0.02] * 3, abs=0.004)  # each alone is uniform
+    for p in (rng.uniform(size=(n, 3)), np.repeat(rng.uniform(size=(n, 1)), 3, axis=1), worst):
+        rejected = np.mean([multiple.combine_dependent(row) <= 0.05 for row in p])
+        assert rejected <= 0.055
+    assert rejected == pytest.approx(0.05, abs=0.005)  # the bound is reached
+    for wrong in ([], [1.2], [-0.1]):
+        with pytest.raises(ScoreError, match="p values"):
+            multiple.combine_dependent(np.array(wrong))
+
+
 def test_holm_hand_worked():
     assert multiple.holm(np.array([0.01, 0.04, 0.03, 0.005])).tolist() == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert multiple.holm(np.array([])).tolist() == []

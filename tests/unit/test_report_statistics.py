@@ -63,7 +63,7 @@ def test_seed_level_pairs_seeds_by_hand(tests_of):
     assert float(seed["p_wilcoxon"]) == float(seed["p_wilcoxon_smallest"]) == 0.5
     assert seed["too_small"] == "yes"
     assert "n too small" in seed["notes"]
-    assert "no randomness" in seed["notes"]
+    assert "one run: it stands against every seed" in seed["notes"]
 
 
 def test_image_level_pairs_images_by_hand(tests_of):
@@ -77,7 +77,7 @@ def test_image_level_pairs_images_by_hand(tests_of):
     assert 0.1 <= float(image["ci_low"]) < 0.2 < float(image["ci_high"]) <= 0.3
 
 
-def test_classification_counts_hits_and_tests_the_first_seed(tests_of):
+def test_classification_counts_hits(tests_of):
     # vit_none is right on a alone, vit_cross_attention on a, b and d
     image = one(tests_of[1], "table_16", "image", "vit_none")
     assert float(image["difference"]) == pytest.approx(0.5)
@@ -232,3 +232,21 @@ def test_classifiers_are_tested_by_image_and_by_lesion(tmp_path):
     assert float(image["p_mcnemar_by_lesion"]) == pytest.approx(math.erfc(math.sqrt(1.5**2 / 1.25 / 2)))
     assert image["runs"] == "vit_cross_attention-s0"
     assert image["other_runs"] == "vit_none-s0"
+
+
+def test_every_pair_of_seeds_is_tested_and_told_as_one(tmp_path):
+    """Three seeds with 3, 2 and 0 disagreements, all for fusion: exact p 0.25, 0.5 and 1, so 3/2 of the median."""
+    right = {0: (3, 0), 1: (3, 1), 2: (1, 1)}  # of the four images, by seed: with fusion, without
+    rows = [
+        classification_row(f"{method}-s{seed}", image, "nv", "nv" if place < hits[side] else "mel")
+        for seed, hits in right.items()
+        for side, method in enumerate(("vit_cross_attention", "vit_none"))
+        for place, image in enumerate(IMAGES)
+    ]
+    names = ("vit_cross_attention", "vit_none")
+    plan = make_plan(runs={name: [f"{name}-s{seed}" for seed in right] for name in names})
+    image = one(run(tmp_path, plan, classification=rows), "table_16", "image", "vit_none")
+    assert image["seed_pairs"] == "3"
+    assert float(image["p_mcnemar"]) == pytest.approx(0.75)
+    assert image["p_mcnemar_range"] == "0.25 to 1"
+    assert float(image["p_mcnemar_smallest"]) == pytest.approx(0.75)

@@ -1,0 +1,62 @@
+"""Tests of two classifiers that need the images' own answers, made for every pair of seeds and told as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from lesion_core.report.values import truth_and_probabilities
+from lesion_core.settings import CLASSES
+
+Rows = list[dict[str, Any]]
+RANGED = ("p_mcnemar", "p_mcnemar_by_lesion", "p_delong_melanoma")
+
+
+def lesion_of(row: dict[str, Any]) -> str:
+    """A score row's lesion; the image itself where none is known."""
+    return row["lesion_id"] or row["image_id"]
+
+
+def classifier_tests(pairs: Sequence[tuple[Rows, Rows]]) -> dict[str, Any]:
+    """McNemar's test, exact image by image and by lesion, and DeLong's of melanoma's AUC by lesion, over all seeds.
+
+    Each pair of runs is tested by itself. The pairs share their images, so their p values depend on each other: they
+    are combined by `stats.multiple.combine_dependent`, which needs no independence, and ``<p>_range`` tells the
+    smallest and the greatest. ``delong_melanoma_difference`` is the mean over pairs.
+
+    Args:
+        pairs: score rows of both runs, one pair per seed, sorted by image; at least one pair.
+    """
+    from lesion_core.stats.multiple import combine_dependent
+
+    single = [_one_pair(own, theirs) for own, theirs in pairs]
+    found: dict[str, Any] = {"seed_pairs": len(single)}
+    for name in single[0]:
+        values = np.array([test[name] for test in single])
+        found[name] = float(values.mean()) if name == "delong_melanoma_difference" else combine_dependent(values)
+        if name in RANGED:
+            found[f"{name}_range"] = f"{values.min():.6g} to {values.max():.6g}"
+    return found
+
+
+def _one_pair(own: Rows, theirs: Rows) -> dict[str, float]:
+    from lesion_core.stats.classifiers import delong, mcnemar_clustered, mcnemar_exact
+
+    truth, ours = truth_and_probabilities(own)
+    _, other = truth_and_probabilities(theirs)
+    correct = [np.array([row["label"] == row["predicted"] for row in rows]) for rows in (own, theirs)]
+    lesions = np.array([lesion_of(row) for row in own])
+    exact = mcnemar_exact(*correct)
+    found = {
+        "p_mcnemar": exact.p,
+        "p_mcnemar_smallest": exact.p_smallest,
+        "p_mcnemar_by_lesion": mcnemar_clustered(*correct, lesions).p,
+    }
+    melanoma = CLASSES.index("mel")
+    positive = truth == melanoma
+    if len(set(lesions[positive])) > 1 and len(set(lesions[~positive])) > 1:
+        result = delong(positive, ours[:, melanoma], other[:, melanoma], lesions)
+        found |= {"delong_melanoma_difference": result.difference, "p_delong_melanoma": result.p}
+    return found
