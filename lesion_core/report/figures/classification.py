@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, legend_below, method_name, new_figure
+from lesion_core.report.figures.style import (
+    MARKERS,
+    PALETTE,
+    Drawn,
+    Source,
+    dataset_name,
+    legend_below,
+    method_name,
+    new_figure,
+)
 from lesion_core.report.values import truth_and_probabilities
 from lesion_core.settings import CLASSES
 
@@ -75,41 +84,42 @@ def precision_recall(source: Source) -> Drawn | None:
 
 
 def reliability(source: Source) -> Drawn | None:
-    """Confidence against accuracy in ten bins, first seed of each fused or plain network."""
+    """Confidence against accuracy in ten bins, raw and at the fitted temperature, first seed of each network."""
     dataset = _dataset(source)
     if dataset is None:
         return None
-    from lesion_core.metrics.calibration import ece
+    from lesion_core.metrics.calibration import ece, log_probabilities, softmax
 
-    figure, axes = new_figure(4.6, 5.0)
-    axis = axes[0][0]
-    axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
+    figure, axes = new_figure(7.4, 4.6, 1, 2)
     for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
         if name == "majority":
             continue
-        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
-        confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
-        bins = np.minimum((confidence * 10).astype(int), 9)
-        used = [bin_ for bin_ in range(10) if (bins == bin_).sum() >= 3]
-        axis.plot(
-            [confidence[bins == bin_].mean() for bin_ in used],
-            [correct[bins == bin_].mean() for bin_ in used],
-            marker="o",
-            ms=3.5,
-            color=PALETTE[number % len(PALETTE)],
-            label=f"{method_name(name)} ({ece(truth, probabilities):.3f})",
-        )
-    axis.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        title=dataset_name(dataset),
-        xlim=(-0.02, 1.02),
-        ylim=(-0.02, 1.02),
-        aspect="equal",
-    )
-    legend_below(figure, axis, "ECE", columns=2)
+        rows = source.store.classification[runs[0], dataset]
+        truth, raw = truth_and_probabilities(rows)
+        states = (raw, softmax(log_probabilities(raw), rows[0]["temperature"]))
+        before, after = (ece(truth, probabilities) for probabilities in states)
+        for axis, probabilities in zip(axes[0], states, strict=True):
+            confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth
+            bins = np.minimum((confidence * 10).astype(int), 9)
+            used = [bin_ for bin_ in range(10) if (bins == bin_).sum() >= 3]
+            axis.plot(
+                [confidence[bins == bin_].mean() for bin_ in used],
+                [correct[bins == bin_].mean() for bin_ in used],
+                marker=MARKERS[number % len(MARKERS)],
+                ms=3.5,
+                color=PALETTE[number % len(PALETTE)],
+                label=f"{method_name(name)} ({before:.3f}, {after:.3f})",
+            )
+    for axis, state in zip(axes[0], ("as given", "at the fitted temperature"), strict=True):
+        axis.plot([0, 1], [0, 1], color="#999999", lw=0.8, ls=":")
+        axis.set(xlabel="confidence", ylabel="accuracy", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axis.set(title=f"{dataset_name(dataset)}, {state}")
+    legend_below(figure, axes[0][0], "ECE before and after", columns=2)
     return Drawn(
-        figure, "Reliability", "Accuracy by confidence, bins of a tenth with at least three images; first seed."
+        figure,
+        "Reliability before and after temperature scaling",
+        "Accuracy by confidence, bins of a tenth with at least three images; first seed. The temperature was fitted to"
+        " validation images. Expected calibration error (ECE) over 15 bins.",
     )
 
 
