@@ -143,11 +143,12 @@ def write_csv(path: str | Path, columns: Sequence[str], rows: Iterable[Mapping[s
     write_text(path, text.getvalue())
 
 
-def read_csv(path: str | Path, *, ragged: bool = False) -> list[dict[str, str]]:
+def read_csv(path: str | Path, *, ragged: bool = False, delimiter: str = ",") -> list[dict[str, str]]:
     """Read a CSV with a header into rows (`Record`) of strings; a byte-order mark is dropped.
 
     Args:
         path: the file.
+        delimiter: between cells.
         ragged: let rows of another length than the header's through, as ``csv.DictReader`` gives them.
 
     Raises:
@@ -156,7 +157,7 @@ def read_csv(path: str | Path, *, ragged: bool = False) -> list[dict[str, str]]:
     path = Path(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
-            rows = [_record(path, row) for row in csv.DictReader(handle)]
+            rows = [_record(path, row) for row in csv.DictReader(handle, delimiter=delimiter)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"It is no CSV: {error}", file=path, remedy=MAKE_AGAIN) from error
     odd = [] if ragged else [number for number, row in enumerate(rows, 1) if None in row or None in row.values()]

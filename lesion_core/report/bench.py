@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 from lesion_core.errors import RunError
+from lesion_core.files import read_csv
 
 
 def bench_table(root: Path) -> str:
@@ -18,9 +18,8 @@ def bench_table(root: Path) -> str:
     folder = root / "benchmarks"
     for path in sorted(folder.rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        with open(path, encoding="utf-8", newline="") as handle:
-            for row in csv.DictReader(handle, delimiter="\t"):
-                rules.setdefault(rule, []).append({key: _number(row.get(key)) for key in ("s", "max_rss", "cpu_time")})
+        for row in read_csv(path, delimiter="\t"):
+            rules.setdefault(rule, []).append({key: _number(row.get(key)) for key in ("s", "max_rss", "cpu_time")})
     if not rules:
         raise RunError("No benchmark files", file=folder, remedy="run the pipeline first")
     lines = ["| rule | jobs | seconds | slowest | CPU seconds | peak MB |", "|---|---:|---:|---:|---:|---:|"]

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.arrow import table_of
-from lesion_core.files import write_parquet
+from lesion_core.errors import ScoreError
+from lesion_core.files import read_parquet, write_parquet
 from lesion_core.report.measures import Measure
 from lesion_core.report.published import Published
 from lesion_core.report.values import DECIMALS, RANKED, SCALE, Value
@@ -47,6 +48,19 @@ MEASURE_COLUMNS = tuple(field.name for field in fields(Measure))
 def write_cells(cells: list[dict[str, Any]], path: Path) -> None:
     """Write the cells' table: which runs a number came from."""
     write_parquet(path, table_of(cells, CELL_COLUMNS))
+
+
+def read_cells(root: Path) -> list[dict[str, Any]]:
+    """All cells of all tables of a results folder.
+
+    Raises:
+        ScoreError: the cells' table is missing.
+        FormatError: it cannot be read, or lacks a column.
+    """
+    path = Path(root) / "tables" / "cells.parquet"
+    if not path.is_file():
+        raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
+    return read_parquet(path, tuple(CELL_COLUMNS)).to_pylist()
 
 
 def our_cell(

@@ -44,7 +44,7 @@ def _overview(root: Path, report: dict[str, Any]) -> str:
     if not path.is_file():
         return ""
     found = len(report["problems"])
-    return figure(path, "The data", f"Classes, sizes, missing values, and {found} files handled by a rule")
+    return figure(path, "The data", f"Classes, sizes, missing values, and files handled by a rule: {found}.")
 
 
 def _colours(root: Path) -> str:
@@ -136,10 +136,12 @@ def _problems(problems: list[Any]) -> str:
     shown = "".join(f"<li>{escape(_problem(problem))}</li>" for problem in problems[:SHOWN_PROBLEMS])
     more = len(problems) - SHOWN_PROBLEMS
     rest = f"<p class='note'>{more} more stand in catalog/report.json.</p>" if more > 0 else ""
-    return f"<h3>Problems</h3><p>{len(problems)} were found and handled by rule.</p><ul>{shown}</ul>{rest}"
+    return f"<h3>Problems</h3><p>Found and handled by rule: {len(problems)}.</p><ul>{shown}</ul>{rest}"
 
 
 def _problem(problem: Any) -> str:
+    if isinstance(problem, dict) and problem.keys() == {"dataset", "detail", "image_id", "kind"}:
+        return f"{problem['dataset']}, {problem['image_id']}: {problem['detail']} ({problem['kind']})"
     if isinstance(problem, dict):
         return ", ".join(f"{key.replace('_', ' ')}: {_problem(value)}" for key, value in sorted(problem.items()))
     if isinstance(problem, list):

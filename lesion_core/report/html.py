@@ -29,7 +29,8 @@ def table(
     )
     named = f' id="{identity}"' if identity else ""
     return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}"><table{named}>'
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
+        f'<table{named} aria-label="{escape(caption)}">'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 

@@ -6,10 +6,10 @@ import math
 from pathlib import Path
 from typing import Any
 
-from lesion_core.errors import ScoreError
-from lesion_core.files import read_parquet, write_csv
+from lesion_core.files import write_csv
 from lesion_core.metrics.feasible_effects import check_effect
 from lesion_core.paths import Layout
+from lesion_core.report.cells import read_cells
 from lesion_core.report.intervals import write_intervals
 from lesion_core.report.published import Published, load, pairs
 from lesion_core.report.values import DECIMALS, SCALE, Store
@@ -61,10 +61,7 @@ def write_ledger(root: Path, plan: Plan) -> None:
         ScoreError: the cells' table is missing.
     """
     layout = Layout(root)
-    path = layout.root / "tables" / "cells.parquet"
-    if not path.is_file():
-        raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
-    cells = read_parquet(path).to_pylist()
+    cells = read_cells(layout.root)
     intervals = write_intervals(layout.root / "ledger" / "intervals.csv", cells, Store.read(root), plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:

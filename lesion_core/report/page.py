@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.errors import RunError
-from lesion_core.files import read_csv, read_json, read_parquet, write_text
+from lesion_core.files import read_csv, read_json, write_text
 from lesion_core.paths import Layout
+from lesion_core.report.cells import read_cells
 from lesion_core.report.chain import Chain
 from lesion_core.report.data_section import data_section
 from lesion_core.report.extra_tables import EXTRA_TABLES
@@ -47,7 +48,7 @@ def write_page(root: Path, plan: Plan) -> None:
     """
     layout = Layout(root)
     _refuse_gaps(layout)
-    cells = read_parquet(layout.root / "tables" / "cells.parquet").to_pylist()
+    cells = read_cells(layout.root)
     chains = ChainData(Chain.read(root))
     for run_id in _trained(root, plan):
         chains.add_run(run_id)

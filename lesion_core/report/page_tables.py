@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import read_csv
-from lesion_core.report.cells import value_text
+from lesion_core.report.cells import NOT_RUN, value_text
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import full_title, table_name
 from lesion_core.report.html import number, table
@@ -40,6 +40,7 @@ TEST_COLUMNS = {
     "p_delong_melanoma": "DeLong p (melanoma)",
     "notes": "Notes",
 }
+NOT_RUN_SHORT = "not run"  # the note below a table says what it means; in full it would push columns off the screen
 TEXT_COLUMNS = ("other", "dataset", "metric", "level", "judgement", "notes")
 PLAIN = ("n", "clusters")
 
@@ -74,7 +75,8 @@ def _table(name: str, title: str, own: list[dict[str, Any]], notes: Any, chains:
 
 def _value(cell: dict[str, Any], chains: ChainData) -> str:
     if cell["value"] is None:
-        return f'<td class="none" data-value="">{value_text(cell)}</td>'
+        text = value_text(cell)
+        return f'<td class="none" data-value="">{NOT_RUN_SHORT if text == NOT_RUN else text}</td>'
     return (
         f'<td data-value="{cell["value"]!r}"{" class=best" if cell["best"] else ""}>'
         f'<button type="button" data-cell="{chains.add_cell(cell)}">{value_text(cell)}</button></td>'

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.errors import ScoreError
-from lesion_core.files import read_parquet, sha256_text
-from lesion_core.report.cells import measure_of, value_text
+from lesion_core.files import sha256_text
+from lesion_core.report.cells import measure_of, read_cells, value_text
 from lesion_core.report.chain import WITHOUT_WEIGHTS, Chain
 from lesion_core.report.values import SCALE
 
@@ -41,9 +41,7 @@ def find_cell(root: Path, table: str, row: str, column: str) -> dict[str, Any]:
         ScoreError: the cells are missing, or there is no such table, row or column; the known ones are named.
     """
     path = Path(root) / "tables" / "cells.parquet"
-    if not path.is_file():
-        raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
-    cells = read_parquet(path).to_pylist()
+    cells = read_cells(root)
     for key, wanted in (("table", table), ("row", row), ("column", column)):
         found = [cell for cell in cells if cell[key] == wanted]
         if not found:

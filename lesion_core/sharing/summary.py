@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.audit.current import run_folders
-from lesion_core.files import read_csv, read_parquet, write_csv, write_json
+from lesion_core.files import read_csv, write_csv, write_json
+from lesion_core.report.cells import read_cells
 from lesion_core.runs import task_of
 from lesion_core.settings import Plan
 
@@ -26,7 +27,7 @@ def write_summary(root: Path, plan: Plan) -> None:
     since DVC draws whatever lies there.
     """
     metrics: dict[str, Any] = {}
-    for cell in read_parquet(root / "tables" / "cells.parquet").to_pylist():
+    for cell in read_cells(root):
         if cell["value"] is not None:
             metrics.setdefault(cell["table"], {}).setdefault(cell["row"], {})[cell["column"]] = cell["value"]
     curves, current = root / "summary" / "curves", set()
