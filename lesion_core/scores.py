@@ -113,11 +113,10 @@ def read_scores(path: Path, kind: str) -> list[dict[str, Any]]:
     Raises:
         ScoreError: the file is missing, unreadable, or has other columns.
     """
-    import pyarrow
 
     try:
         table = read_parquet(path)
-    except (OSError, pyarrow.ArrowInvalid) as error:
+    except (OSError, ValueError) as error:
         raise ScoreError(f"Scores cannot be read: {error}", file=path, remedy="run the scoring rule again") from error
     if table.schema.names != list(COLUMNS[kind]):
         raise ScoreError(

@@ -135,11 +135,10 @@ def write_table(path: Path, columns: Sequence[tuple[str, str]], records: Sequenc
 
 def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
     """Read a Parquet table written by :func:`write_table`; CatalogError if it is absent or has other columns."""
-    import pyarrow as pa
 
     try:
         table = read_parquet(path)
-    except (OSError, pa.ArrowInvalid) as error:
+    except (OSError, ValueError) as error:
         raise CatalogError("the table cannot be read", file=path, remedy="run the catalog stage again") from error
     if table.column_names != [name for name, _ in columns]:
         raise CatalogError(

@@ -183,7 +183,7 @@ def test_sections_hand_over_typed_settings():
     given = config.sections('{"splits": {"seed": 1, "train": 0.7, "val": 0.1, "test": 0.2}, "mirror": null}')
     assert given.splits.seed == 1
     assert given.mirror is None
-    with pytest.raises(AttributeError):
+    with pytest.raises(SettingsError, match="lack the section 'harmonization'"):
         _ = given.harmonization
     with pytest.raises(SettingsError, match="no section"):
         config.sections('{"split": {}}')

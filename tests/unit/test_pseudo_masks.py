@@ -119,6 +119,6 @@ def test_unfinished_work_of_another_job_is_not_continued(tmp_path):
     assert [row["image_id"] for row in same.rows] == ["a"]
     assert (same.probabilities[0] == 255).all()
     assert Unfinished.open(tmp_path / "w", 3, 4, "other").rows == []
-    assert read_json(tmp_path / "w" / "identity.json") == "other"
+    assert read_json(tmp_path / "w" / "identity.json", str) == "other"
     (tmp_path / "w" / "masks.npy").write_bytes(b"broken")
     assert Unfinished.open(tmp_path / "w", 3, 4, "other").rows == []
