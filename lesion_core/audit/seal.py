@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
-from lesion_core.files import read_csv, read_json, read_parquet
+from lesion_core.files import read_array, read_csv, read_json, read_parquet
 from lesion_core.observe import RECORD, TEST_MASKS
 from lesion_core.paths import Layout
 from lesion_core.runs import task_of
@@ -105,8 +105,6 @@ def _shown(root: Path, masks: set[str], answer: Answer) -> int:
 
 def _unsealed(root: Path, index: Path, split: Splits) -> list[str]:
     """What is wrong with one harmonized dataset: masks it should not have, or other splits than the split table's."""
-    import numpy as np
-
     name, dataset = index.relative_to(root).as_posix(), index.parent.parent.name
     entries = read_csv(index)
     problems = []
@@ -117,7 +115,7 @@ def _unsealed(root: Path, index: Path, split: Splits) -> list[str]:
         if entry["split"] == "test" and int(entry["mask_row"]) >= 0:
             problems.append(f"{name}: the test image {entry['image_id']} has a mask")
     named = sum(int(entry["mask_row"]) >= 0 for entry in entries)
-    held = len(np.load(index.with_name("masks.npy"), mmap_mode="r"))
+    held = len(read_array(index.with_name("masks.npy"), mapped=True))
     if held != named:
         problems.append(f"{name}: masks.npy holds {held} masks, the index names {named}")
     return problems

@@ -270,8 +270,9 @@ def predict(
     classify = None
     if classifier is not None:
         from lesion_core.inference.photograph import photograph_classifier
+        from lesion_core.runs import Run
 
-        made_by = loaded.run.run_id if segmenter.parent.name == "segmentation" else None
+        made_by = Run.load(segmenter).run_id
         classify = photograph_classifier(classifier, device, metadata=metadata, segmenter_run=made_by)
     predict_folder(loaded, images, out, classify=classify, device=device)
 

@@ -53,7 +53,8 @@ def photograph_classifier(
         say("the classifier was not scored, so it has no temperature: the columns calibrated_<class> stay blank")
     if metadata is None and loaded.metadata([UNKNOWN]) is not None:
         say("the classifier reads age, sex and site, and none were given (--metadata): they count as not known")
-    learnt_on = Run.load(run_dir).segmenter_run
+    run = Run.load(run_dir)
+    learnt_on = run.run_id if run.task == "joint" else run.segmenter_run
     if loaded.needs_masks and learnt_on is not None and segmenter_run not in (None, learnt_on):
         say(f"the classifier learnt on masks of {learnt_on}; here it sees those of {segmenter_run}")
 

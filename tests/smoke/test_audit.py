@@ -256,4 +256,4 @@ def test_the_command_ends_with_status_1_and_names_the_file(root, replace, tmp_pa
     done = CliRunner().invoke(app, ["audit", "--root", str(root), *asked, "--json", str(out)])
     assert done.exit_code == 1
     assert "tables/table_06.csv" in done.output
-    assert {answer["verdict"] for answer in read_json(out)} == {"ok", "FAILED", "not checked"}
+    assert {answer["verdict"] for answer in read_json(out, list)} == {"ok", "FAILED", "not checked"}

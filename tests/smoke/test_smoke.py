@@ -264,8 +264,8 @@ def test_predict_gives_the_scored_probabilities(method, smoke, tmp_path):
     """The same photographs by ``lesion predict`` and in the score store: probabilities, temperature, answer."""
     root, dataset = smoke / RESULTS, "ham10000"
     run = next(run for run in config.expand(config.load("smoke")).values() if run.method == method)
-    classifier = root / "runs" / run.task / run.run_id
-    segmenter = classifier if run.task == "joint" else root / "runs" / "segmentation" / run.segmenter_run
+    classifier = root / "runs" / run.place / run.run_id
+    segmenter = classifier if run.task == "joint" else next((root / "runs").glob(f"*/{run.segmenter_run}"))
     scored = {
         row["image_id"]: row
         for row in read_parquet(root / "scores" / "classification.parquet").to_pylist()

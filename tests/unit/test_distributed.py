@@ -83,7 +83,7 @@ def test_two_processes_train_as_one(tmp_path, case):
     alone = Unused(**options)
     fit(alone, training(**changes), tmp_path / "alone", seed=1, device="cpu")
     start(tmp_path, case)
-    shares = [read_json(tmp_path / f"taken{rank}.json") for rank in range(2)]
+    shares = [read_json(tmp_path / f"taken{rank}.json", list) for rank in range(2)]
     size = training(**changes).batch_size * training(**changes).accumulation
     kept = [row for epoch in range(2) for row in alone.epoch_rows(epoch).tolist()[: 18 // size * size]]
     assert sorted(shares[0][0] + shares[1][0]) == sorted(kept), "each sample once"
@@ -107,7 +107,7 @@ def test_a_dead_process_ends_the_job_with_a_message(tmp_path):
     assert (tmp_path / "run" / CHECKPOINT).exists(), "the next start goes on from here"
     assert not (tmp_path / "end.pt").exists()
     start(tmp_path, "row_keyed")
-    assert read_json(tmp_path / "taken1.json")[1][0][0] == 2, "both went on from the checkpoint of the first"
+    assert read_json(tmp_path / "taken1.json", list)[1][0][0] == 2, "both went on from the checkpoint of the first"
     options, changes = CASES["row_keyed"]
     alone, together = Unused(**options), Unused(**options)
     fit(alone, training(**changes), tmp_path / "alone", seed=1, device="cpu")
