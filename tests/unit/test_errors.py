@@ -72,7 +72,7 @@ def test_command_line_exits_with_2_and_no_traceback(tmp_path):
         (["tables", "--profile", "nosuch"], "'nosuch' does not exist"),
         (["summary", "--profile", "smoke"], "cells.parquet"),
         (["data-report"], "report.json"),
-        (["manifest", "--profile", "smoke"], "no run here"),
+        (["manifest", "--profile", "smoke"], "settings.yaml"),
         (["readme", "--readme", "nowhere/README.md"], "nowhere/README.md"),
         (["gather-robustness", "--out", "out.csv", "table.csv"], "Not a robustness table"),
         (["score", "nosuch", "--run", ".", "--out", "x"], "'nosuch' is not one of"),

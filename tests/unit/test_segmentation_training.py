@@ -371,5 +371,5 @@ def test_bad_runs_are_refused(root, tmp_path):
     with pytest.raises(RunError, match="No validation image of ph2"):
         train_run(run, folder(tmp_path, run), tmp_path, "cpu")
     Layout(tmp_path).reference.unlink()
-    with pytest.raises(RunError, match="reference histogram is missing"):
+    with pytest.raises(RunError, match="reference histogram cannot be read"):
         train_run(run, folder(tmp_path, run), tmp_path, "cpu")
