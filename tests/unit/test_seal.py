@@ -79,7 +79,7 @@ def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(r
 @pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
 def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
     [path] = root.glob(pattern)
-    content = read_json(path)
+    content = read_json(path, object)
     write_json(path, [*content, TEST_MASK] if isinstance(content, list) else {"opened": [TEST_MASK]})
     [problem] = sealed(root, plan).problems
     assert problem.startswith(f"{TEST_MASK}: a test mask, opened by ")
@@ -126,4 +126,4 @@ for name in ("data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip", "tables/t.c
 observe.record_opened(root / "opened.json", root)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert read_json(tmp_path / "opened.json") == ["data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip"]
+    assert read_json(tmp_path / "opened.json", list) == ["data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip"]
