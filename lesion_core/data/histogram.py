@@ -98,9 +98,9 @@ def specification_tables(source: np.ndarray, reference: np.ndarray) -> np.ndarra
     shape = (CHANNELS, LEVELS)
     if source.shape != shape or reference.shape != shape:
         raise ValueError(f"expected two (3, 256) histograms, got {source.shape} and {reference.shape}")
-    if source.min() < 0 or not source.any(axis=1).all():
-        raise ValueError("a source histogram must be not negative and not empty")
     cumulative = np.cumsum(source, axis=1)
+    if source.min() < 0 or cumulative[:, -1].min() <= 0:
+        raise ValueError("a source histogram must be not negative and not empty")
     quantiles = cumulative / cumulative[:, -1:]
     values = np.empty(shape)
     for channel, (levels, reached) in enumerate(_steps(reference.tobytes(), reference.dtype.str)):
