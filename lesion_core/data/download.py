@@ -135,21 +135,20 @@ def _from_mirror(
 ) -> dict[str, Any]:
     """A file from the mirror; SourceError if it has none, DownloadError if it has another one."""
     official, official_by = _official(file, out)
-    checks, verified_by = mirror.checks(file.name, official, official_by)
-    source = f"mirror: {mirror.location(file.name)}"
+    name = mirror.held_as(file.name, file.also)
+    checks, verified_by = mirror.checks(name, official, official_by)
+    source = f"mirror: {mirror.location(name)}"
     if mirror.folder is not None:
-        path = mirror.folder / file.name
+        path = mirror.folder / name
         if not path.is_file():
             raise SourceError("no such file")
         return _from_disk(file, path, out, checks, verified_by, source, mirror)
     kept = _kept(file, out, checks, verified_by)
     if kept is not None:
         return kept
-    say(f"{file.name}: from {mirror.location(file.name)}")
+    say(f"{file.name}: from {mirror.location(name)}")
     try:
-        found = transfer(
-            mirror.location(file.name), out / file.name, checks, retries=retries, timeout=timeout, sleep=sleep
-        )
+        found = transfer(mirror.location(name), out / file.name, checks, retries=retries, timeout=timeout, sleep=sleep)
     except WrongContentError as error:
         raise _wrong_in_mirror(file, out, mirror, error.reason) from error
     return _record(file, out, found, source, checks, verified_by)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +57,13 @@ class Mirror:
         if self.folder is not None:
             return str(self.folder / name)
         return f"{self.address}/{urllib.parse.quote(name)}"
+
+    def held_as(self, name: str, also: Iterable[str]) -> str:
+        """The first of ``name`` and ``also`` that the mirror is known to hold; ``name`` if none."""
+        for candidate in (name, *also):
+            if candidate in self.sums or (self.folder is not None and (self.folder / candidate).is_file()):
+                return candidate
+        return name
 
     def checks(self, name: str, official: Checks, official_by: str) -> tuple[Checks, str]:
         """What ``name`` must be: the mirror's own sum if it lists the file, else what is given."""

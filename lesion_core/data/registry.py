@@ -28,6 +28,7 @@ class RemoteFile:
         bytes: official size, if known.
         md5, sha256: official hex digests, if known.
         part: the part of the release it belongs to.
+        also: other names under which a mirror may hold the same bytes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class RemoteFile:
     md5: str | None = None
     sha256: str | None = None
     part: Part = "training"
+    also: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -225,6 +227,7 @@ HAM10000 = Release(
             query="?format=original",
             bytes=690_218,
             md5="8f85fb1aa29d80a2797247e434deb79d",
+            also=("HAM10000_metadata",),  # as the dataverse lists it
         ),
         _dataverse(
             "HAM10000_segmentations_lesion_tschandl.zip",

@@ -26,6 +26,8 @@ MIN_FEATURES = 8
 DEFAULT = settings.Views()
 # Candidates
 VOTE_DIMENSIONS = 32
+SAMPLE = 50_000  # descriptors that the principal axes are taken from, about
+PROJECTED = 500  # photographs whose descriptors are projected at a time
 CELL_SIZE = 500  # descriptors per cell of the inverted lists, on average
 MAX_CELLS = 4096
 NEIGHBOURS = 2  # a descriptor votes for its nearest descriptors in other photographs
@@ -125,34 +127,35 @@ def view_candidates(descriptors: Sequence[np.ndarray], views: settings.Views = D
     other photographs in its own cell and the next, and votes for their photographs. A photograph keeps the
     candidates with most votes. Far fewer comparisons than photographs squared.
     """
-    owners = np.repeat(np.arange(len(descriptors)), [len(part) for part in descriptors])
+    owners = np.repeat(np.arange(len(descriptors), dtype=np.int32), [len(part) for part in descriptors])
     if len(owners) < 2:
         return np.empty((0, 2), np.intp)
-    vectors = _project(np.concatenate(descriptors))
+    vectors = _project(descriptors)
     cells = min(max(1, len(vectors) // CELL_SIZE), MAX_CELLS)
     pivots = vectors[np.sort(generator("view pivots", len(vectors)).choice(len(vectors), cells, replace=False))]
     nearest = _nearest_pivots(vectors, pivots)
     members = _lists(nearest[:, 0], cells)
-    best = np.full((len(vectors), 2 * NEIGHBOURS), -1.0, np.float32)
-    voted = np.full((len(vectors), 2 * NEIGHBOURS), -1, np.int64)
+    best = np.full((len(vectors), NEIGHBOURS), -1.0, np.float32)
+    voted = np.full((len(vectors), NEIGHBOURS), -1, np.int32)
     for rank in range(2):
         for listed, asking in zip(members, _lists(nearest[:, rank], cells), strict=True):
             if len(listed) and len(asking):
                 similarity = vectors[asking] @ vectors[listed].T
                 similarity[owners[asking][:, None] == owners[listed][None, :]] = -1.0
                 where, value = _largest(similarity)
-                columns = slice(rank * NEIGHBOURS, (rank + 1) * NEIGHBOURS)
-                best[asking, columns] = value
-                voted[asking, columns] = owners[listed][where]
-    order = np.argsort(-best, axis=1, kind="stable")[:, :NEIGHBOURS]
-    best, voted = np.take_along_axis(best, order, axis=1), np.take_along_axis(voted, order, axis=1)
+                # What the first cell gave stays unless this one has nearer descriptors.
+                values = np.concatenate([best[asking], value], axis=1)
+                places = np.concatenate([voted[asking], owners[listed][where]], axis=1)
+                order = np.argsort(-values, axis=1, kind="stable")[:, :NEIGHBOURS]
+                best[asking] = np.take_along_axis(values, order, axis=1)
+                voted[asking] = np.take_along_axis(places, order, axis=1)
     given = best.ravel() > 0
     return _elect(np.repeat(owners, NEIGHBOURS)[given], voted.ravel()[given], len(descriptors), views)
 
 
 def _elect(voters: np.ndarray, voted: np.ndarray, count: int, views: settings.Views) -> np.ndarray:
     """The candidates with most votes of every photograph, as pairs (i < j)."""
-    codes, votes = np.unique(voters * count + voted, return_counts=True)
+    codes, votes = np.unique(voters.astype(np.int64) * count + voted, return_counts=True)
     codes, votes = codes[votes >= views.min_votes], votes[votes >= views.min_votes]
     voter, elected = np.divmod(codes, count)
     order = np.lexsort((elected, -votes, voter))
@@ -162,18 +165,23 @@ def _elect(voters: np.ndarray, voted: np.ndarray, count: int, views: settings.Vi
     return np.stack(np.divmod(np.unique(low * count + high), count), axis=1).astype(np.intp)
 
 
-def _project(descriptors: np.ndarray) -> np.ndarray:
-    """Descriptors on their first principal axes, norm 1: float32 (N, VOTE_DIMENSIONS)."""
-    step = max(1, len(descriptors) // 50_000)
-    sample = descriptors[::step].astype(np.float64)
+def _project(descriptors: Sequence[np.ndarray]) -> np.ndarray:
+    """The descriptors of all photographs on their first principal axes, norm 1: float32 (N, VOTE_DIMENSIONS)."""
+    counts = [len(part) for part in descriptors]
+    step = max(1, sum(counts) // SAMPLE)
+    sample = np.concatenate([part[::step] for part in descriptors]).astype(np.float64)
     mean = sample.mean(axis=0)
     _, axes = np.linalg.eigh(np.cov((sample - mean).T))
     axes = axes[:, ::-1][:, :VOTE_DIMENSIONS].astype(np.float32)
-    out = np.empty((len(descriptors), axes.shape[1]), np.float32)
-    for start in range(0, len(descriptors), 100_000):
-        part = slice(start, start + 100_000)
-        out[part] = (descriptors[part].astype(np.float32) - mean.astype(np.float32)) @ axes
-    return out / np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+    ends = np.cumsum(counts)
+    out = np.empty((sum(counts), axes.shape[1]), np.float32)
+    # Some photographs at a time: all descriptors as floats would take gigabytes.
+    for start in range(0, len(descriptors), PROJECTED):
+        part = np.concatenate(descriptors[start : start + PROJECTED]).astype(np.float32)
+        stop = ends[min(start + PROJECTED, len(descriptors)) - 1]
+        out[stop - len(part) : stop] = (part - mean.astype(np.float32)) @ axes
+    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
+    return out
 
 
 def _nearest_pivots(vectors: np.ndarray, pivots: np.ndarray) -> np.ndarray:

@@ -96,6 +96,21 @@ def test_mirror_folder_is_verified_against_its_own_sums(tmp_path: Path, monkeypa
     assert not (out / "a.zip.sha256").exists()
 
 
+@pytest.mark.parametrize("sums", [True, False])
+def test_mirror_may_hold_a_file_under_its_other_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sums: bool
+) -> None:
+    plant(monkeypatch, sha256=SHA256, also=("a",))
+    mirror = mirror_folder(tmp_path, sums=sums, a_zip=BODY)
+    (mirror / "a.zip").rename(mirror / "a")
+    if sums:
+        (mirror / "SHA256SUMS").write_text(f"{SHA256}  a\n")
+    file = fetch(tmp_path / "out", mirror)
+    assert (file["name"], file["source"]) == ("a.zip", f"mirror: {mirror}/a")
+    assert file["verified_by"] == ("mirror SHA256SUMS" if sums else "official sha256")
+    assert (tmp_path / "out" / "a.zip").read_bytes() == BODY
+
+
 def test_link_in_a_mirror_gives_a_real_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plant(monkeypatch, sha256=SHA256)
     mirror = mirror_folder(tmp_path, sums=False)
