@@ -116,6 +116,9 @@ def plan(
         list[str] | None,
         typer.Option("--seconds", help="KIND=SECONDS of one step, where you know it; may be repeated."),
     ] = None,
+    counts: Annotated[
+        Path | None, typer.Option("--counts", help="Results whose splits are made: their images are counted.")
+    ] = None,
     tflops: Annotated[
         float | None,
         typer.Option("--tflops", help="Estimate what is not measured: a card's dense matrix rate by its data sheet."),
@@ -126,6 +129,7 @@ def plan(
     from lesion_core import config
     from lesion_core.costs import table
     from lesion_core.costs.rates import measured_rates, stated_rates
+    from lesion_core.costs.work import image_counts
 
     settings = config.load(profile)
     runs = config.expand(settings)
@@ -136,7 +140,7 @@ def plan(
         from lesion_core.costs.flops import flops_per_image as count
 
         card = table.Card(tflops, share)
-    typer.echo(table.cost_table(settings, runs, known, card, count))
+    typer.echo(table.cost_table(image_counts(settings, counts), runs, known, card, count))
 
 
 COMMANDS = (audit, cache, crate, dvc_stages, manifest, plan, summary)

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from lesion_core.costs.rates import Rate
-from lesion_core.costs.work import Work, dataset_sizes, kind_of, learns, training_work
+from lesion_core.costs.work import Work, kind_of, learns, training_work
 from lesion_core.errors import SettingsError
 from lesion_core.runs import Run
-from lesion_core.settings import Settings
 
 HOUR = 3600.0
 TERA = 1e12
@@ -56,7 +55,7 @@ class _Line:
 
 
 def cost_table(
-    settings: Settings,
+    images: Mapping[str, tuple[int, int]],
     runs: Mapping[str, Run],
     rates: Mapping[str, Rate],
     card: Card | None = None,
@@ -65,13 +64,13 @@ def cost_table(
     """Markdown: for each method, runs x steps x seconds a step = hours; what has no rate is estimated or named.
 
     Args:
-        settings: of the profile.
-        runs: its expanded matrix.
+        images: dataset -> training and validation images, ``work.image_counts``.
+        runs: the expanded matrix.
         rates: by kind; a step of another batch size is scaled by the number of images in it.
         card: for kinds without a rate; None: these are named and left out of the sum.
         count: (run, runs) -> operations per image of each pass, ``flops.flops_per_image``; needed with ``card``.
     """
-    lines = _lines(settings, runs, rates, card, count)
+    lines = _lines(images, runs, rates, card, count)
     table = [
         "| method | runs | steps a run | TFLOP a step | seconds a step | from | hours |",
         "|---|---:|---:|---:|---:|---|---:|",
@@ -93,13 +92,12 @@ def cost_table(
 
 
 def _lines(
-    settings: Settings,
+    images: Mapping[str, tuple[int, int]],
     runs: Mapping[str, Run],
     rates: Mapping[str, Rate],
     card: Card | None,
     count: Callable[[Run, Mapping[str, Run]], Mapping[str, int]] | None,
 ) -> list[_Line]:
-    sizes, shares = dataset_sizes(settings), (settings.splits.train, settings.splits.val)
     seeds: dict[str, list[Run]] = defaultdict(list)
     for run in runs.values():
         if learns(run):
@@ -108,16 +106,16 @@ def _lines(
     lines = []
     for method, members in seeds.items():
         run = members[0]
-        kind, work, operations = kind_of(run, runs), training_work(run, sizes, shares), None
+        kind, work, operations = kind_of(run, runs), training_work(run, images), None
         rate = rates.get(kind)
         if count is not None:
             if kind not in counted:
                 counted[kind] = count(run, runs)
-            operations = sum(images * counted[kind][name] for name, images in work.passes.items())
+            operations = sum(number * counted[kind][name] for name, number in work.passes.items())
         seconds, source, estimated = None, f"no run of '{kind}'", False
         if rate is not None:
-            images = run.spec.training.batch_size * run.spec.training.accumulation
-            seconds = rate.seconds * images / rate.batch_size
+            batch = run.spec.training.batch_size * run.spec.training.accumulation
+            seconds = rate.seconds * batch / rate.batch_size
             source = f"{rate.run_id} on {rate.device}"
             if operations is not None:
                 source += f", {operations / work.steps / seconds / GIGA:.0f} GFLOP/s"

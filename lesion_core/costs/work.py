@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 from lesion_core.runs import Run
 from lesion_core.settings import Settings
 from lesion_core.settings.classification import NETWORKS
@@ -38,14 +42,26 @@ class Work:
     passes: Mapping[str, int]
 
 
-def dataset_sizes(settings: Settings) -> dict[str, int]:
-    """Images of each dataset by its release; made images by their own number."""
+def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tuple[int, int]]:
+    """Dataset -> training and validation images: by its release (made images by their number) and the splits' shares.
+
+    Args:
+        settings: of the profile.
+        root: results whose splits are made: their own counts come first.
+    """
     made = settings.synthetic
-    counts = dict(RELEASED)
+    sizes = dict(RELEASED)
     if made is not None:
         lesions = round(made.ham10000_lesions * made.photographs_per_lesion)
-        counts |= {"isic2018_task1": made.isic2018_task1, "ham10000": lesions, "isic2018_task3": made.isic2018_task3}
-        counts["ph2"] = made.ph2
+        sizes |= {"isic2018_task1": made.isic2018_task1, "ham10000": lesions, "isic2018_task3": made.isic2018_task3}
+        sizes["ph2"] = made.ph2
+    shares = settings.splits
+    counts = {name: (round(size * shares.train), round(size * shares.val)) for name, size in sizes.items()}
+    for name in () if root is None else settings.data.datasets:
+        path = Layout(root).split(name)
+        if path.is_file():
+            found = Counter(row["split"] for row in read_csv(path))
+            counts[name] = (found["train"], found["val"])
     return counts
 
 
@@ -57,18 +73,17 @@ def learns(run: Run) -> bool:
     return run.task != "classification" or run.spec.model.kind in NETWORKS
 
 
-def training_work(run: Run, sizes: Mapping[str, int], splits: tuple[float, float]) -> Work:
+def training_work(run: Run, images: Mapping[str, tuple[int, int]]) -> Work:
     """Steps and passes of a training job that is not stopped early.
 
     Args:
         run: of any task.
-        sizes: dataset -> images.
-        splits: shares of training and of validation images.
+        images: dataset -> training and validation images.
     """
     if not learns(run):
         return Work(0, {})
-    training, images = run.spec.training, sum(sizes.get(name, 0) for name in run.spec.train_on)
-    count, validation = round(images * splits[0]), round(images * splits[1])
+    training = run.spec.training
+    count, validation = (sum(images.get(name, (0, 0))[part] for name in run.spec.train_on) for part in (0, 1))
     batch = max(1, min(training.batch_size * training.accumulation, count))
     epoch = max(1, count // batch)
     steps = training.epochs * epoch

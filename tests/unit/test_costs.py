@@ -7,12 +7,11 @@ import pytest
 from lesion_core import config
 from lesion_core.costs import table
 from lesion_core.costs.rates import measured_rates, stated_rates
-from lesion_core.costs.work import dataset_sizes, kind_of, training_work
+from lesion_core.costs.work import image_counts, kind_of, training_work
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import write_csv, write_json
 
-SPLITS = (0.7, 0.1)
-SIZES = {"isic2018_task1": 2594, "ph2": 200, "ham10000": 10015}
+IMAGES = {"isic2018_task1": (1816, 259), "ph2": (140, 20), "ham10000": (7010, 1002)}
 
 
 @pytest.fixture(scope="module")
@@ -37,37 +36,37 @@ def finished(root, run, steps, seconds, **extra):
 
 
 def test_steps_and_passes_by_hand(runs):
-    # 70 % of 2794 images are 1956, 10 % are 279; 244 full batches of 8; 50 epochs
-    work = training_work(of(runs, "sam_adapter"), SIZES, SPLITS)
+    # 1956 images make 244 full batches of 8; 50 epochs, each with 279 images to validate
+    work = training_work(of(runs, "sam_adapter"), IMAGES)
     assert (work.steps, work.passes) == (12200, {"train": 97600, "forward": 13950})
     # 1816 images make 75 batches of 24; stage 2 has 100 epochs of two steps a batch, stage 1 50 of one
-    work = training_work(of(runs, "segmae"), SIZES, SPLITS)
+    work = training_work(of(runs, "segmae"), IMAGES)
     assert work.steps == 2 * 100 * 75 + 50 * 75
     assert work.passes == {"train": 7500 * 24, "reconstruct": 11250 * 24, "forward": 150 * 259}
     # stored embeddings: each image once through the encoder
-    work = training_work(of(runs, "peft_medsam"), SIZES, SPLITS)
+    work = training_work(of(runs, "peft_medsam"), IMAGES)
     assert work.passes == {"encode": 1816 + 259, "train": 50 * 227 * 8, "decode": 50 * 259}
     # three clicks: two more predictions, of the decoder alone
-    work = training_work(of(runs, "med_sa_3"), SIZES, SPLITS)
+    work = training_work(of(runs, "med_sa_3"), IMAGES)
     assert work.passes["decode"] == 2 * (work.passes["train"] + work.passes["forward"])
-    assert training_work(of(runs, "otsu"), SIZES, SPLITS).steps == 0
-    assert training_work(of(runs, "majority"), SIZES, SPLITS).steps == 0
-    assert training_work(of(runs, "vit_cross_attention_tta"), SIZES, SPLITS).steps == 0
+    assert training_work(of(runs, "otsu"), IMAGES).steps == 0
+    assert training_work(of(runs, "majority"), IMAGES).steps == 0
+    assert training_work(of(runs, "vit_cross_attention_tta"), IMAGES).steps == 0
 
 
 def test_accumulated_batches_make_fewer_steps(runs):
     run = of(runs, "sam_adapter")
     spec = run.spec.model_copy(update={"training": run.spec.training.model_copy(update={"accumulation": 4})})
-    assert training_work(run.model_copy(update={"spec": spec}), SIZES, SPLITS).steps == 50 * (1956 // 32)
+    assert training_work(run.model_copy(update={"spec": spec}), IMAGES).steps == 50 * (1956 // 32)
 
 
-def test_hours_are_runs_times_steps_times_seconds(settings, runs, tmp_path):
+def test_hours_are_runs_times_steps_times_seconds(runs, tmp_path):
     run = of(runs, "sam_adapter")
     finished(tmp_path, run, steps=100, seconds=50.0)
     rates = measured_rates(tmp_path)
     assert rates[kind_of(run, runs)].seconds == 0.5
     only = {run.run_id: run}
-    text = table.cost_table(settings, only, rates)
+    text = table.cost_table(IMAGES, only, rates)
     # 12200 steps of half a second
     assert f"| sam_adapter | 1 | 12200 |  | 0.5000 | {run.run_id} on cuda | 1.69 |" in text
     assert text.endswith("| all measured or stated | 1 | | | | | 1.69 |")
@@ -104,18 +103,28 @@ def test_what_learns_something_else_is_of_another_kind(runs):
     assert kind_of(of(runs, "joint_equal"), runs) == kind_of(of(runs, "joint_proposed"), runs)
 
 
+def test_images_are_counted_by_release_and_share_or_in_made_splits(settings, tmp_path):
+    counted = image_counts(settings)
+    assert counted["isic2018_task1"] == (1816, 259)  # 70 % and 10 % of 2594
+    rows = [{"image_id": str(number), "split": "train" if number < 5 else "val"} for number in range(7)]
+    write_csv(tmp_path / "splits" / "ph2.csv", ("image_id", "split"), [*rows, {"image_id": "7", "split": "test"}])
+    assert image_counts(settings, tmp_path) == counted | {"ph2": (5, 2)}
+    made = image_counts(config.load("smoke"))
+    assert made["ham10000"] == (69, 10)  # 70 lesions of 1.4 photographs
+
+
 def test_what_is_not_measured_is_named(settings, runs):
-    text = table.cost_table(settings, runs, {})
-    sizes = dataset_sizes(settings)
-    trained = [run for run in runs.values() if training_work(run, sizes, SPLITS).steps]
+    images = image_counts(settings)
+    text = table.cost_table(images, runs, {})
+    trained = [run for run in runs.values() if training_work(run, images).steps]
     assert f"{len(trained)} runs have no measured rate" in text
     assert "| all" not in text
 
 
-def test_estimates_are_operations_by_rate_and_say_so(settings, runs):
+def test_estimates_are_operations_by_rate_and_say_so(runs):
     run = of(runs, "sam_adapter")
     counted = {"train": 4 * 10**11, "forward": 2 * 10**11}
-    text = table.cost_table(settings, {run.run_id: run}, {}, table.Card(100.0, 0.25), lambda run, runs: counted)
+    text = table.cost_table(IMAGES, {run.run_id: run}, {}, table.Card(100.0, 0.25), lambda run, runs: counted)
     # 97600 images x 0.4 TFLOP and 13950 x 0.2 TFLOP are 41830 TFLOP; 25 of them a second
     assert "| sam_adapter | 1 | 12200 | 3.429 | 0.1371 | estimate | 0.46 |" in text
     assert "| all estimated | 1 | | | | | 0.46 |" in text
@@ -123,12 +132,12 @@ def test_estimates_are_operations_by_rate_and_say_so(settings, runs):
     assert "100 TFLOP/s x 0.25" in text
 
 
-def test_a_measured_rate_comes_before_an_estimate(settings, runs, tmp_path):
+def test_a_measured_rate_comes_before_an_estimate(runs, tmp_path):
     run = of(runs, "sam_adapter")
     finished(tmp_path, run, 100, 50.0)
     counted = {"train": 4 * 10**11, "forward": 2 * 10**11}
     rates = measured_rates(tmp_path)
-    text = table.cost_table(settings, {run.run_id: run}, rates, table.Card(100.0, 0.25), lambda run, runs: counted)
+    text = table.cost_table(IMAGES, {run.run_id: run}, rates, table.Card(100.0, 0.25), lambda run, runs: counted)
     assert f"{run.run_id} on cuda, 6857 GFLOP/s | 1.69 |" in text  # 3.429 TFLOP in half a second
     assert "estimate" not in text.lower()
 
