@@ -50,9 +50,9 @@ onstart:
 
 
 onerror:
-    save_snapshot()
+    save_records(False)
 
 
 onsuccess:
-    save_snapshot()
+    save_records(True)
     print(f"Done. Open {LAYOUT.report}")

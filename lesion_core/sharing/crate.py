@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.audit.manifest import NAME, read_manifest
+from lesion_core.calls import NAME as CALLS
+from lesion_core.calls import read_calls
 from lesion_core.config import REPOSITORY
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_json
@@ -183,7 +185,7 @@ class _Writer:
         )
         if version := self._snakemake():
             engine["softwareVersion"] = version
-        self._action(
+        engine_run = self._action(
             "OrganizeAction",
             "#engine-run",
             name="Run of Snakemake",
@@ -193,15 +195,15 @@ class _Writer:
             startTime=jobs[0].started,
             endTime=max(job.ended for job in jobs),
         )
+        if (self.root / CALLS).is_file():
+            self.crate.add_file(self.root / CALLS, f"results/{CALLS}", properties={"name": CALLS, "about": engine_run})
         actions = [entity for entity in self.crate.get_entities() if entity.type == "CreateAction"]
         self.crate.root_dataset["mentions"] = actions
 
     def _snakemake(self) -> str | None:
-        """The engine's version as the runs recorded it."""
-        for name in sorted(self.digests):
-            if name.endswith("provenance.json"):
-                return read_json(self.root / name)["packages"].get("snakemake")
-        return None
+        """The engine's version as its last call recorded it."""
+        calls = read_calls(self.root)
+        return calls[-1]["packages"].get("snakemake") if calls else None
 
     def _tools(self, jobs: list[Job]) -> dict[str, Any]:
         from importlib import metadata

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote
 
 import pytest
 
+from lesion_core.calls import read_calls
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.sharing.crate import PROFILES, write_crate
@@ -68,6 +70,9 @@ def test_every_job_is_there_with_its_rule_times_files_and_use(written, entities,
     assert len(trained) == len(list((smoke / RESULTS).glob("runs/*/*/weights.safetensors")))
     for name in trained:
         assert json.dumps(made[name]).count("harmonized") > 1  # its photographs, named and not copied
+    assert {"commit", "dirty"} <= read_calls(smoke / RESULTS)[-1]["code"].keys()
+    assert entities["results/calls.jsonl"]["about"] == {"@id": "#engine-run"}
+    assert entities["https://snakemake.github.io"]["softwareVersion"] == version("snakemake")
     order = [steps[name]["position"] for name in ("catalog", "splits", "harmonize", "train_segmenter", "report")]
     assert order == sorted(set(order))
 

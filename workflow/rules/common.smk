@@ -3,10 +3,12 @@ import atexit
 import os
 import re
 import sys
+import time
 from pathlib import Path
 
 from lesion_core import config as settings_reader
 from lesion_core import lock, snapshot
+from lesion_core.calls import record_call
 from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
 from lesion_core.observe import RECORD as OPENED
@@ -27,6 +29,7 @@ try:
 except LesionError as error:
     raise WorkflowError(str(error)) from None
 
+STARTED = time.time()
 LAYOUT = Layout(Path("results") / SETTINGS.profile)
 # After a clone, a copy or a pull: by content, files that are as recorded count as made when they were made.
 if workflow.is_main_process:
@@ -117,10 +120,11 @@ def segmenter_of(run):
     return RUNS[run.segmenter_run]
 
 
-def save_snapshot():
-    """Keep Snakemake's notes; where the disk takes no more, say so: a job's own log may have had no room for it."""
+def save_records(succeeded):
+    """Keep Snakemake's notes and this call's; where the disk takes no more, say so: a job's log may have had no room."""
     try:
         snapshot.save(LAYOUT.root)
+        record_call(LAYOUT.root, STARTED, succeeded=succeeded)
     except OSError as error:
         told = storage_error(error)
         if told is None:
