@@ -1,7 +1,7 @@
 #!/bin/bash
 # A one-node SLURM on loopback from Debian's munge, slurmctld and slurmd, all files in one folder.
 #   one_node.sh start FOLDER    prints what to export; exit status 75 with a reason where it cannot start
-#   one_node.sh stop FOLDER     ends exactly the processes that start began
+#   one_node.sh stop FOLDER     cancels its jobs and ends exactly the processes that start began
 set -u
 action=$1 folder=$2
 export SLURM_CONF=$folder/slurm.conf
@@ -10,7 +10,8 @@ socket=$folder/munge.socket
 default=/etc/slurm/slurm.conf
 
 cannot() { echo "$1" >&2; "$0" stop "$folder" >/dev/null 2>&1; exit 75; }
-ended() { for name in slurmd slurmctld munged; do
+ended() { [ -S "$socket" ] && timeout 10 scancel --user="$(id -un)" 2>/dev/null && sleep 1
+    for name in slurmd slurmctld munged; do
     pid=$(cat "$folder/$name.pid" 2>/dev/null) && [ -n "$pid" ] && kill "$pid" 2>/dev/null &&
         for _ in $(seq 50); do kill -0 "$pid" 2>/dev/null || break; sleep 0.1; done; done
     [ "$(readlink $default)" = "$SLURM_CONF" ] && rm -f $default; true; }
