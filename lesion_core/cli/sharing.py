@@ -102,11 +102,14 @@ def crate(
     agent: Annotated[
         str | None, typer.Option("--agent", help="Who ran it: a name, or https://orcid.org/...; left out if not given.")
     ] = None,
+    photographs: Annotated[
+        bool, typer.Option("--photographs", help="With the page, figures and masks, which show photographs.")
+    ] = False,
 ) -> None:
     """Export a finished result as a Workflow Run RO-Crate, checked against its profile; photographs stay out."""
     from lesion_core.sharing.crate import write_crate
 
-    write_crate(root, out, agent=agent)
+    write_crate(root, out, agent=agent, photographs=photographs)
 
 
 def plan(

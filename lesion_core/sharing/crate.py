@@ -6,6 +6,7 @@ one for each job, steered by a ControlAction, all by an OrganizeAction of Snakem
 
 from __future__ import annotations
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +38,11 @@ DONE = "http://schema.org/CompletedActionStatus"
 WORKFLOW = ("params.yaml", "requirements.lock", "dvc.yaml")
 SOURCES = ("weights/", "made/", "downloads/")
 OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
-# Photographs and what shows them: their licences stay with their owners. They are named with their hashes.
+# Photographs and masks stay out: their licences stay with their owners. They are named with their hashes.
 LEFT_OUT = ("data/", "harmonized/", "pseudo_masks/", "downloads/", "made/")
+SHOWING = re.compile(  # so do these, but on demand
+    r"report\.html|figures/(figure_08|figure_09|explanations)\..*|explain/.*\.npz|runs/.*/test_masks\.zip"
+)
 MEDIA = {
     ".csv": "text/csv",
     ".json": "application/json",
@@ -49,7 +53,9 @@ MEDIA = {
 }
 
 
-def write_crate(root: Path, out: Path, project: Path = REPOSITORY, agent: str | None = None) -> None:
+def write_crate(
+    root: Path, out: Path, project: Path = REPOSITORY, agent: str | None = None, *, photographs: bool = False
+) -> None:
     """Write a crate folder: the workflow, scores, tables, splits, report, weights and records of a finished result.
 
     Args:
@@ -57,6 +63,7 @@ def write_crate(root: Path, out: Path, project: Path = REPOSITORY, agent: str | 
         out: folder to make; must not exist.
         project: the checkout.
         agent: who ran it, a name or an ORCID's address; None: not said.
+        photographs: copy the page, figures, explanations and stored masks too, which show photographs or their masks.
 
     Raises:
         RunError: the results have no manifest or no notes of Snakemake's, a recorded file is missing, ``out`` exists,
@@ -66,12 +73,13 @@ def write_crate(root: Path, out: Path, project: Path = REPOSITORY, agent: str | 
         raise RunError("The crate's folder exists", file=out, remedy="name another, or delete it")
     manifest = read_manifest(root)
     files = {**manifest["products"], **manifest["records"]}
-    if missing := [name for name in files if not (root / name).is_file() and not name.startswith(LEFT_OUT)]:
+    if missing := [name for name in files if not (root / name).is_file() and not _left_out(name, photographs)]:
         raise RunError("Recorded results are missing", file=root, ids=missing, remedy="run the pipeline to its end")
     snapshot = read_json(root / SNAPSHOT)["files"] if (root / SNAPSHOT).is_file() else {}
     earlier = {name for name in snapshot if name.startswith(("downloads/", "made/"))}
     jobs = jobs_of(root, {*files, NAME, *earlier})
-    writer = _Writer(root, {**{name: entry["sha256"] for name, entry in snapshot.items()}, **files})
+    digests = {**{name: entry["sha256"] for name, entry in snapshot.items()}, **files}
+    writer = _Writer(root, digests, photographs)
     writer.describe(project, agent)
     for name in sorted(files):
         writer.file(name)
@@ -89,10 +97,12 @@ class _Writer:
     Attributes:
         root: the results.
         digests: file, relative to ``root``, -> SHA-256.
+        photographs: whether files that show some are copied.
     """
 
     root: Path
     digests: dict[str, str]
+    photographs: bool
     crate: ROCrate = field(init=False)
     files: dict[str, Any] = field(default_factory=dict)
 
@@ -113,8 +123,9 @@ class _Writer:
         crate, root = self.crate, self.crate.root_dataset
         crate.name = f"Skin-lesion segmentation and classification: results of profile {self.root.name}"
         crate.description = (
-            "Scores, tables, tests and runs of the pipeline, with the workflow that made them. Photographs are named "
-            "with their hashes and not copied; data and foundation weights keep their owners' licences."
+            "Scores, tables, tests and runs of the pipeline, with the workflow that made them. What is not copied is "
+            "named with its hash: photographs, masks and, if so chosen, what shows them. Data and foundation weights "
+            "keep their owners' licences."
         )
         crate.license = self.entity(LICENCE, "CreativeWork", name="Apache License 2.0", url=LICENCE)
         root["conformsTo"] = [
@@ -140,7 +151,7 @@ class _Writer:
         if name not in self.files:
             digest = self.digests.get(name)
             known = {} if digest is None else {"sha256": digest}
-            if name.startswith(LEFT_OUT) or not (self.root / name).is_file() or digest is None:
+            if _left_out(name, self.photographs) or not (self.root / name).is_file() or digest is None:
                 entity = self.entity(f"#results/{name}", "CreativeWork", name=name, **known)
             else:
                 entity = self.crate.add_file(
@@ -257,6 +268,10 @@ class _Writer:
     def _action(self, kind: str, identifier: str, **properties: Any) -> Any:
         who = {} if self.agent is None else {"agent": self.agent}
         return self.entity(identifier, kind, actionStatus=DONE, **who, **properties)
+
+
+def _left_out(name: str, photographs: bool) -> bool:
+    return name.startswith(LEFT_OUT) or (SHOWING.fullmatch(name) is not None and not photographs)
 
 
 def _media(name: str) -> dict[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from lesion_core.calls import read_calls
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
-from lesion_core.sharing.crate import PROFILES, write_crate
+from lesion_core.sharing.crate import PROFILES, SHOWING, write_crate
 from lesion_core.sharing.crate_check import METADATA, broken_demands
 from lesion_core.snapshot import NAME as SNAPSHOT
 
@@ -84,7 +84,7 @@ def test_every_file_is_there_with_its_hash_and_no_photograph(written, entities):
         assert sha256_file(written / unquote(entity["@id"])) == entity["sha256"]
     names = [path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()]
     assert not any(name.startswith(("results/data/", "results/harmonized/", "results/pseudo_masks/")) for name in names)
-    assert not any(name.endswith(".jpg") for name in names)
+    assert not any(name.endswith((".jpg", ".npz", "test_masks.zip", "report.html")) for name in names)
     left_out = entities["#results/harmonized/ham10000/64/images.npy"]
     assert left_out["@type"] == "CreativeWork"
     assert len(left_out["sha256"]) == 64
@@ -126,13 +126,28 @@ def test_a_changed_and_a_lost_file_are_named(written, tmp_path):
     changed = tmp_path / "crate"
     shutil.copytree(written, changed)
     assert broken_demands(changed) == []
-    with open(changed / "results" / "report.html", "a") as page:
-        page.write(" ")
+    with open(changed / "results" / "tables" / "table_05.csv", "a") as table:
+        table.write(" ")
     (changed / "params.yaml").unlink()
     assert broken_demands(changed) == [
         "params.yaml: is not in the crate",
-        "results/report.html: has another SHA-256",
+        "results/tables/table_05.csv: has another SHA-256",
     ]
+
+
+def test_every_figure_with_photographs_is_known_to_show_them():
+    from lesion_core.report.figures import FIGURES
+
+    drawn = {name for name, draw in FIGURES.items() if draw.__module__.endswith((".contours", ".explanations"))}
+    assert {name for name in FIGURES if SHOWING.fullmatch(f"figures/{name}.png")} == drawn
+
+
+def test_what_shows_photographs_is_copied_on_demand(smoke, tmp_path):
+    write_crate(smoke / RESULTS, tmp_path / "crate", photographs=True)
+    names = {path.relative_to(tmp_path / "crate").as_posix() for path in (tmp_path / "crate").rglob("*")}
+    assert "results/report.html" in names
+    assert any(name.endswith("test_masks.zip") for name in names)
+    assert not any(name.startswith("results/harmonized/") for name in names)
 
 
 def test_a_folder_that_exists_is_left_alone(smoke, tmp_path):
