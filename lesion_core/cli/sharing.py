@@ -127,6 +127,9 @@ def plan(
         typer.Option("--tflops", help="Estimate what is not measured: a card's dense matrix rate by its data sheet."),
     ] = None,
     share: Annotated[float, typer.Option("--share", help="Of that rate that a training reaches; an assumption.")] = 0.3,
+    least_step: Annotated[
+        float, typer.Option("--least-step", help="Seconds that a step takes at least; an assumption too.")
+    ] = 0.05,
 ) -> None:
     """What a profile costs: runs x steps x seconds a step, measured or estimated, with the arithmetic."""
     from lesion_core import config
@@ -142,7 +145,7 @@ def plan(
     if tflops is not None:
         from lesion_core.costs.flops import flops_per_image as count
 
-        card = table.Card(tflops, share)
+        card = table.Card(tflops, share, least_step)
     typer.echo(table.cost_table(image_counts(settings, counts), runs, known, card, count))
 
 

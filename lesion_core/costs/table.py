@@ -23,21 +23,24 @@ class Card:
     Attributes:
         tflops: dense matrix rate in the precision of the training, 1e12 operations a second, from its data sheet.
         share: of that rate that a training reaches, 0..1; an assumption.
+        least_step: seconds that a step takes however little it computes (loading, launches, optimizer); an assumption.
     """
 
     tflops: float
     share: float
+    least_step: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.tflops > 0 or not 0 < self.share <= 1:
+        if not self.tflops > 0 or not 0 < self.share <= 1 or not self.least_step >= 0:
             raise SettingsError(
-                f"A card of {self.tflops} TFLOP/s of which {self.share} are reached cannot be",
-                remedy="give --tflops above 0 and --share above 0 and at most 1",
+                f"A card of {self.tflops} TFLOP/s of which {self.share} are reached, with steps of at least "
+                f"{self.least_step} s, cannot be",
+                remedy="give --tflops above 0, --share above 0 and at most 1, and --least-step of 0 or more",
             )
 
     def seconds(self, operations: float) -> float:
-        """Of so many floating-point operations."""
-        return operations / (self.tflops * TERA * self.share)
+        """Of a step of so many floating-point operations."""
+        return max(self.least_step, operations / (self.tflops * TERA * self.share))
 
 
 @dataclass(frozen=True)
@@ -130,9 +133,9 @@ def _remarks(lines: list[_Line], card: Card | None) -> list[str]:
     if any(line.estimated for line in lines) and card is not None:
         said.append(
             "Estimates, not measurements: operations of all passes (training, validation, stored embeddings), counted "
-            f"on the models, / ({card.tflops:g} TFLOP/s x {card.share:g}). Assumed are the card's rate, the share of it"
-            " that is reached, that loading never waits and that no run stops early. Scoring, explanations and the "
-            "stages before training are not in it."
+            f"on the models, / ({card.tflops:g} TFLOP/s x {card.share:g}), at least {card.least_step:g} s a step. "
+            "Assumed are the card's rate, the share of it that is reached, what a step takes at least, and that no run stops "
+            "early. Scoring, explanations and the stages before training are not in it."
         )
     if unknown := [line for line in lines if line.seconds is None]:
         number, kinds = sum(line.runs for line in unknown), sorted({line.kind for line in unknown})

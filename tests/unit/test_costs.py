@@ -142,10 +142,18 @@ def test_a_measured_rate_comes_before_an_estimate(runs, tmp_path):
     assert "estimate" not in text.lower()
 
 
-@pytest.mark.parametrize(("tflops", "share"), [(0.0, 0.3), (312.0, 0.0), (312.0, 1.1)])
-def test_a_card_that_cannot_be_is_refused(tflops, share):
+def test_a_step_takes_its_least_however_little_it_computes():
+    card = table.Card(100.0, 0.25, 0.05)
+    assert card.seconds(10**9) == 0.05
+    assert card.seconds(5 * 10**12) == 0.2
+
+
+@pytest.mark.parametrize(
+    ("tflops", "share", "least"), [(0.0, 0.3, 0.0), (312.0, 0.0, 0.0), (312.0, 1.1, 0.0), (312.0, 0.3, -0.1)]
+)
+def test_a_card_that_cannot_be_is_refused(tflops, share, least):
     with pytest.raises(SettingsError, match="cannot be"):
-        table.Card(tflops, share)
+        table.Card(tflops, share, least)
 
 
 def test_stated_rates(runs):
