@@ -134,8 +134,8 @@ def _remarks(lines: list[_Line], card: Card | None) -> list[str]:
         said.append(
             "Estimates, not measurements: operations of all passes (training, validation, stored embeddings), counted "
             f"on the models, / ({card.tflops:g} TFLOP/s x {card.share:g}), at least {card.least_step:g} s a step. "
-            "Assumed are the card's rate, the share of it that is reached, what a step takes at least, and that no run stops "
-            "early. Scoring, explanations and the stages before training are not in it."
+            "Assumed are the card's rate, the share of it that is reached, what a step takes at least, and that no run "
+            "stops early. Scoring, explanations and the stages before training are not in it."
         )
     if unknown := [line for line in lines if line.seconds is None]:
         number, kinds = sum(line.runs for line in unknown), sorted({line.kind for line in unknown})

@@ -196,7 +196,7 @@ def training(undisturbed, tmp_path) -> Training:
     small = {} if WHOLE else yaml.safe_load(TINY.read_text())
     runs = config.expand(config.load("smoke", config.merge(small, LONG))).values()
     lone = next(run for run in runs if run.method == "sam_adapter")
-    folder = ROOT / "runs" / lone.task / lone.run_id
+    folder = ROOT / "runs" / lone.place / lone.run_id
     weights = folder / "weights.safetensors"
     run(projects[1], 1, AS_LONG, "--", str(weights))
     return Training(projects[0], folder, (projects[1] / weights).read_bytes())

@@ -75,9 +75,9 @@ def test_a_results_folder_that_cannot_be_written_is_told(small_disk, tmp_path):
 
 def trained(project: Path, task: str) -> Run:
     """A run of this task that has learnt something."""
-    for path in sorted((project / ROOT / "runs" / task).glob("*/settings.yaml")):
+    for path in sorted((project / ROOT / "runs").glob("*/*/settings.yaml")):
         run = Run.load(path.parent)
-        if run.spec.training.epochs:
+        if run.task == task and run.spec.training.epochs:
             return run
     raise AssertionError(f"no {task} run was trained")
 
@@ -91,7 +91,7 @@ def half_way(request, undisturbed, small_disk, tmp_path) -> tuple[Path, Path, Ru
     shutil.copytree(undisturbed.folder / "results", disk, symlinks=True, dirs_exist_ok=True)
     (project / "results").symlink_to(disk)
     run = trained(project, request.param)
-    shutil.rmtree(project / ROOT / "runs" / run.task / run.run_id)
+    shutil.rmtree(project / ROOT / "runs" / run.place / run.run_id)
     return project, disk, run
 
 
@@ -112,7 +112,7 @@ def train(project: Path, lost: Run) -> subprocess.CompletedProcess[str]:
 
 def test_a_disk_that_fills_during_training_costs_nothing_but_the_space(half_way, undisturbed):
     project, disk, lost = half_way
-    folder = ROOT / "runs" / lost.task / lost.run_id
+    folder = ROOT / "runs" / lost.place / lost.run_id
     weights = str(folder / "weights.safetensors")
     filler = fill(disk, left_kb=48)
     refused(train(project, lost), FULL)
@@ -131,7 +131,7 @@ def test_training_into_read_only_results_is_told(half_way):
     project, disk, lost = half_way
     remount(disk, "ro")
     try:
-        refused(call(project, str(ROOT / "runs" / lost.task / lost.run_id / "weights.safetensors")), READ_ONLY)
+        refused(call(project, str(ROOT / "runs" / lost.place / lost.run_id / "weights.safetensors")), READ_ONLY)
         refused(train(project, lost), READ_ONLY)
     finally:
         remount(disk, "rw")
