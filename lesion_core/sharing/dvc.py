@@ -39,7 +39,6 @@ FOLDERS = {
     "runs/ablations": "ablations",
     "explain": "statistics",
     "robustness": "statistics",
-    "embeddings": "segmentation",
     "scores": "statistics",
     "tables": "statistics",
     "statistics": "statistics",
@@ -60,7 +59,7 @@ BESIDE = {"report": ("benchmarks", "snapshot.json")}
 # Parts of a rule's settings -> the keys of params.yaml that they are made of.
 MADE_OF = {
     "run": ("bases", "methods", "matrix", "harmonization", "extraction", "compute"),
-    "plan": ("tables", "bases", "methods", "matrix", "statistics"),
+    "plan": ("tables", "bases", "methods", "matrix", "statistics", "ledger", "report"),
 }
 WHOLE = ("bases", "methods", "tables")  # sections whose keys are names; DVC compares them key by key all the same
 HEADER = """\

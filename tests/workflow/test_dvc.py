@@ -10,6 +10,8 @@ import yaml
 
 from lesion_core.config import REPOSITORY
 from lesion_core.errors import SettingsError
+from lesion_core.runs import Run
+from lesion_core.settings import Plan, Settings
 from lesion_core.sharing import dvc
 
 REMEDY = "run `lesion dvc-stages` and commit dvc.yaml"
@@ -86,10 +88,19 @@ def test_code_and_parameters_are_declared(committed):
     assert "lesion_core/training/engine.py" not in stages["splits"]["deps"]
     assert "splits.seed" in stages["splits"]["params"][0]["params.yaml"]
     assert "splits.seed" not in stages["catalog"]["params"][0]["params.yaml"]
+    assert "ledger.tolerance_points" in stages["statistics"]["params"][0]["params.yaml"]
+    assert "report.gallery_side" in stages["report"]["params"][0]["params.yaml"]
     for name, stage in stages.items():
         assert all((REPOSITORY / dep).is_file() for dep in stage["deps"] if not dep.startswith("results/")), name
         assert any(dep.endswith(".smk") for dep in stage["deps"]), name
         assert all(options["persist"] for out in stage["outs"] for options in out.values()), name
+
+
+@pytest.mark.parametrize(("part", "model"), [("plan", Plan), ("run", Run)])
+def test_every_section_that_a_plan_or_a_run_is_made_of_is_a_parameter(part, model):
+    shared = (Settings.model_fields.keys() & model.model_fields.keys()) - {"profile"}
+    assert shared
+    assert shared <= set(dvc.MADE_OF[part])
 
 
 def test_an_output_without_a_stage_is_refused():
