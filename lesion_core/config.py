@@ -186,9 +186,9 @@ def check(settings: Settings) -> None:
         expect(name in methods, "statistics", f"'{name}' is none of methods")
     for name in settings.explain.methods:
         expect(
-            name in methods and methods[name].task in ("segmentation", "classification"),
+            name in methods and methods[name].task != "derived",
             "explain.methods",
-            f"'{name}' is no segmentation or classification method",
+            f"'{name}' is no method with a network of its own (an average has several: explain what it averages)",
         )
     for name in settings.subgroups.methods:
         scored = name in methods and methods[name].task != "segmentation"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 SHOWN_IDS = 10
@@ -107,6 +108,17 @@ class StorageError(LesionError):
 
 class FormatError(LesionError, ValueError):
     """A file is not what its ending says, or lacks a key or column that it should have."""
+
+
+@contextmanager
+def about(file: str | Path) -> Iterator[None]:
+    """Typed errors from inside that name no file get this one."""
+    try:
+        yield
+    except LesionError as error:
+        if error.file is not None:
+            raise
+        raise type(error)(error.message, file=file, ids=error.ids, remedy=error.remedy) from error
 
 
 def storage_error(error: OSError) -> StorageError | None:

@@ -118,6 +118,18 @@ def write_json(path: str | Path, value: Any) -> None:
     write_text(path, json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False) + "\n")
 
 
+def read_text(path: str | Path) -> str:
+    """Read UTF-8.
+
+    Raises:
+        FormatError: the file is something else.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"It is no text: {error}", file=path, remedy=MAKE_AGAIN) from error
+
+
 def read_json(path: str | Path, kind: type = dict) -> Any:
     """Read one JSON value of type ``kind``; mappings in it are `Record`.
 
@@ -181,11 +193,16 @@ def sha256_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
-def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Any:
+def read_parquet(path: str | Path, columns: Sequence[str] | None = None, *, needs: Sequence[str] = ()) -> Any:
     """Read a Parquet file as a pyarrow.Table (``pyarrow.parquet.read_table`` would import pandas: two seconds).
 
+    Args:
+        path: the file.
+        columns: read these alone.
+        needs: where all are read, those that must be there.
+
     Raises:
-        FormatError: the file is no Parquet, or lacks one of ``columns``.
+        FormatError: the file is no Parquet, or lacks a column.
     """
     import pyarrow
     import pyarrow.parquet
@@ -198,7 +215,7 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None) -> Any:
         if not path.is_file():  # Arrow's own error does not name the path as Python's does
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from error
         raise FormatError(f"It is no Parquet: {error}", file=path, remedy=MAKE_AGAIN) from error
-    if missing := sorted({*(columns or ())} - {*table.schema.names}):
+    if missing := sorted({*(columns or ()), *needs} - {*table.schema.names}):
         raise FormatError("It lacks columns", file=path, ids=missing, remedy=MAKE_AGAIN)
     return table
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pydantic import Field, ValidationError
 
-from lesion_core.errors import RunError
-from lesion_core.files import canonical_json, sha256_text, write_text
+from lesion_core.errors import FormatError, RunError
+from lesion_core.files import canonical_json, read_text, sha256_text, write_text
 from lesion_core.settings import Extraction, Harmonization, Method, Strict
 
 ABLATIONS = "ablations"  # the folder under runs/ of runs of any task
@@ -81,14 +81,14 @@ class Run(Strict):
 
         path = Path(run_dir) / "settings.yaml"
         try:
-            return cls.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+            return cls.model_validate(yaml.safe_load(read_text(path)))
         except FileNotFoundError as error:
             raise RunError(
                 "This folder is not a run: it has no settings.yaml",
                 file=path,
                 remedy="give the folder of a trained run, results/<profile>/runs/<place>/<run_id>",
             ) from error
-        except (ValidationError, yaml.YAMLError) as error:
+        except (ValidationError, FormatError, yaml.YAMLError) as error:
             raise RunError(
                 f"The run's settings cannot be read: {error}", file=path, remedy="train the run again"
             ) from error

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_core.costs.work import kind_of
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.errors import FormatError, RunError, SettingsError
 from lesion_core.files import read_csv, read_json
 from lesion_core.runs import Run
 
@@ -78,8 +77,10 @@ def _training_seconds(root: Path, run: Run, record: dict) -> float:
     path = root / "benchmarks" / RULES[run.task] / run.place / f"{run.run_id}.tsv"
     if not path.is_file():
         return record["seconds"]
-    with open(path, encoding="utf-8", newline="") as handle:
-        return float(next(csv.DictReader(handle, delimiter="\t"))["s"])
+    rows = read_csv(path, delimiter="\t")
+    if not rows:
+        raise FormatError("It has no row", file=path, remedy="delete the run's folder and train it again")
+    return float(rows[0]["s"])
 
 
 def stated_rates(texts: Iterable[str], runs: Mapping[str, Run]) -> dict[str, Rate]:

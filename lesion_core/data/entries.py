@@ -12,7 +12,7 @@ from lesion_core.files import read_csv, read_parquet
 def read_catalog(catalog: Path) -> list[dict[str, Any]]:
     """All rows of images.parquet; CatalogError if it cannot be read."""
     try:
-        return read_parquet(catalog).to_pylist()
+        return read_parquet(catalog, needs=("dataset", "image_id", "path", "mask_path")).to_pylist()
     except (OSError, ValueError) as error:
         raise CatalogError(f"the catalog cannot be read ({error})", file=catalog) from error
 

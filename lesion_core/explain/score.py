@@ -44,7 +44,7 @@ Maps = dict[str, np.ndarray]
 def explain_run(
     run_dir: Path, run: Run, root: Path, explain: Explain, scoring: Scoring, out: Path, *, device: str = "cpu"
 ) -> None:
-    """Score where a segmentation or classification run looks, on test images with a true mask.
+    """Score where a run looks, on test images with a true mask; of a joint run, its classifier.
 
     Args:
         run_dir: the run's folder. run: its settings. root: ``results/<profile>``.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.errors import MaskError, RunError
+from lesion_core.errors import MaskError, RunError, about
 from lesion_core.inference.load import REFERENCE_KEY, read_tensors
 from lesion_core.runs import Run
 from lesion_core.settings import CLASSES, NETWORKS
@@ -92,7 +92,8 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
         # the stored weights hold the whole encoder: nothing is downloaded to load a run
         plain = settings.model_copy(update={"pretrained": False})
         model = build_classifier(plain, run.extraction, seed=run.seed, vocabulary=_vocabulary(tensors))
-        model.load_trainable_state(tensors)
+        with about(run_dir / "weights.safetensors"):
+            model.load_trainable_state(tensors)
         model.eval().to(device)
     else:
         from lesion_core.models.classical import load_classical

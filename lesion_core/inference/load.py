@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lesion_core.errors import RunError, WeightsError
+from lesion_core.errors import RunError, WeightsError, about
 from lesion_core.runs import Run
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def load_segmenter(
     if attention is not None and spec.kind == "sam":
         spec = spec.model_copy(update={"attention": attention})
     model = build_segmenter(spec, weights, start.seed, pretrained=False)
-    model.load_trainable_state(tensors)
+    with about(run_dir / "weights.safetensors"):
+        model.load_trainable_state(tensors)
     model.eval().to(device)
     return LoadedSegmenter(model=model, run=start, reference=None if reference is None else reference.cpu().numpy())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lesion_core.errors import RunError
-from lesion_core.files import write_text
+from lesion_core.files import read_text, write_text
 from lesion_core.report.cells import NOT_RUN
 
 BEGIN = "<!-- results: begin (written by `make readme`; do not edit) -->"
@@ -29,7 +29,7 @@ def results_section(root: Path) -> str:
         path = root / "tables" / f"{name}.md"
         if not path.is_file():
             raise RunError("A table is missing", file=path, remedy=f"run the pipeline with profile={root.name}")
-        parts.extend([_with_numbers(path.read_text(encoding="utf-8")).rstrip(), ""])
+        parts.extend([_with_numbers(read_text(path)).rstrip(), ""])
     return "\n".join(parts)
 
 
@@ -61,8 +61,8 @@ def store_tables(root: Path, stored: Path, *, check: bool = False) -> None:
     Raises:
         RunError: (with ``check``) the stored tables are not the run's; the first that differs is named.
     """
-    new = {path.name: path.read_text(encoding="utf-8") for path in list_tables(root)}
-    old = {path.name: path.read_text(encoding="utf-8") for path in list_tables(stored)}
+    new = {path.name: read_text(path) for path in list_tables(root)}
+    old = {path.name: read_text(path) for path in list_tables(stored)}
     if new == old:
         return
     if check:
@@ -80,7 +80,7 @@ def update_readme(root: Path, file: Path, *, check: bool = False) -> None:
     Raises:
         RunError: a marker or a table is missing, or (with ``check``) the section is stale.
     """
-    text = file.read_text(encoding="utf-8")
+    text = read_text(file)
     if BEGIN not in text or END not in text:
         raise RunError("The file has no results markers", file=file, remedy=f"add the lines '{BEGIN}' and '{END}'")
     head, rest = text.split(BEGIN, 1)

@@ -61,7 +61,7 @@ def subgroup_table(root: Path, plan: Plan, settings: Subgroups) -> list[dict[str
 
 def read_metadata(layout: Layout) -> dict[tuple[str, str], dict[str, Any]]:
     """(dataset, image id) -> age, sex, site, dx_type; what a release leaves out is taken from another one's same id."""
-    table = read_parquet(layout.catalog)
+    table = read_parquet(layout.catalog, needs=("dataset", "image_id"))
     fields = [name for name in FIELDS if name in table.schema.names]
     rows = table.select(["dataset", "image_id", *fields]).to_pylist()
     anywhere: dict[tuple[str, str], Any] = {}

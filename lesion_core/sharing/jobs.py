@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shlex
@@ -15,7 +14,7 @@ from typing import Any
 
 from lesion_core import snapshot
 from lesion_core.errors import RunError
-from lesion_core.files import canonical_json, read_json
+from lesion_core.files import canonical_json, read_csv, read_json
 
 LOGS = "logs/"
 SETTINGS = re.compile(r"(?<=--settings )'(?:[^']|'\"'\"')*'")
@@ -147,8 +146,7 @@ def _usage(root: Path, rule: str, logs: tuple[str, ...]) -> dict[str, float]:
         else:  # a run's log lies in its folder
             path = root / "benchmarks" / rule / Path(log).parents[1].name / f"{Path(log).parent.name}.tsv"
         if path.is_file():
-            with open(path, encoding="utf-8", newline="") as handle:
-                row = next(csv.DictReader(handle, delimiter="\t"), {})
+            row = next(iter(read_csv(path, delimiter="\t")), {})
             return {name: float(row[name]) for name in MEASURED if row.get(name) not in (None, "", "NA", "-")}
     return {}
 

@@ -57,6 +57,7 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"vit_none": {"masks": "sam_adapter"}}}, "methods.vit_none", "masks must be null"),
         ({"methods": {"vit_concat": {"masks": None}}}, "methods.vit_concat", "need masks"),
         ({"methods": {"vit_concat": {"masks": "majority"}}}, "methods.vit_concat.masks", "not a segmentation method"),
+        ({"explain": {"methods": ["vit_cross_attention_tta"]}}, "explain.methods", "an average has several"),
         ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
         ({"matrix": {"ablations": ["vit_gatedd"]}}, "matrix.ablations", "'vit_gatedd' is none of methods"),
         ({"matrix": {"ablations": ["unet"]}}, "matrix.ablations", "'unet' stands in matrix.methods too"),

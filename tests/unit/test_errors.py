@@ -10,8 +10,9 @@ import pytest
 
 from lesion_core import cli
 from lesion_core.arrow import table_of
-from lesion_core.errors import FormatError, MaskError, storage_error
-from lesion_core.files import read_array, read_csv, read_json, read_parquet, write_json, write_parquet
+from lesion_core.errors import FormatError, MaskError, RunError, about, storage_error
+from lesion_core.files import read_array, read_csv, read_json, read_parquet, read_text, write_json, write_parquet
+from lesion_core.runs import Run
 
 
 def test_text_names_file_ids_and_remedy():
@@ -135,3 +136,18 @@ def test_missing_keys_columns_and_cells_are_named(tmp_path):
     with pytest.raises(FileNotFoundError) as missing:
         read_parquet(tmp_path / "b.parquet")
     assert storage_error(missing.value).file == str(tmp_path / "b.parquet")
+    with pytest.raises(FormatError, match=r"(?s)lacks columns.*ids: b"):
+        read_parquet(tmp_path / "a.parquet", needs=("a", "b"))
+    (tmp_path / "settings.yaml").write_bytes(b"\xff")
+    with pytest.raises(RunError, match=r"(?s)cannot be read.*settings\.yaml"):
+        Run.load(tmp_path)
+    (tmp_path / "a.md").write_bytes(b"\xff")
+    with pytest.raises(FormatError, match=r"(?s)no text.*a\.md"):
+        read_text(tmp_path / "a.md")
+
+
+def test_an_error_without_a_file_gets_it_from_outside(tmp_path):
+    with pytest.raises(MaskError, match=r"(?s)missing.*file: a\.csv.*ids: x.*remedy: y"), about("a.csv"):
+        raise MaskError("missing", ids=["x"], remedy="y")
+    with pytest.raises(MaskError, match="file: own"), about("a.csv"):
+        raise MaskError("missing", file="own")

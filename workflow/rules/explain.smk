@@ -8,6 +8,11 @@ EXPLAINED = {
 
 def explain_inputs(wildcards):
     run = EXPLAINED[wildcards.run_id]
+    if run.task == "joint":
+        segmenter, classifier, files = joint_parts(run)
+        sides = {part.spec.model.image_size for part in (segmenter, classifier)}
+        tested = [path for side in sorted(sides) for path in harmonized(SETTINGS.scoring.classification_on, side)]
+        return [run_dir(run) / "weights.safetensors", LAYOUT.catalog, *files, *tested]
     segments = run.task == "segmentation"
     tested = SETTINGS.scoring.segmentation_on if segments else SETTINGS.scoring.classification_on
     return [
