@@ -86,4 +86,4 @@ def test_a_setting_changed_and_put_back_brings_the_earlier_result_back(undisturb
     assert products(folder) == before
     assert all((folder / ROOT / name).is_file() for name in before)
     lesion(folder, "audit", "--root", ROOT)
-    assert {"train_segmenter", "train_classifier"} <= planned_jobs(run(folder, 2, "--dry-run", *changed)).keys()
+    assert {"train_segmenter", "train_classifier"} <= planned_jobs(run(folder, 2, *changed, "--dry-run")).keys()
