@@ -157,12 +157,23 @@ def test_averages_of_runs_recompute_and_those_that_do_not_follow_are_found(root,
     assert all(line.startswith("runs/derived/") for line in answer.problems)
 
 
-def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
+def sealed_mask(root: Path) -> str:
+    """A test image's mask, as the catalog names it."""
+    split = {}
+    for line in (root / "splits" / "isic2018_task1.csv").read_text().splitlines()[1:]:
+        image, _, name = line.split(",")
+        split[image] = name
     rows = read_parquet(root / "catalog" / "images.parquet").to_pylist()
-    lines = [line.split(",") for line in (root / "splits" / "ph2.csv").read_text().splitlines()]
-    tested = {image for image, _, name in lines if name == "test"}
-    mask = next(row["mask_path"] for row in rows if row["dataset"] == "ph2" and row["image_id"] in tested)
-    for path in (first(root, "harmonized/ph2/*/opened.json"), first(root, "pseudo_masks/*/*/opened.json")):
+    return next(
+        row["mask_path"]
+        for row in rows
+        if row["dataset"] == "isic2018_task1" and split[row["image_id"]] == "test" and row["mask_path"]
+    )
+
+
+def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
+    mask = sealed_mask(root)
+    for path in (first(root, "harmonized/isic2018_task1/*/opened.json"), first(root, "pseudo_masks/*/*/opened.json")):
         content = read_json(path)
         assert mask not in content
         replace(path)
@@ -198,16 +209,7 @@ def test_a_photograph_moved_across_the_splits_is_named(root, replace):
 
 
 def test_a_test_mask_that_training_opened_is_named(root, replace):
-    split = {}
-    for line in (root / "splits" / "isic2018_task1.csv").read_text().splitlines()[1:]:
-        image, _, name = line.split(",")
-        split[image] = name
-    rows = read_parquet(root / "catalog" / "images.parquet").to_pylist()
-    mask = next(
-        row["mask_path"]
-        for row in rows
-        if row["dataset"] == "isic2018_task1" and split[row["image_id"]] == "test" and row["mask_path"]
-    )
+    mask = sealed_mask(root)
     path = first(root, "runs/segmentation/sam_adapter-*/provenance.json")
     content = read_json(path)
     assert mask not in content["opened"]
