@@ -45,6 +45,7 @@ bench-data: .venv/.installed
 
 bench-duplicates: .venv/.installed
 	.venv/bin/python -m benchmarks.duplicates
+	test ! -d $(MIRROR) || .venv/bin/python -m benchmarks.duplicates --mirror $(MIRROR)
 
 bench-models: .venv/.installed
 	.venv/bin/python -m benchmarks.models
