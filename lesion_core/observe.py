@@ -51,9 +51,10 @@ def opened_under(root: Path) -> list[str] | None:
 
 
 def record_opened(path: Path, root: Path) -> None:
-    """Write a JSON list of the photographs and masks below ``root`` that were opened since ``begin``, for the audit."""
+    """Write {opened: the photographs and masks below ``root`` that were opened since ``begin``}, for the audit."""
     opened = opened_under(root) or []
-    write_json(path, [name for name in opened if name.startswith(PHOTOGRAPHS) or name.endswith(f"/{TEST_MASKS}")])
+    told = [name for name in opened if name.startswith(PHOTOGRAPHS) or name.endswith(f"/{TEST_MASKS}")]
+    write_json(path, {"opened": told})
 
 
 def energy_joules() -> dict[str, float | None]:

@@ -85,8 +85,7 @@ def _opened(record: Path) -> set[str] | None:
     """Files that a job recorded; None where it recorded nothing."""
     if not record.is_file():
         return None
-    content = read_json(record, object)
-    names = content if isinstance(content, list) else content.get("opened")
+    names = read_json(record).get("opened")
     return None if names is None else set(names)
 
 

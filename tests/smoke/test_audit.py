@@ -174,11 +174,11 @@ def sealed_mask(root: Path) -> str:
 def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
     mask = sealed_mask(root)
     for path in (first(root, "harmonized/isic2018_task1/*/opened.json"), first(root, "pseudo_masks/*/*/opened.json")):
-        content = read_json(path)
-        assert mask not in content
+        opened = read_json(path)["opened"]
+        assert mask not in opened
         replace(path)
         path.unlink()
-        write_json(path, [*content, mask])
+        write_json(path, {"opened": [*opened, mask]})
     (answer,) = audit(root, LOCK, only=["sealed"])
     assert [line.split(":")[0] for line in answer.problems] == [mask, mask]
 

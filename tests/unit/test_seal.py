@@ -19,6 +19,10 @@ from lesion_core.settings import Plan
 TEST_MASK, TRAIN_MASK = "data/ph2/te_mask.png", "data/ph2/tr_mask.png"
 
 
+def told(path: Path, opened: list[str] | None) -> None:
+    write_json(path, {"opened": opened})
+
+
 @pytest.fixture(scope="module")
 def plan() -> Plan:
     return config.plan(config.load("smoke", {"matrix": {"seeds": [0], "methods": ["unet"], "ablations": ["otsu"]}}))
@@ -36,7 +40,7 @@ def root(tmp_path, plan) -> Path:
     for run in runs.values():
         folder = layout.run(run.place, run.run_id)
         run.save(folder)
-        write_json(folder / "provenance.json", {"opened": ["harmonized/ph2/128/images.npy"]})
+        told(folder / "provenance.json", ["harmonized/ph2/128/images.npy"])
     size = next(run.spec.model.image_size for run in runs.values() if run.method == "unet")
     array = layout.harmonized("ph2", size)
     entries = [
@@ -45,15 +49,15 @@ def root(tmp_path, plan) -> Path:
     ]
     write_csv(array / "index.csv", ["image_id", "split", "mask_row"], entries)
     np.save(array / "masks.npy", np.zeros((1, 2, 2), np.uint8))
-    write_json(array / "opened.json", ["data/ph2/te.jpg", "data/ph2/tr.jpg", TRAIN_MASK])
-    write_json(layout.reference.with_name("opened.json"), ["data/ph2/tr.jpg"])
+    told(array / "opened.json", ["data/ph2/te.jpg", "data/ph2/tr.jpg", TRAIN_MASK])
+    told(layout.reference.with_name("opened.json"), ["data/ph2/tr.jpg"])
     run_id = plan.runs["unet"][0]
     write_bytes(layout.pseudo_masks(run_id, "ph2") / "masks.csv", b"image_id\n")
-    write_json(layout.pseudo_masks(run_id, "ph2") / "opened.json", [])
+    told(layout.pseudo_masks(run_id, "ph2") / "opened.json", [])
     write_bytes(root / "robustness" / f"{run_id}.csv", b"run_id\n")
-    write_json(root / "robustness" / f"{run_id}.opened.json", ["data/ph2/te.jpg"])
-    write_json(root / "figures" / "opened.json", ["data/ph2/te.jpg", f"runs/segmentation/{run_id}/test_masks.zip"])
-    write_json(root / "figures" / "page.opened.json", [])
+    told(root / "robustness" / f"{run_id}.opened.json", ["data/ph2/te.jpg"])
+    told(root / "figures" / "opened.json", ["data/ph2/te.jpg", f"runs/segmentation/{run_id}/test_masks.zip"])
+    told(root / "figures" / "page.opened.json", [])
     return root
 
 
@@ -79,8 +83,7 @@ def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(r
 @pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
 def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
     [path] = root.glob(pattern)
-    content = read_json(path, object)
-    write_json(path, [*content, TEST_MASK] if isinstance(content, list) else {"opened": [TEST_MASK]})
+    told(path, [*read_json(path)["opened"], TEST_MASK])
     [problem] = sealed(root, plan).problems
     assert problem.startswith(f"{TEST_MASK}: a test mask, opened by ")
 
@@ -89,7 +92,7 @@ def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
 def test_what_scoring_stored_is_sealed_too(root, plan, pattern):
     [path] = root.glob(pattern)
     stored = "runs/segmentation/unet-s0/test_masks.zip"
-    write_json(path, [stored] if path.name != "provenance.json" else {"opened": [stored]})
+    told(path, [stored])
     assert [line.split(":")[0] for line in sealed(root, plan).problems] == [stored]
 
 
@@ -97,7 +100,7 @@ def test_what_scoring_stored_is_sealed_too(root, plan, pattern):
 def test_a_job_without_a_record_is_named(root, plan, pattern):
     [path] = root.glob(pattern)
     if path.name == "provenance.json":
-        write_json(path, {"opened": None})
+        told(path, None)
     else:
         path.unlink()
     [problem] = sealed(root, plan).problems
@@ -126,4 +129,5 @@ for name in ("data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip", "tables/t.c
 observe.record_opened(root / "opened.json", root)
 """
     subprocess.run([sys.executable, "-c", script], check=True)
-    assert read_json(tmp_path / "opened.json", list) == ["data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip"]
+    opened = ["data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip"]
+    assert read_json(tmp_path / "opened.json") == {"opened": opened}
