@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,18 @@ EXAMPLE_SIDE = 192
 Maps = dict[str, np.ndarray]
 
 
+@dataclass(frozen=True)
+class Job:
+    """One run that is explained: its folder and settings, where results lie, and how; see `explain_run`."""
+
+    run_dir: Path
+    run: Run
+    layout: Layout
+    explain: Explain
+    scoring: Scoring
+    device: str
+
+
 def explain_run(
     run_dir: Path, run: Run, root: Path, explain: Explain, scoring: Scoring, out: Path, *, device: str = "cpu"
 ) -> None:
@@ -56,13 +69,14 @@ def explain_run(
         SettingsError: the run's model has no map to explain.
     """
     layout = Layout(root)
+    job = Job(run_dir, run, layout, explain, scoring, device)
     rows: list[dict[str, Any]] = []
     examples: dict[str, np.ndarray] = {}
     datasets = scoring.segmentation_on if run.task == "segmentation" else scoring.classification_on
     for dataset in sorted(datasets):
         masks = _mask_paths(layout, dataset)
         if masks:
-            _explain_dataset(run_dir, run, layout, dataset, masks, explain, scoring, device, rows, examples)
+            _explain_dataset(job, dataset, masks, rows, examples)
     rows.sort(key=lambda row: (row["dataset"], row["explainer"], row["image_id"]))
     with atomic_path(out.with_suffix(".npz")) as partial:
         np.savez(partial, **examples)
@@ -84,25 +98,14 @@ def chosen_rows(data: Harmonized, masks: dict[str, Path], dataset: str, explain:
 
 
 def _explain_dataset(
-    run_dir: Path,
-    run: Run,
-    layout: Layout,
-    dataset: str,
-    masks: dict[str, Path],
-    explain: Explain,
-    scoring: Scoring,
-    device: str,
-    rows: list[dict[str, Any]],
-    examples: dict[str, np.ndarray],
+    job: Job, dataset: str, masks: dict[str, Path], rows: list[dict[str, Any]], examples: dict[str, np.ndarray]
 ) -> None:
     from lesion_core.data.images import read_mask
 
-    made = _segmenter_maps if run.task == "segmentation" else _classifier_maps
-    role = "segmenter" if run.task == "segmentation" else "classifier"
+    run, explain = job.run, job.explain
+    role, made = ("segmenter", _segmenter_maps) if run.task == "segmentation" else ("classifier", _classifier_maps)
     done = 0
-    for record, pixels, maps, box, target in track(
-        made(run_dir, run, layout, dataset, masks, explain, scoring, device), f"explain {run.method} on {dataset}"
-    ):
+    for record, pixels, maps, box, target in track(made(job, dataset, masks), f"explain {run.method} on {dataset}"):
         truth = read_mask(masks[record["image_id"]], (record["height"], record["width"]))
         if not truth.any():
             continue  # there is nothing to point at
@@ -146,16 +149,7 @@ def _keep_example(
 Explained = Iterator[tuple[dict[str, Any], np.ndarray, Maps, np.ndarray | None, str]]
 
 
-def _segmenter_maps(
-    run_dir: Path,
-    run: Run,
-    layout: Layout,
-    dataset: str,
-    masks: dict[str, Path],
-    explain: Explain,
-    scoring: Scoring,
-    device: str,
-) -> Explained:
+def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
     from lesion_core.data.datasets import Harmonized
     from lesion_core.explain.cam import segmenter_cam
@@ -163,12 +157,12 @@ def _segmenter_maps(
     from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.predict import to_input
 
-    loaded = load_segmenter(run_dir, device=device, attention="reference")  # roll-out reads its matrix
-    data = Harmonized.open(layout.harmonized(dataset, loaded.size))
-    chosen = chosen_rows(data, masks, dataset, explain)
+    loaded = load_segmenter(job.run_dir, device=job.device, attention="reference")  # roll-out reads its matrix
+    data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
+    chosen = chosen_rows(data, masks, dataset, job.explain)
     for start in range(0, len(chosen), BATCH):
         batch = chosen[start : start + BATCH]
-        images = to_input(data.images[batch], device)
+        images = to_input(data.images[batch], job.device)
         maps = {"grad_cam": segmenter_cam(loaded.model, images)[0], "rollout": segmenter_rollout(loaded.model, images)}
         arrays = {name: part.cpu().numpy() for name, part in maps.items() if part is not None}
         for place, row in enumerate(batch):
@@ -176,16 +170,7 @@ def _segmenter_maps(
             yield data.index[row], data.images[int(row)], own, None, "lesion"
 
 
-def _classifier_maps(
-    run_dir: Path,
-    run: Run,
-    layout: Layout,
-    dataset: str,
-    masks: dict[str, Path],
-    explain: Explain,
-    scoring: Scoring,
-    device: str,
-) -> Explained:
+def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """As `_segmenter_maps`; the box is that of the crop which the encoder sees, None where it sees all."""
     import torch
 
@@ -197,24 +182,26 @@ def _classifier_maps(
     from lesion_core.inference.predict import to_input
     from lesion_core.models.classifier import lesion_box
 
-    loaded = load_classifier(run_dir, device=device)
+    loaded = load_classifier(job.run_dir, device=job.device)
     if not isinstance(loaded.model, torch.nn.Module):
-        raise SettingsError(f"{run.method} is no network", remedy="take it out of explain.methods")
-    data = Harmonized.open(layout.harmonized(dataset, loaded.size))
-    chosen = chosen_rows(data, masks, dataset, explain)
-    soft = masks_of(loaded, run_dir, run, layout, data, chosen, batch_size=scoring.batch_size, device=device)
+        raise SettingsError(f"{job.run.method} is no network", remedy="take it out of explain.methods")
+    data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
+    chosen = chosen_rows(data, masks, dataset, job.explain)
+    soft = masks_of(
+        loaded, job.run_dir, job.run, job.layout, data, chosen, batch_size=job.scoring.batch_size, device=job.device
+    )
     # the encoder of a dual network sees the whole photograph, whatever its other one sees
     cropped = loaded.run.spec.model.input == "crop" and not hasattr(loaded.model, "image_encoder")
     for start in range(0, len(chosen), BATCH):
         batch = chosen[start : start + BATCH]
-        images = to_input(data.images[batch], device)
+        images = to_input(data.images[batch], job.device)
         shape = (len(batch), 1, *images.shape[2:])
-        given = torch.zeros(shape, device=device)
+        given = torch.zeros(shape, device=job.device)
         if soft is not None:
             resized = resize_masks(np.asarray(soft[start : start + BATCH]), images.shape[-1])
-            given = torch.from_numpy(np.array(resized)).to(device)[:, None].float() / 255.0
+            given = torch.from_numpy(np.array(resized)).to(job.device)[:, None].float() / 255.0
         known = loaded.metadata([data.index[row] for row in batch])
-        metadata = None if known is None else torch.from_numpy(known).to(device)
+        metadata = None if known is None else torch.from_numpy(known).to(job.device)
         cam, logits = classifier_cam(loaded.model, images, given, metadata)
         maps = {"grad_cam": cam, "rollout": classifier_rollout(loaded.model, images, given, metadata)}
         arrays = {name: part.cpu().numpy() for name, part in maps.items() if part is not None}
