@@ -27,6 +27,7 @@ def _results(root: Path) -> Path:
 
 
 Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.", callback=_results)]
+RunDir = Annotated[Path, typer.Option("--run", help="A run's folder, results/<profile>/runs/<place>/<run_id>.")]
 Out = Annotated[Path, typer.Option("--out", help="What is written.")]
 Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
 Side = Annotated[int, typer.Option("--size", min=1, help="Side of the square images in pixels.")]
@@ -55,3 +56,14 @@ def one_run(given: str | None, profile: str | None, run_id: str | None) -> Run:
         asked = "no run is named" if run_id is None else f"run '{run_id}' is not in the matrix"
         raise SettingsError(asked, ids=runs, remedy="give --run and one of these ids (`lesion runs` lists them)")
     return runs[run_id]
+
+
+def ready(run_dir: Path, device: str) -> tuple[Run, str]:
+    """A trained run's settings, with torch made deterministic on its number of threads, and the device it is to use."""
+    from lesion_core.runs import Run
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.training.engine import resolve_device
+
+    run = Run.load(run_dir)
+    make_deterministic(run.threads)
+    return run, resolve_device(device)

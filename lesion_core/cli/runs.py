@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from lesion_core.cli.options import Device, Given, Out, Profile, Root, Side, one_run, settings_of
+from lesion_core.cli.options import Device, Given, Out, Profile, Root, RunDir, Side, one_run, ready, settings_of
 
 Kind = Literal["segmentation", "classification"]
 MatrixRun = Annotated[str | None, typer.Option("--run", help="A run of the matrix, by id.")]
@@ -138,7 +138,7 @@ def audit_pseudo_masks(
 
 def score(
     task: Kind,
-    run_dir: Annotated[Path, typer.Option("--run", help="A run's folder.")],
+    run_dir: RunDir,
     root: Root,
     out: Out,
     settings: Given = None,
@@ -146,14 +146,8 @@ def score(
     device: Device = "auto",
 ) -> None:
     """Score a run on the test images: TASK is segmentation or classification."""
-    from lesion_core.runs import Run
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
-
     scoring = settings_of(settings, profile).scoring
-    run = Run.load(run_dir)
-    make_deterministic(run.threads)
-    device = resolve_device(device)
+    run, device = ready(run_dir, device)
     if task == "segmentation":
         from lesion_core.inference.load import load_segmenter
         from lesion_core.inference.score_segmentation import score_segmentation
@@ -188,7 +182,7 @@ def score_derived(
 
 
 def explain(
-    run_dir: Annotated[Path, typer.Option("--run", help="A segmentation or classification run's folder.")],
+    run_dir: RunDir,
     root: Root,
     out: Out,
     settings: Given = None,
@@ -197,18 +191,14 @@ def explain(
 ) -> None:
     """Where a run looks on test images: Grad-CAM and attention roll-out against the true masks."""
     from lesion_core.explain.score import explain_run
-    from lesion_core.runs import Run
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
 
     given = settings_of(settings, profile)
-    run = Run.load(run_dir)
-    make_deterministic(run.threads)
-    explain_run(run_dir, run, root, given.explain, given.scoring, out, device=resolve_device(device))
+    run, device = ready(run_dir, device)
+    explain_run(run_dir, run, root, given.explain, given.scoring, out, device=device)
 
 
 def robustness(
-    run_dir: Annotated[Path, typer.Option("--run", help="A classification or joint run's folder.")],
+    run_dir: RunDir,
     root: Root,
     out: Out,
     settings: Given = None,
@@ -220,14 +210,10 @@ def robustness(
 
     observe.begin()
     from lesion_core.inference.robustness import measure_robustness
-    from lesion_core.runs import Run
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
 
-    given, run = settings_of(settings, profile), Run.load(run_dir)
-    make_deterministic(run.threads)
-    datasets = given.scoring.classification_on
-    measure_robustness(run_dir, run, root, datasets, given.robustness, out, device=resolve_device(device))
+    given = settings_of(settings, profile)
+    run, device = ready(run_dir, device)
+    measure_robustness(run_dir, run, root, given.scoring.classification_on, given.robustness, out, device=device)
     observe.record_opened(out.with_suffix(f".{observe.RECORD}"), root)
 
 
