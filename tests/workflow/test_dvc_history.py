@@ -14,7 +14,8 @@ import yaml
 from conftest import REPOSITORY
 
 from lesion_core import config
-from lesion_core.files import read_json, write_parquet
+from lesion_core.files import read_json
+from lesion_core.report.cells import CELL_COLUMNS, write_cells
 from lesion_core.sharing import dvc_cache
 from lesion_core.sharing.summary import write_summary
 
@@ -33,15 +34,13 @@ def say(folder: Path, *command: object) -> str:
 
 def write_value(project: Path, value: float) -> None:
     """A cell of a table, and the summary that follows from it."""
-    import pyarrow
-
     cells = [
         {"table": "table_05", "row": "U-Net", "column": "dice", "value": value},
         {"table": "table_05", "row": "U-Net", "column": "iou", "value": 84.6},
         {"table": "table_08", "row": "Skin-DeepNet (published)", "column": "accuracy", "value": None},
     ]
     root = project / "results" / "smoke"
-    write_parquet(root / "tables" / "cells.parquet", pyarrow.Table.from_pylist(cells))
+    write_cells([dict.fromkeys(CELL_COLUMNS) | cell for cell in cells], root / "tables" / "cells.parquet")
     write_summary(root, config.plan(config.load("smoke")))
 
 
