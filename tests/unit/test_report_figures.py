@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import zipfile
+from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from report_store import DICE, IMAGES, make_plan, make_store, make_surroundings
+from report_store import DICE, IMAGES, classification_row, make_plan, make_store, make_surroundings
 
 from lesion_core.arrow import table_of
 from lesion_core.errors import ScoreError
@@ -16,12 +17,14 @@ from lesion_core.files import write_csv, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.figures import FIGURES, write_figures
 from lesion_core.report.figures.agreement import areas
+from lesion_core.report.figures.classification import reliability
 from lesion_core.report.figures.contours import choose
 from lesion_core.report.figures.explanations import explanations
 from lesion_core.report.figures.style import Source
 from lesion_core.report.figures.subgroups import subgroups
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.stored_masks import scored_mask, true_mask
+from lesion_core.report.values import Store
 
 
 def disc(radius):
@@ -164,6 +167,22 @@ def test_subgroups_are_drawn_where_the_profile_has_them(root, tmp_path, capsys):
     write_csv(tmp_path / "statistics" / "subgroups.csv", ["group", "value"], other)
     assert subgroups(moved) is None
     assert "lacks attribute" in capsys.readouterr().err
+
+
+def test_reliability_shows_both_sides_of_the_temperature():
+    """Seven of ten answers are right, at a confidence of 0.7 as given, and of sqrt(0.7) over all roots at T = 2."""
+    rows = [
+        classification_row("vit_none-s0", f"{number}", "nv" if number < 7 else "mel", "nv", temperature=2.0)
+        for number in range(10)
+    ]
+    store = Store.of([], rows)
+    figure = reliability(Source(Path("nowhere"), make_plan(), store)).figure
+    given, scaled = ([line.get_xydata() for line in axis.lines if len(line.get_xdata()) == 1] for axis in figure.axes)
+    roots = 0.7**0.5 / (0.7**0.5 + 6 * 0.05**0.5)
+    assert np.concatenate(given) == pytest.approx(np.array([[0.7, 0.7]]))
+    assert np.concatenate(scaled) == pytest.approx(np.array([[roots, 0.7]]))
+    [label] = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert label.endswith(f"(0.000, {0.7 - roots:.3f})")
 
 
 def test_explanations_are_drawn_where_the_profile_has_them(root, tmp_path):
