@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from lesion_core.errors import FormatError
+from lesion_core.files import MAKE_AGAIN
+
 LARGE_BYTES = 300_000
+PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_QUALITY = 88
 
 
@@ -45,8 +49,14 @@ def number(text: str) -> str:
 
 
 def picture(path: Path) -> str:
-    """A PNG as a data address; photographs (large files) as JPEG, so that the page stays light."""
+    """A PNG as a data address; photographs (large files) as JPEG, so that the page stays light.
+
+    Raises:
+        FormatError: the file is no PNG, or cut short: the page would show a hole.
+    """
     content, kind = path.read_bytes(), "png"
+    if not (content.startswith(PNG_START) and content.endswith(PNG_END)):
+        raise FormatError("It is no whole PNG", file=path, remedy=MAKE_AGAIN)
     if len(content) > LARGE_BYTES:
         import cv2
 

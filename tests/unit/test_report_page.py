@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from report_store import DICE, IMAGES, make_plan, make_results
 
-from lesion_core.errors import RunError
+from lesion_core.errors import FormatError, RunError
 from lesion_core.files import write_json
 from lesion_core.paths import Layout
 from lesion_core.report.gallery import gallery_data, gallery_section
+from lesion_core.report.html import picture
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import SECTIONS, write_page
 from lesion_core.report.published import load
@@ -329,3 +330,13 @@ def test_page_in_a_browser(page, tmp_path):
     assert 0 < found["count"] < found["all"]
     assert found["label"] == f"{found['count']} of {found['all']} shown"
     assert found["overflow"] <= 0, "the page is wider than a narrow screen"
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", None], ids=["empty", "other", "cut"])
+def test_a_broken_figure_is_no_hole_in_the_page(content, tmp_path):
+    path = tmp_path / "roc.png"
+    cv2.imwrite(str(path), np.zeros((9, 9, 3), np.uint8))
+    assert picture(path).startswith("data:image/png;base64,")
+    path.write_bytes(path.read_bytes()[:-6] if content is None else content)
+    with pytest.raises(FormatError, match=r"(?s)no whole PNG.*roc\.png"):
+        picture(path)
