@@ -17,6 +17,7 @@ from lesion_core.runs import task_of
 from lesion_core.scores import read_scores
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
+OF_TIMES = ("resumed", "training_seconds")  # of a run's extra: they differ between two equal results
 WITHOUT_WEIGHTS = ("derived",)  # they answer with the weights of the runs that they are derived from
 
 
@@ -82,7 +83,7 @@ class Chain:
             "code": content["code"],
             "inputs": inputs,
             "packages": content["packages"],
-            "extra": content["extra"],
+            "extra": {name: value for name, value in content["extra"].items() if name not in OF_TIMES},
         }
 
     def rows(self, run_id: str, measure: Measure) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv, write_json
 from lesion_core.paths import Layout
 from lesion_core.report.cells import write_cells
+from lesion_core.report.chain import Chain
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import trace, trace_text
@@ -96,6 +97,15 @@ def test_a_store_that_scoring_did_not_write_is_found(root):
     found = trace(root, *PLACE)
     assert found.recomputed["value"] == found.cell["value"]
     assert found.faults == ("the store's rows of sam_adapter-s1 are not those that its scoring wrote",)
+
+
+def test_two_equal_runs_that_took_other_times_have_one_chain(root):
+    chain = Chain.read(root)
+    path = chain.run_dir("sam_adapter-s0") / "provenance.json"
+    content = read_json(path)
+    before = chain.run("sam_adapter-s0")
+    write_json(path, content | {"seconds": 9.0, "extra": content["extra"] | {"resumed": 2, "training_seconds": 7.5}})
+    assert chain.run("sam_adapter-s0") == before
 
 
 def test_changed_inputs_splits_and_lost_weights_are_found(root):
