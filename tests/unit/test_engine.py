@@ -443,8 +443,8 @@ def test_equal_weights_make_equal_files(tmp_path):
 def test_saving_is_atomic(tmp_path, monkeypatch):
     save_checkpoint(tmp_path / CHECKPOINT, {"identity": "x", "value": 1})
 
-    def half(state, path):
-        path.write_bytes(b"half")
+    def half(state, handle):
+        handle.write(b"half")
         raise OSError("disk full")
 
     monkeypatch.setattr(torch, "save", half)
