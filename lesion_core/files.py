@@ -40,7 +40,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(partial, path)
     except OSError as error:
-        if error.filename is None:  # a disk that fills says no name
+        if error.filename is None and error.errno is not None:  # a disk that fills says no name
             error.filename = str(path)
         raise
     finally:
