@@ -55,7 +55,7 @@ def settings(clinic: Path):
         {
             "data": {"datasets": ["custom"], "custom": own},
             "scoring": {"segmentation_on": ["custom"], "classification_on": ["custom"]},
-            "matrix": {"seeds": [0], "methods": ["otsu", "unet", "majority"]},
+            "matrix": {"seeds": [0], "methods": ["otsu", "unet", "majority"], "ablations": []},
             "bases": {
                 "segmentation": {"train_on": ["custom"], "training": {"epochs": 1}, "model": {"image_size": 64}},
                 "classification": {"train_on": ["custom"]},
