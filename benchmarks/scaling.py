@@ -37,7 +37,7 @@ def _augment_many(job: tuple[int, int, Augmentation]) -> float:
 
 def scaling(rounds: int, folder: Path, harmonize: Harmonization, augmented: Augmentation) -> None:
     """Harmonization on two threads, augmentation in two processes; true only on a machine that is idle."""
-    paths = sorted(folder.glob("[0-9].jpg")) * 6
+    paths = sorted(folder.glob("[0-9].jpg")) * 24  # a lap of half a second, beside which starting threads is little
     size = 1024
     reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
     target = np.empty((len(paths), size, size, 3), np.uint8)
