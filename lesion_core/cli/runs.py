@@ -62,7 +62,7 @@ def train(
 
     from lesion_core.paths import Layout
     from lesion_core.seeding import make_deterministic
-    from lesion_core.training.distributed import process_group
+    from lesion_core.training.distributed import leave, process_group
     from lesion_core.training.engine import resolve_device
 
     make_deterministic(run.threads)
@@ -70,6 +70,7 @@ def train(
     device = resolve_device(device)
     with process_group(device):
         module.train_run(run, Layout(root).run(run.place, run.run_id), root, device)
+    leave()
 
 
 def pretrain(

@@ -77,6 +77,17 @@ def process_group(device: str) -> Iterator[None]:
             dist.destroy_process_group()
 
 
+def leave() -> None:
+    """End this process if it is one of several, its work done; return if it is alone.
+
+    Not by way of the interpreter's end: a thread of torch's that was still there then aborted a finished process once.
+    """
+    if launched():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
 def shard(count: int, rank: int, size: int) -> slice:
     """The consecutive samples of ``count`` that process ``rank`` of ``size`` takes: each sample once, sizes differ by
     at most one."""
