@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from lesion_core.audit import integrity, protocol, recompute, seal
 from lesion_core.audit.answer import Answer
-from lesion_core.audit.manifest import read_manifest
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.audit.manifest import read_manifest, recorded_settings
+from lesion_core.errors import SettingsError
 from lesion_core.settings import Harmonization, Plan, Scoring
 
 QUESTIONS = (
@@ -58,17 +56,9 @@ def audit(
         raise SettingsError(f"No such question: {', '.join(unknown)}", remedy=f"use: {', '.join(QUESTIONS)}")
     root = Path(root)
     manifest = read_manifest(root)
-    try:
-        sections = manifest["settings"]
-        plan = TypeAdapter(Plan).validate_python(sections["plan"])
-        scoring = TypeAdapter(Scoring).validate_python(sections["scoring"])
-        harmonization = TypeAdapter(Harmonization).validate_python(sections["harmonization"])
-    except (KeyError, ValidationError) as error:
-        raise RunError(
-            f"The manifest's settings cannot be read: {error}",
-            file=root / "manifest.json",
-            remedy="run the pipeline with this checkout, or audit with the checkout that wrote it",
-        ) from error
+    plan, scoring, harmonization = recorded_settings(
+        root, manifest, plan=Plan, scoring=Scoring, harmonization=Harmonization
+    )
     draw = {"seed": seed, "tolerance": tolerance, "device": device}
     questions: dict[str, Callable[[], Answer]] = {
         "files": lambda: integrity.files(root, manifest),

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from lesion_core.audit.current import Current
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, sha256_file, write_json
@@ -92,6 +94,22 @@ def read_manifest(root: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not {"settings", "products", "records"} <= content.keys():
         raise RunError("The manifest lacks its parts", file=path, remedy=remedy)
     return content
+
+
+def recorded_settings(root: Path, manifest: dict[str, Any], **kinds: type) -> tuple[Any, ...]:
+    """Sections of the settings that a manifest records, each as its kind, in the order asked for.
+
+    Raises:
+        RunError: a section is missing, or this checkout does not understand it.
+    """
+    try:
+        return tuple(TypeAdapter(kind).validate_python(manifest["settings"][name]) for name, kind in kinds.items())
+    except (KeyError, ValidationError) as error:
+        raise RunError(
+            f"The manifest's settings cannot be read: {error}",
+            file=root / NAME,
+            remedy="run the pipeline with this checkout, or use the checkout that wrote it",
+        ) from error
 
 
 def _unpacked(root: Path) -> dict[str, str]:

@@ -12,12 +12,9 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
 from lesion_core import config, lock
 from lesion_core.audit.current import BY_RUN, HARMONIZED, Current, run_of
-from lesion_core.audit.manifest import read_manifest
-from lesion_core.errors import RunError
+from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.files import read_json
 from lesion_core.paths import Layout
 from lesion_core.settings import Plan
@@ -34,14 +31,7 @@ def present_matrix(root: Path) -> Current:
         RunError: no pipeline was finished there, so nothing tells what is current.
         SettingsError: params.yaml or the profile is refused.
     """
-    try:
-        plan = TypeAdapter(Plan).validate_python(read_manifest(root)["settings"]["plan"])
-    except (KeyError, ValidationError) as error:
-        raise RunError(
-            f"The manifest's settings cannot be read: {error}",
-            file=root / "manifest.json",
-            remedy="run the pipeline with this checkout",
-        ) from error
+    (plan,) = recorded_settings(root, read_manifest(root), plan=Plan)
     asked = config.expand(config.load(plan.profile)).values()
     return Current.of_results(root, plan) | Current.of(asked)
 
