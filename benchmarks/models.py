@@ -135,7 +135,7 @@ SECTIONS: dict[str, Callable[[int], list[Row]]] = {
     "batched": lambda rounds: batched(128, 8, 5 * rounds),
     "encoder-1024": lambda rounds: encoder(1024, rounds),
     "decoder-only": lambda rounds: decoder_only(1024, rounds),
-    "step-1024": lambda rounds: adapter_step(1024, 1, 1),
+    "step-1024": lambda rounds: adapter_step(1024, min(rounds, 2), 1),
     "end-to-end": lambda rounds: end_to_end(1024),
 }
 

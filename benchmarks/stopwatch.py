@@ -9,10 +9,17 @@ from dataclasses import dataclass
 
 import torch
 
+# A turn lasts at least so many seconds, in which a short call is repeated, as it would be in a training: what the other
+# side left behind, cold caches and pages given back to the kernel, is not the short call's own.
+SHORTEST = 1.0
+
+# Calls what it is given; says what came back and the extra megabytes.
+Watch = Callable[[Callable[[], torch.Tensor]], tuple[torch.Tensor, float]]
+
 
 @dataclass
 class Taken:
-    """The fastest turn of a call: seconds on the wall and of this process's processors; megabytes at its peak."""
+    """What a call costs: seconds on the wall and of this process's processors; megabytes at its peak."""
 
     wall: float
     cpu: float
@@ -22,21 +29,41 @@ class Taken:
 def take_turns(
     calls: Mapping[str, Callable[[], torch.Tensor]],
     rounds: int,
-    watch: Callable[[Callable[[], object]], tuple[object, float]],
+    watch: Watch,
+    shortest: float = SHORTEST,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Taken]]:
-    """Each call ``rounds`` times, one after the other; their last results and what they took.
-
-    ``watch`` calls what it is given and says the extra megabytes.
-    """
+    """Result and memory of a first call each; the fastest of ``rounds`` turns after it, in which nothing watches."""
     results: dict[str, torch.Tensor] = {}
     taken: dict[str, Taken] = {}
-    for _ in range(rounds):
+    for name, call in calls.items():
+        results[name], taken[name] = once(call, watch)
+    for lap in range(rounds):
         for name, call in calls.items():
             gc.collect()
-            wall, cpu = time.perf_counter(), time.process_time()
-            result, megabytes = watch(call)
-            wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            results[name] = result.detach()
-            before = taken.get(name, Taken(wall, cpu, megabytes))
-            taken[name] = Taken(min(wall, before.wall), min(cpu, before.cpu), max(megabytes, before.megabytes))
+            wall, cpu = _turn(call, shortest)
+            if lap:
+                wall, cpu = min(wall, taken[name].wall), min(cpu, taken[name].cpu)
+            taken[name] = Taken(wall, cpu, taken[name].megabytes)
     return results, taken
+
+
+def once(call: Callable[[], torch.Tensor], watch: Watch) -> tuple[torch.Tensor, Taken]:
+    """Result and costs of one call, of what cannot be called again as if for the first time."""
+    spent: list[tuple[float, float]] = []
+
+    def timed() -> torch.Tensor:
+        result: list[torch.Tensor] = []
+        spent.append(_turn(lambda: result.append(call()), 0.0))
+        return result[0]
+
+    result, megabytes = watch(timed)
+    return result.detach(), Taken(*spent[0], megabytes)
+
+
+def _turn(call: Callable[[], object], shortest: float) -> tuple[float, float]:
+    """Seconds of one call, on the wall and of the processors: the mean of as many as fill the turn."""
+    wall, cpu, count = time.perf_counter(), time.process_time(), 0
+    while not count or time.perf_counter() - wall < shortest:
+        call()
+        count += 1
+    return (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count

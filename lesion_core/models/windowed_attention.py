@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-# Two megabytes of float32: a piece stays in the cache between the passes over it, and is tall enough that the keys,
-# packed anew by each piece's product, cost little.
-PIECE = 1 << 19
+# Eight megabytes of float32: a piece stays in the last cache between the passes over it, and is tall enough that the
+# keys, packed anew by each piece's product, cost little.
+PIECE = 1 << 21
+# Of windows larger than a piece so many go side by side: two threads take one each, instead of sharing every product.
+ABREAST = 2
 
 
 class Region(NamedTuple):
@@ -230,7 +232,7 @@ def _sizes(query: Tensor, key: Tensor) -> tuple[int, int]:
     length, keys = query.shape[1], key.shape[1]
     if length * keys <= PIECE:
         return max(1, PIECE // (length * keys)), length
-    return 1, max(1, PIECE // keys)
+    return ABREAST, max(1, PIECE // (ABREAST * keys))
 
 
 def _room(query: Tensor, key: Tensor) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -13,7 +15,7 @@ import torch
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import models_gpu  # noqa: E402
+from benchmarks import models_gpu, stopwatch  # noqa: E402
 from benchmarks.copies import HEAVIER, copy_of  # noqa: E402
 from benchmarks.duplicates import exponent  # noqa: E402
 from benchmarks.made import drawn  # noqa: E402
@@ -89,6 +91,31 @@ def test_the_commands_explain_themselves() -> None:
         )
         assert done.returncode == 0
         assert b"usage" in done.stdout
+
+
+def test_a_watched_call_is_not_a_timed_one_and_a_short_one_is_repeated(monkeypatch) -> None:
+    """What looking costs stays out of the seconds; the clock is the test's own."""
+    clock = SimpleNamespace(now=0.0)
+    for name in ("perf_counter", "process_time"):
+        monkeypatch.setattr(stopwatch.time, name, lambda: clock.now)
+    calls: list[str] = []
+
+    def call(name: str, seconds: float) -> torch.Tensor:
+        calls.append(name)
+        clock.now += seconds
+        return torch.tensor(seconds)
+
+    def watch(call):
+        clock.now += 100.0
+        return call(), 7.0
+
+    sides = {"quick": partial(call, "quick", 0.25), "slow": partial(call, "slow", 3.0)}
+    results, taken = stopwatch.take_turns(sides, 2, watch)
+    assert calls == ["quick", "slow", *["quick"] * 4, "slow", *["quick"] * 4, "slow"]
+    assert {name: value.item() for name, value in results.items()} == {"quick": 0.25, "slow": 3.0}
+    assert taken["quick"] == stopwatch.Taken(0.25, 0.25, 7.0)
+    assert taken["slow"] == stopwatch.Taken(3.0, 3.0, 7.0)
+    assert stopwatch.once(sides["slow"], watch)[1] == stopwatch.Taken(3.0, 3.0, 7.0)
 
 
 def test_peak_memory_is_that_of_the_call() -> None:
