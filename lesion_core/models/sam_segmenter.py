@@ -102,6 +102,9 @@ class SamSegmenter(Segmenter):
             )
         encoder = self.sam.image_encoder
         x = encoder.patch_embed((images - self.sam.pixel_mean) / self.sam.pixel_std) + encoder.pos_embed
+        if self.attention == "fast":
+            # Else the convolution's strides pass from sum to sum, and every norm and projection copies its input.
+            x = x.contiguous()
         for layer in range(len(encoder.blocks)):
             if self.activation_checkpointing and torch.is_grad_enabled():
                 # Imported by its first use: 5 s of torch._dynamo.
