@@ -100,7 +100,7 @@ def crate(
     root: Root,
     out: Annotated[Path, typer.Option("--out", help="Folder to make.")],
     agent: Annotated[
-        str | None, typer.Option("--agent", help="Who ran it: a name, or https://orcid.org/...; left out if not given.")
+        str | None, typer.Option("--agent", help="Who ran it: a name or an ORCID; left out if not given.")
     ] = None,
     photographs: Annotated[
         bool, typer.Option("--photographs", help="With the page, figures and masks, which show photographs.")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import shutil
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,7 @@ PROFILES = (
 )
 LICENCE = "https://spdx.org/licenses/Apache-2.0"
 DONE = "http://schema.org/CompletedActionStatus"
+README = "README.md"
 WORKFLOW = ("params.yaml", "requirements.lock", "dvc.yaml")
 SOURCES = ("weights/", "made/", "downloads/")
 OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
@@ -47,10 +49,24 @@ MEDIA = {
     ".csv": "text/csv",
     ".json": "application/json",
     ".html": "text/html",
+    ".jsonl": "application/jsonl",
+    ".lock": "text/plain",
+    ".log": "text/plain",
     ".md": "text/markdown",
+    ".npz": "application/zip",
+    ".parquet": "application/vnd.apache.parquet",
+    ".pdf": "application/pdf",
     ".png": "image/png",
+    ".safetensors": "application/octet-stream",
+    ".smk": "text/plain",
+    ".tex": "application/x-tex",
+    ".tsv": "text/tab-separated-values",
+    ".txt": "text/plain",
     ".yaml": "application/yaml",
+    ".zip": "application/zip",
 }
+ORCID = re.compile(r"(\d{4}-){3}\d{3}[\dX]")
+REQUIREMENTS = "https://pip.pypa.io/en/stable/reference/requirements-file-format/"
 
 
 def write_crate(
@@ -62,7 +78,7 @@ def write_crate(
         root: ``results/<profile>``.
         out: folder to make; must not exist.
         project: the checkout.
-        agent: who ran it, a name or an ORCID's address; None: not said.
+        agent: who ran it, a name, an ORCID or its address; None: not said.
         photographs: copy the page, figures, explanations and stored masks too, which show photographs or their masks.
 
     Raises:
@@ -132,19 +148,29 @@ class _Writer:
             self.entity(address, "CreativeWork", name=name, version=address.rpartition("/")[2])
             for address, name in PROFILES
         ]
-        kinds = {"@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"], "name": "Snakefile"}
+        kinds = {
+            "@type": ["File", "SoftwareSourceCode", "ComputationalWorkflow", "HowTo"],
+            "name": "Snakefile",
+            "encodingFormat": "text/plain",
+        }
         workflow = crate.add_workflow(project / "Snakefile", "Snakefile", main=True, lang="snakemake", properties=kinds)
-        workflow["license"] = crate.license
+        workflow["license"], workflow["version"] = crate.license, metadata.version("lesion-core")
         for name in WORKFLOW:
             if (project / name).is_file():
                 crate.add_file(project / name, name, properties=_media(name))
         if lock := crate.dereference("requirements.lock"):
+            lock["conformsTo"] = self.entity(REQUIREMENTS, "CreativeWork", name="pip's requirements file format")
             workflow["buildInstructions"] = lock
-        crate.add_tree(project / "workflow", "workflow")
+        if (project / README).is_file():
+            crate.add_file(project / README, README, properties={"about": root, **_media(README)})
+        for path in sorted((project / "workflow").rglob("*.*")):
+            if path.suffix in (".smk", ".yaml"):
+                crate.add_file(path, path.relative_to(project), properties=_media(path.name))
         self.agent = None
         if agent is not None:
-            known = agent.startswith("https://")
-            self.agent = self.entity(agent if known else "#agent", "Person", name=agent)
+            address = f"https://orcid.org/{agent}" if ORCID.fullmatch(agent) else agent
+            known = address.startswith("https://")
+            self.agent = root["author"] = self.entity(address if known else "#agent", "Person", name=agent)
 
     def file(self, name: str) -> Any:
         """A file of the results: copied, or where photographs would be shown only named, with its SHA-256."""
@@ -174,7 +200,7 @@ class _Writer:
         profile = self.entity(
             "#parameter-profile", "FormalParameter", name="profile", additionalType="Text", valueRequired=False
         )
-        workflow["input"] = [profile]
+        workflow["input"] = profile
         chosen = self.entity("#profile", "PropertyValue", name="profile", value=self.root.name, exampleOfWork=profile)
         given = self.entity("#settings", "PropertyValue", name="settings", value=canonical_json(settings))
         self.files[NAME] = self.crate.add_file(self.root / NAME, f"results/{NAME}", properties=_media(NAME))
@@ -185,6 +211,7 @@ class _Writer:
             "CreateAction",
             "#run",
             name=f"Run of the pipeline, profile {self.root.name}",
+            description=f"snakemake --config profile={self.root.name}: {len(jobs)} jobs whose results are current",
             instrument=workflow,
             object=[chosen, given, *sources],
             result=[entity for name, entity in self.files.items() if name.startswith(OUTPUTS) or name == NAME],
@@ -200,6 +227,7 @@ class _Writer:
             "OrganizeAction",
             "#engine-run",
             name="Run of Snakemake",
+            description="Snakemake ordered the jobs, in one call or several",
             instrument=engine,
             object=controls,
             result=whole,
@@ -207,7 +235,9 @@ class _Writer:
             endTime=max(job.ended for job in jobs),
         )
         if (self.root / CALLS).is_file():
-            self.crate.add_file(self.root / CALLS, f"results/{CALLS}", properties={"name": CALLS, "about": engine_run})
+            self.crate.add_file(
+                self.root / CALLS, f"results/{CALLS}", properties={"name": CALLS, "about": engine_run, **_media(CALLS)}
+            )
         actions = [entity for entity in self.crate.get_entities() if entity.type == "CreateAction"]
         self.crate.root_dataset["mentions"] = actions
 
@@ -217,8 +247,6 @@ class _Writer:
         return calls[-1]["packages"].get("snakemake") if calls else None
 
     def _tools(self, jobs: list[Job]) -> dict[str, Any]:
-        from importlib import metadata
-
         return {
             tool: self.entity(
                 f"#{tool.replace(' ', '-')}",
@@ -267,7 +295,11 @@ class _Writer:
 
     def _action(self, kind: str, identifier: str, **properties: Any) -> Any:
         who = {} if self.agent is None else {"agent": self.agent}
-        return self.entity(identifier, kind, actionStatus=DONE, **who, **properties)
+        # A list of one is written as that one, as JSON-LD compacts it.
+        single = {
+            key: value[0] if isinstance(value, list) and len(value) == 1 else value for key, value in properties.items()
+        }
+        return self.entity(identifier, kind, actionStatus=DONE, **who, **single)
 
 
 def _left_out(name: str, photographs: bool) -> bool:

@@ -152,4 +152,4 @@ def _usage(root: Path, rule: str, logs: tuple[str, ...]) -> dict[str, float]:
 
 
 def _stamp(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -14,7 +14,7 @@ from lesion_core.calls import read_calls
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.sharing.crate import PROFILES, SHOWING, write_crate
-from lesion_core.sharing.crate_check import METADATA, broken_demands
+from lesion_core.sharing.crate_check import METADATA, broken_demands, references
 from lesion_core.snapshot import NAME as SNAPSHOT
 
 pytestmark = pytest.mark.smoke
@@ -65,7 +65,7 @@ def test_every_job_is_there_with_its_rule_times_files_and_use(written, entities,
         if entity["@type"] == "CreateAction" and entity["@id"] != "#run":
             assert entity["resourceUsage"], entity["name"]
             assert entity["description"].startswith("lesion ")
-            made |= {item["@id"]: entity for item in entity["result"]}
+            made |= dict.fromkeys(references(entity, "result"), entity)
     trained = [name for name in made if name.endswith("weights.safetensors") and "/runs/" in name]
     assert len(trained) == len(list((smoke / RESULTS).glob("runs/*/*/weights.safetensors")))
     for name in trained:
@@ -88,6 +88,24 @@ def test_every_file_is_there_with_its_hash_and_no_photograph(written, entities):
     left_out = entities["#results/harmonized/ham10000/64/images.npy"]
     assert left_out["@type"] == "CreativeWork"
     assert len(left_out["sha256"]) == 64
+
+
+def test_what_the_profiles_recommend_is_there_where_it_is_known(entities, smoke, tmp_path):
+    files = [entity for entity in entities.values() if "File" in entity["@type"]]
+    assert [entity["@id"] for entity in files if "encodingFormat" not in entity] == []
+    assert entities["README.md"]["about"] == {"@id": "./"}
+    assert entities["./"]["author"] == {"@id": "#agent"}
+    assert entities["Snakefile"]["version"] == version("lesion-core")
+    for entity in entities.values():
+        if entity["@type"] in ("CreateAction", "OrganizeAction"):
+            assert entity["description"]
+            assert {entity["startTime"][-6:], entity["endTime"][-6:]} == {"+00:00"}
+            assert not any(isinstance(value, list) and len(value) == 1 for value in entity.values()), entity["@id"]
+    write_crate(smoke / RESULTS, tmp_path / "orcid", agent="0000-0002-1825-0097")
+    graph = read_json(tmp_path / "orcid" / METADATA)["@graph"]
+    assert [entity["@id"] for entity in graph if entity["@type"] == "Person"] == [
+        "https://orcid.org/0000-0002-1825-0097"
+    ]
 
 
 def drop(graph, name, key):

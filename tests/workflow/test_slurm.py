@@ -43,7 +43,7 @@ class Cluster:
 
     def begin(self, project: Path, *arguments: str) -> subprocess.Popen[str]:
         """Snakemake with the SLURM profile and the tests' matrix."""
-        profile = (sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/slurm", "--jobs", "4")
+        profile = (sys.executable, "-m", "snakemake", "--workflow-profile", "workflow/profiles/slurm", "--jobs", "4")
         with open(project / "said.txt", "w") as said:
             call = subprocess.Popen(
                 [*profile, *QUICK, *MATRIX, AS_WITH_GPU, *arguments],
