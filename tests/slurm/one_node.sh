@@ -21,6 +21,8 @@ for program in munged slurmctld slurmd sbatch scontrol; do
     command -v "$program" >/dev/null || cannot "$program is not installed (Debian: munge slurmctld slurmd slurm-client)"
 done
 [ "$(id -u)" = 0 ] || cannot "slurmd needs root"
+# A test that was killed leaves its link; where that leads nowhere it is nobody's.
+[ -L $default ] && [ ! -e $default ] && rm -f $default
 [ -e $default ] && cannot "$default exists: this machine has a SLURM of its own"
 mkdir -p "$folder"/{state,spool,log} && chmod 755 "$folder" || cannot "cannot write $folder"
 # --all: without it nproc believes OMP_NUM_THREADS

@@ -51,7 +51,7 @@ def test_outputs_of_one_command_are_one_job(root):
     train = jobs[1]
     assert train.outputs == ("runs/t/r1/history", "runs/t/r1/weights")
     assert train.inputs == ("a.csv",)
-    assert (train.started, train.ended) == ("1970-01-01T00:00:20Z", "1970-01-01T00:00:31Z")
+    assert (train.started, train.ended) == ("1970-01-01T00:00:20+00:00", "1970-01-01T00:00:31+00:00")
     assert train.usage == {"s": 11.5, "max_rss": 512.0}  # cpu_time was not to be had
     assert train.tool == "lesion train"
 
