@@ -6,6 +6,7 @@ import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -14,7 +15,7 @@ import torch
 SHORTEST = 1.0
 
 # Calls what it is given; says what came back and the extra megabytes.
-Watch = Callable[[Callable[[], torch.Tensor]], tuple[torch.Tensor, float]]
+Watch = Callable[[Callable[[], Any]], tuple[Any, float]]
 
 
 @dataclass
@@ -40,7 +41,7 @@ def take_turns(
     for lap in range(rounds):
         for name, call in calls.items():
             gc.collect()
-            wall, cpu = _turn(call, shortest)
+            _, wall, cpu = _turn(call, shortest)
             if lap:
                 wall, cpu = min(wall, taken[name].wall), min(cpu, taken[name].cpu)
             taken[name] = Taken(wall, cpu, taken[name].megabytes)
@@ -49,21 +50,14 @@ def take_turns(
 
 def once(call: Callable[[], torch.Tensor], watch: Watch) -> tuple[torch.Tensor, Taken]:
     """Result and costs of one call, of what cannot be called again as if for the first time."""
-    spent: list[tuple[float, float]] = []
-
-    def timed() -> torch.Tensor:
-        result: list[torch.Tensor] = []
-        spent.append(_turn(lambda: result.append(call()), 0.0))
-        return result[0]
-
-    result, megabytes = watch(timed)
-    return result.detach(), Taken(*spent[0], megabytes)
+    (result, wall, cpu), megabytes = watch(lambda: _turn(call, 0.0))
+    return result.detach(), Taken(wall, cpu, megabytes)
 
 
-def _turn(call: Callable[[], object], shortest: float) -> tuple[float, float]:
-    """Seconds of one call, on the wall and of the processors: the mean of as many as fill the turn."""
+def _turn(call: Callable[[], torch.Tensor], shortest: float) -> tuple[torch.Tensor, float, float]:
+    """What a call gave; seconds of one, on the wall and of the processors: the mean of as many as fill the turn."""
     wall, cpu, count = time.perf_counter(), time.process_time(), 0
     while not count or time.perf_counter() - wall < shortest:
-        call()
+        result = call()
         count += 1
-    return (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count
+    return result, (time.perf_counter() - wall) / count, (time.process_time() - cpu) / count

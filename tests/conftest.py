@@ -11,13 +11,28 @@ import fcntl
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from chain import MATRIX, PATIENCE, REPOSITORY, SMOKE, WHOLE, Finished, job_seconds
 
+# the fullest moment of a whole run, measured, and as much again
+NEEDED_GB = 4
 COPIED = ("Snakefile", "params.yaml", "workflow", "profiles")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Say at once that the disk is too small: in the middle of a run every test after that would fail."""
+    base = Path(session.config.option.basetemp or tempfile.gettempdir())
+    free = shutil.disk_usage(base if base.is_dir() else base.parent).free
+    if free < NEEDED_GB * 1e9:
+        pytest.exit(
+            f"{base}: {free / 1e9:.1f} GB free, the tests need {NEEDED_GB}; remedy: make room there, "
+            "or name another folder: TMPDIR=/path make test",
+            returncode=pytest.ExitCode.USAGE_ERROR,
+        )
 
 
 def checkout(folder: Path) -> Path:

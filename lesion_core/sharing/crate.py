@@ -163,8 +163,8 @@ class _Writer:
             workflow["buildInstructions"] = lock
         if (project / README).is_file():
             crate.add_file(project / README, README, properties={"about": root, **_media(README)})
-        for path in sorted((project / "workflow").rglob("*.*")):
-            if path.suffix in (".smk", ".yaml"):
+        for path in sorted((project / "workflow").rglob("*")):
+            if path.suffix in MEDIA:
                 crate.add_file(path, path.relative_to(project), properties=_media(path.name))
         self.agent = None
         if agent is not None:
