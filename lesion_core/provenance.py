@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import platform
+import re
 import subprocess
 import time
 from functools import cache
@@ -22,13 +23,14 @@ PACKAGE = Path(__file__).resolve().parent
 STAGES = {"derived": "lesion_core.inference.score_derived"}  # tasks whose runs come from another module than training
 VERSIONED = (
     *("torch", "torchvision", "segment-anything", "timm", "segmentation-models-pytorch", "numpy", "scipy"),
-    *("opencv-python-headless", "scikit-learn", "pyarrow", "safetensors", "snakemake"),
+    *("opencv-python-headless", "pillow", "albumentations", "scikit-learn", "pyarrow", "safetensors", "snakemake"),
 )
+FILE_NAME = re.compile(r"\w[\w/-]*(\.\w+)+")
 
 
 @cache
-def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
-    """A module's code without comments and docstrings, and the lesion_core modules that it imports."""
+def _parsed(path: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
+    """A module's code without comments and docstrings, the lesion_core modules that it imports, the files it names."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = ".".join(("lesion_core", *path.relative_to(PACKAGE).with_suffix("").parts))
     imports: set[str] = set()
@@ -51,7 +53,16 @@ def _parsed(path: Path) -> tuple[str, tuple[str, ...]]:
                 and isinstance(first.value.value, str)
             ):
                 node.body = body[1:] or [ast.Pass()]
-    return ast.dump(tree), tuple(sorted(name for name in imports if name.startswith("lesion_core")))
+    imported = tuple(sorted(name for name in imports if name.startswith("lesion_core")))
+    return ast.dump(tree), imported, _named_files(tree, path.parent)
+
+
+def _named_files(tree: ast.Module, folder: Path) -> tuple[Path, ...]:
+    """The package's files, but for modules, that string constants name: from ``folder`` or from the package's root."""
+    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    names = {word for word in words if FILE_NAME.fullmatch(word) and not word.endswith(".py")}
+    found = {base / name for name in names for base in (folder, PACKAGE)}
+    return tuple(sorted(path for path in found if path.is_file()))
 
 
 def module_file(name: str) -> Path | None:
@@ -87,14 +98,25 @@ def code_modules(entry: str) -> tuple[str, ...]:
     return tuple(sorted(seen))
 
 
+def code_files(entry: str) -> list[Path]:
+    """Files of the package that the code reachable from ``entry`` names: published numbers, styles, weights."""
+    return sorted({file for name in code_modules(entry) for file in _parsed(_file_of(name))[2]})
+
+
+def _file_of(module: str) -> Path:
+    path = module_file(module)
+    assert path is not None
+    return path
+
+
 @cache
 def code_hash(entry: str) -> str:
-    """SHA-256 over the code reachable from ``entry``; comments, docstrings and layout do not count."""
-    parts = []
-    for name in code_modules(entry):
-        path = module_file(name)
-        assert path is not None
-        parts.append(f"{name}\n{_parsed(path)[0]}")
+    """SHA-256 over the code reachable from ``entry`` and the package's files that it names, byte for byte.
+
+    Comments, docstrings and layout of code do not count.
+    """
+    parts = [f"{name}\n{_parsed(_file_of(name))[0]}" for name in code_modules(entry)]
+    parts += [f"{path.relative_to(PACKAGE).as_posix()}\n{sha256_file(path)}" for path in code_files(entry)]
     return sha256_text("\n".join(parts))[:16]
 
 

@@ -2,7 +2,7 @@
 
 Snakemake compares times and keeps its notes in ``.snakemake``, outside the results. A clone, a copy or a pull gives
 files new times and leaves the notes behind. ``save`` writes both into ``snapshot.json``; ``restore`` puts them back for
-files whose SHA-256 is the recorded one and for no others.
+files whose SHA-256 is the recorded one and for no others; ``catch_up`` does what a killed call left undone.
 """
 
 from __future__ import annotations
@@ -52,6 +52,30 @@ def save(root: Path, state: Path = STATE) -> None:
             "note": places[text],
         }
     write_json(root / NAME, {"files": files, "notes": notes})
+
+
+def catch_up(root: Path, finished: Path, state: Path = STATE) -> bool:
+    """Save what a call that was killed at its very end could not: the last job was done, the snapshot was not.
+
+    Snakemake calls no hook when there is nothing to be done, so the next call would never write it.
+
+    Args:
+        root: ``results/<profile>``.
+        finished: what the pipeline's last job writes.
+        state: Snakemake's folder of notes.
+
+    Returns:
+        Whether ``snapshot.json`` was written; never while a pipeline runs there.
+    """
+    try:
+        ended = finished.stat().st_mtime_ns
+    except FileNotFoundError:
+        return False
+    saved = root / NAME
+    if (saved.is_file() and saved.stat().st_mtime_ns >= ended) or _busy(root):
+        return False
+    save(root, state)
+    return True
 
 
 def restore(root: Path, state: Path = STATE) -> list[str]:

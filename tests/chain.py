@@ -57,6 +57,11 @@ def products(folder: Path) -> dict[str, str]:
     return read_json(folder / ROOT / "manifest.json")["products"]
 
 
+def snapshot_files(folder: Path) -> set[str]:
+    """What a clone's first call can find to be done already."""
+    return set(read_json(folder / ROOT / "snapshot.json")["files"])
+
+
 def job_seconds(folder: Path) -> float:
     """What all jobs took there, one after the other, by Snakemake's benchmarks."""
     files = (folder / ROOT / "benchmarks").rglob("*.tsv")

@@ -7,7 +7,9 @@ from pathlib import Path
 from lesion_core.errors import WeightsError
 from lesion_core.files import atomic_path, read_json, sha256_file, write_bytes, write_json
 
-PACKAGED = Path(__file__).resolve().parent.parent / "weights"
+# Named in full: what a module names is part of its code identity, so that other packaged weights are fetched anew.
+PACKAGED = {"sam_vit_t": ("weights/sam_vit_t.safetensors", "weights/sam_vit_t.safetensors.json")}
+PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def write_foundation(name: str, out: Path, *, mirror: str | None, retries: int, timeout: float) -> None:
@@ -23,9 +25,9 @@ def write_foundation(name: str, out: Path, *, mirror: str | None, retries: int, 
         WeightsError: the packaged file is not the one its JSON describes, or a checkpoint's tensors do not fit.
         DownloadError: the file cannot be fetched, or is not the official one.
     """
-    packaged = PACKAGED / f"{name}.safetensors"
-    if packaged.is_file():
-        description = read_json(packaged.with_name(packaged.name + ".json"))
+    if name in PACKAGED:
+        packaged, described = (PACKAGE / path for path in PACKAGED[name])
+        description = read_json(described)
         digest = sha256_file(packaged)
         if digest != description["sha256"]:
             raise WeightsError(

@@ -17,7 +17,7 @@ from typing import Any
 
 from lesion_core.errors import SettingsError
 from lesion_core.files import write_text
-from lesion_core.provenance import PACKAGE, code_modules, module_file
+from lesion_core.provenance import PACKAGE, code_files, code_modules, module_file
 
 REPOSITORY = PACKAGE.parent
 # Where the rules' outputs lie under results/<profile>/ -> the stage that they belong to.
@@ -168,14 +168,16 @@ def _folder(name: str, profile: str) -> str:
 
 
 def _sources(project: Path) -> dict[str, list[str]]:
-    """Rule -> its rule file and the files of all modules that its code identity covers."""
+    """Rule -> its rule file, all modules that its code identity covers, and the package's files that these name."""
     sources = {}
     for path in sorted((project / "workflow" / "rules").glob("*.smk")):
         for match in RULE.finditer(path.read_text(encoding="utf-8")):
             entries = re.findall(r'code\("([\w.]+)"\)', match["body"])
             modules = {module for entry in entries for module in code_modules(f"lesion_core.{entry}")}
-            files = [module_file(module).relative_to(REPOSITORY).as_posix() for module in sorted(modules)]
-            sources[match["name"]] = [path.relative_to(project).as_posix(), *files]
+            files = {module_file(module) for module in modules}
+            files.update(file for entry in entries for file in code_files(f"lesion_core.{entry}"))
+            code = sorted(file.relative_to(REPOSITORY).as_posix() for file in files)
+            sources[match["name"]] = [path.relative_to(project).as_posix(), *code]
     return sources
 
 

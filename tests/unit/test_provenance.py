@@ -53,6 +53,42 @@ def test_comment_and_docstring_do_not_count_but_code_does(package):
     assert after[1] == before[1]
 
 
+def test_files_that_code_names_count(package):
+    folder, clear = package
+    (folder / "weights").mkdir()
+    weights = folder / "weights" / "sam_vit_t.safetensors"
+    weights.write_bytes(b"weights")
+    entries = ("report.tables", "report.ledger", "report.page", "models.foundation", "training.segmentation")
+
+    def hashes() -> dict[str, str]:
+        clear()
+        return {entry: provenance.code_hash(f"lesion_core.{entry}") for entry in entries}
+
+    def changed(before: dict[str, str]) -> set[str]:
+        after = hashes()
+        return {entry for entry in entries if after[entry] != before[entry]}
+
+    first = hashes()
+    with open(folder / "report" / "published.yaml", "a") as file:
+        file.write("# misread before\n")
+    assert changed(first) == {"report.tables", "report.ledger", "report.page"}
+    second = hashes()
+    edit(folder / "report" / "page.css", "{", "{ ")
+    assert changed(second) == {"report.page"}
+    third = hashes()
+    weights.write_bytes(b"weighty")
+    assert changed(third) == {"models.foundation"}
+
+
+def test_every_file_of_the_package_is_named_by_a_module():
+    """A file that code reads by another way than its name would be no part of any identity."""
+    files = {path for path in provenance.PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    modules = [path.relative_to(provenance.PACKAGE) for path in provenance.PACKAGE.rglob("*.py")]
+    names = [".".join(("lesion_core", *path.with_suffix("").parts)).removesuffix(".__init__") for path in modules]
+    assert files
+    assert files == {file for name in names for file in provenance.code_files(name)}
+
+
 def test_unknown_module_is_refused():
     with pytest.raises(ValueError, match="not a module"):
         provenance.code_modules("lesion_core.nowhere")

@@ -84,6 +84,20 @@ def test_nothing_is_touched_while_a_pipeline_runs(results):
     assert snapshot.restore(results) == ["a.csv"]
 
 
+def test_a_snapshot_that_a_killed_call_owes_is_made_up_for(results):
+    finished = results / "manifest.json"
+    assert not snapshot.catch_up(results, finished)  # not at its end yet: nothing is owed
+    finished.write_text("{}")
+    with open(results / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        assert not snapshot.catch_up(results, finished)
+    assert snapshot.catch_up(results, finished)
+    assert len(read_json(results / snapshot.NAME)["files"]) == 2
+    assert not snapshot.catch_up(results, finished)
+    os.utime(results / snapshot.NAME, ns=(PAST, PAST))  # an earlier end's: the last job ran once more
+    assert snapshot.catch_up(results, finished)
+
+
 def test_unchanged_files_are_not_hashed_again(results, monkeypatch):
     snapshot.save(results)
     monkeypatch.setattr(snapshot, "sha256_file", lambda path: pytest.fail(f"hashed {path}"))

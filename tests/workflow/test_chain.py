@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chain import ROOT, command, kill_all, lesion, planned_jobs, products, run
+from chain import ROOT, command, kill_all, lesion, planned_jobs, products, run, snapshot_files
 from conftest import checkout
 
 from lesion_core.files import PARTIAL
@@ -57,8 +57,18 @@ def test_twenty_kills_later_the_bytes_are_the_same(undisturbed, tmp_path):
     run(folder, 2)
     print(f"{KILLS} kills, {time.monotonic() - started:.0f} s; jobs that died: {dict(struck)}")
     assert products(folder) == products(undisturbed.folder)
+    assert snapshot_files(folder) == snapshot_files(undisturbed.folder)
     left = [path for path in (folder / ROOT).rglob("*") if PARTIAL.fullmatch(path.name)]
     assert left == []
+
+
+def test_a_call_killed_after_its_last_job_is_made_up_for(undisturbed, tmp_path):
+    """Without the snapshot a clone would compute everything anew, and with nothing to do Snakemake calls no hook."""
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed.folder, folder, symlinks=True)
+    (folder / ROOT / "snapshot.json").unlink()
+    assert "Nothing to be done" in run(folder, 2)
+    assert snapshot_files(folder) == snapshot_files(undisturbed.folder)
 
 
 def test_a_setting_changed_and_put_back_brings_the_earlier_result_back(undisturbed, tmp_path):

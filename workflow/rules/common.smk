@@ -34,6 +34,10 @@ LAYOUT = Layout(Path("results") / SETTINGS.profile)
 # After a clone, a copy or a pull: by content, files that are as recorded count as made when they were made.
 if workflow.is_main_process:
     snapshot.restore(LAYOUT.root)
+    try:
+        snapshot.catch_up(LAYOUT.root, LAYOUT.manifest)
+    except OSError as error:  # a reviewer's read-only copy, say: there is nothing to lose
+        print(f"warning: {storage_error(error) or error}", file=sys.stderr)
 DATASETS = [name for name in SETTINGS.data.datasets if name != "custom"]
 DEVICE = SETTINGS.compute.device
 GPU = 0 if DEVICE == "cpu" else 1
@@ -121,7 +125,10 @@ def segmenter_of(run):
 
 
 def save_records(succeeded):
-    """Keep Snakemake's notes and this call's; where the disk takes no more, say so: a job's log may have had no room."""
+    """Keep Snakemake's notes and this call's; where the disk takes no more, say so: a job's log may have had no room.
+
+    A call whose notes cannot be kept has not succeeded: without them a clone would compute everything anew.
+    """
     try:
         snapshot.save(LAYOUT.root)
         record_call(LAYOUT.root, STARTED, succeeded=succeeded)
@@ -129,6 +136,8 @@ def save_records(succeeded):
         told = storage_error(error)
         if told is None:
             raise
+        if succeeded:
+            raise WorkflowError(f"{type(told).__name__}: {told}") from None
         print(f"error: {type(told).__name__}: {told}", file=sys.stderr)
 
 
