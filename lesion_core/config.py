@@ -351,6 +351,7 @@ def recorded(settings: Settings) -> dict[str, Any]:
     full = settings.model_dump(mode="json")
     full["data"] |= {"ph2": None, "custom": None}
     names = ("data", "synthetic", "duplicates", "splits", "harmonization", "extraction", "scoring", "statistics")
+    names += ("subgroups", "robustness", "explain")
     return {**{name: full[name] for name in names}, "plan": plan(settings).model_dump(mode="json")}
 
 

@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -76,6 +76,14 @@ def remove_partials(root: str | Path) -> list[Path]:
                 path.unlink(missing_ok=True)
                 removed.append(path)
     return sorted(removed)
+
+
+def remove_others(folder: Path, kinds: Iterable[str], keep: Collection[str]) -> None:
+    """Delete what earlier settings left: files of a name that is there in all ``kinds`` (.csv, ...) and not kept."""
+    names = [{path.stem for path in folder.glob(f"*{kind}")} for kind in kinds]
+    for name in set.intersection(*names) - set(keep):
+        for kind in kinds:
+            (folder / f"{name}{kind}").unlink()
 
 
 def _being_written(path: Path, host: str, pid: int) -> bool:

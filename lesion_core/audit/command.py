@@ -9,7 +9,7 @@ from lesion_core.audit import integrity, protocol, recompute, seal
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.errors import SettingsError
-from lesion_core.settings import Harmonization, Plan, Scoring
+from lesion_core.settings import Harmonization, Plan, Robustness, Scoring, Subgroups
 
 QUESTIONS = (
     "files",
@@ -56,19 +56,25 @@ def audit(
         raise SettingsError(f"No such question: {', '.join(unknown)}", remedy=f"use: {', '.join(QUESTIONS)}")
     root = Path(root)
     manifest = read_manifest(root)
-    plan, scoring, harmonization = recorded_settings(
-        root, manifest, plan=Plan, scoring=Scoring, harmonization=Harmonization
+    plan, scoring, harmonization, subgroups, robustness = recorded_settings(
+        root,
+        manifest,
+        plan=Plan,
+        scoring=Scoring,
+        harmonization=Harmonization,
+        subgroups=Subgroups,
+        robustness=Robustness,
     )
     draw = {"seed": seed, "tolerance": tolerance, "device": device}
     questions: dict[str, Callable[[], Answer]] = {
-        "files": lambda: integrity.files(root, manifest),
+        "files": lambda: integrity.files(root, plan, manifest),
         "settings": lambda: integrity.settings(root, plan),
         "inputs": lambda: integrity.inputs(root, plan),
         "splits": lambda: protocol.splits(root),
         "sealed": lambda: seal.sealed(root, plan),
         "selection": lambda: protocol.selection(root, plan),
         "score_store": lambda: recompute.score_store(root, plan),
-        "tables": lambda: recompute.tables(root, plan),
+        "tables": lambda: recompute.tables(root, plan, subgroups, robustness),
         "pixels": lambda: recompute.pixels(root, plan, harmonization, count, seed=seed),
         "scores": lambda: recompute.scores(root, plan, scoring, count, **draw),
         "versions": lambda: integrity.versions(root, plan, lock),

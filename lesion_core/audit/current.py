@@ -54,7 +54,7 @@ class Current:
     def owns(self, parts: tuple[str, ...]) -> bool:
         """Whether a result, by the parts of its path relative to ``root``, is of this matrix or of no run at all."""
         folder, depth = HARMONIZED
-        if parts[0] == folder and len(parts) > depth + 1:
+        if parts[0] == folder and len(parts) > depth + 1 and parts[depth].isdecimal():
             return int(parts[depth]) in self.sizes
         run_id = run_of(parts)
         if run_id is None:

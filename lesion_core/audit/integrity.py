@@ -8,16 +8,20 @@ from typing import Any
 
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import run_folders
+from lesion_core.audit.manifest import product_files
+from lesion_core.calls import NAME as CALLS
+from lesion_core.calls import read_calls
+from lesion_core.errors import LesionError
 from lesion_core.files import read_json, sha256_file
-from lesion_core.provenance import STAGES, code_hash
+from lesion_core.provenance import STAGES, VERSIONED, code_hash
 from lesion_core.runs import Run, task_of
 from lesion_core.settings import Plan
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
 
 
-def files(root: Path, manifest: dict[str, Any]) -> Answer:
-    """Every recorded file is there with its bytes."""
+def files(root: Path, plan: Plan, manifest: dict[str, Any]) -> Answer:
+    """Every recorded file is there with its bytes, and no other lies among the results."""
     recorded = {**manifest["products"], **manifest["records"]}
     answer = Answer("Are all files the ones that were recorded?")
     for name, expected in sorted(recorded.items()):
@@ -27,6 +31,12 @@ def files(root: Path, manifest: dict[str, Any]) -> Answer:
         elif sha256_file(path) != expected:
             answer.problems.append(f"{name}: its SHA-256 is not the recorded {expected[:12]}...")
     right = len(recorded) - len(answer.problems)
+    try:
+        strangers = set(product_files(root, plan)) - recorded.keys()
+    except LesionError as error:
+        answer.problems.append(f"what else lies here cannot be told: {error}")
+    else:
+        answer.problems += [f"{name}: no result that was recorded" for name in sorted(strangers)]
     answer.evidence = f"{right} of {len(recorded)} files have the SHA-256 that manifest.json records"
     return answer
 
@@ -87,7 +97,11 @@ def code(root: Path, plan: Plan) -> Answer:
 
 
 def versions(root: Path, plan: Plan, lock: Path) -> Answer:
-    """The packages that decide numbers had the lock's versions when the runs were trained."""
+    """The packages that decide numbers had the lock's versions in all runs, and in the calls that made these results.
+
+    A run tells its own; those of scores, tables and figures are told by the call of the pipeline that made them.
+    Calls that ended before the first of the runs began are of results that are gone.
+    """
     answer = Answer("Do the package versions match requirements.lock?")
     if not lock.is_file():
         answer.skipped = f"{lock} is not here: run from a checkout"
@@ -95,20 +109,20 @@ def versions(root: Path, plan: Plan, lock: Path) -> Answer:
     pins: dict[str, set[str]] = {}
     for pin in PIN.finditer(lock.read_text(encoding="utf-8")):
         pins.setdefault(_normal(pin["name"]), set()).add(pin["version"])
-    compared = set()
-    for folder in run_folders(root, plan):
-        for name, version in sorted(read_json(folder / "provenance.json")["packages"].items()):
-            allowed = pins.get(_normal(name))
-            if allowed is None:
-                continue
-            compared.add(name)
-            # A local build tag (+cpu) is not part of the version that a lock pins.
-            if version.split("+")[0] not in {item.split("+")[0] for item in allowed}:
-                wanted = " or ".join(sorted(allowed))
-                answer.problems.append(f"{folder.name}: {name} {version}, the lock has {wanted}")
+    runs = {folder.name: read_json(folder / "provenance.json") for folder in run_folders(root, plan)}
+    began = min((run["started"] for run in runs.values()), default="")
+    calls = {f"{CALLS}, {call['started']}": call for call in read_calls(root) if call["ended"] >= began}
+    compared = sorted(name for name in VERSIONED if _normal(name) in pins)
+    for name in compared:
+        # A local build tag (+cpu) is not part of the version that a lock pins.
+        allowed = {version.split("+")[0] for version in pins[_normal(name)]}
+        for who, told in [*runs.items(), *calls.items()]:
+            version = told["packages"].get(name, "of no recorded version")
+            if version.split("+")[0] not in allowed:
+                answer.problems.append(f"{who}: {name} {version}, the lock has {' or '.join(sorted(allowed))}")
     if not compared:
-        answer.problems.append(f"{lock.name}: pins none of the recorded packages")
-    answer.evidence = f"{', '.join(sorted(compared))} of each run's provenance compared with {lock.name}"
+        answer.problems.append(f"{lock.name}: pins none of the packages that decide numbers")
+    answer.evidence = f"{', '.join(compared)} of {len(runs)} runs and {len(calls)} calls compared with {lock.name}"
     return answer
 
 

@@ -10,7 +10,7 @@ from lesion_core.audit.current import run_folders
 from lesion_core.errors import LesionError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
-from lesion_core.runs import task_of
+from lesion_core.runs import Run, task_of
 from lesion_core.settings import Plan
 
 SELECTED_BY = {"segmentation": "val_dice", "classification": "val_selection", "joint": "val_selection"}
@@ -52,15 +52,19 @@ def selection(root: Path, plan: Plan) -> Answer:
         strangers = [key for key in (history[0] if history else {}) if not _of_training_or_validation(key)]
         if strangers:
             answer.problems.append(f"{name}/history.csv: columns of neither training nor validation: {strangers}")
-        if not history or "best_epoch" not in extra:
+        if Run.load(folder).spec.training.epochs == 0:
             fixed += 1
             continue
         trained += 1
-        best = best_epoch([float(row[SELECTED_BY[task]]) for row in history])
-        if best != extra["best_epoch"]:
+        try:
+            best = best_epoch([float(row[SELECTED_BY[task]]) for row in history])
+        except (LesionError, KeyError, ValueError) as error:
+            answer.problems.append(f"{name}/history.csv: selects no epoch: {error}")
+            continue
+        if best != extra.get("best_epoch"):
             answer.problems.append(
                 f"{name}/history.csv: {SELECTED_BY[task]} selects epoch {best}, provenance.json has"
-                f" {extra['best_epoch']}"
+                f" {extra.get('best_epoch')}"
             )
     answer.evidence = (
         f"{trained} histories: the best epoch by validation recomputed; {fixed} runs have no epochs to choose from"
@@ -72,8 +76,10 @@ def best_epoch(values: list[float]) -> int:
     """1-based epoch with the greatest value, the first of equals: the engine's rule.
 
     Raises:
-        LesionError: a value is not finite.
+        LesionError: there is no value, or one is not finite.
     """
+    if not values:
+        raise LesionError("There is no epoch")
     if not all(math.isfinite(value) for value in values):
         raise LesionError("A validation value is not finite")
     return values.index(max(values)) + 1

@@ -15,7 +15,7 @@ from lesion_core.paths import Layout
 from lesion_core.runs import task_of
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
-from lesion_core.settings import Plan, Scoring
+from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
@@ -57,10 +57,15 @@ def _differing_rows(again: Path, store: Path, kind: str) -> list[str]:
     ]
 
 
-def tables(root: Path, plan: Plan) -> Answer:
-    """Every table, statistic and verdict, computed anew from the score store, has the same bytes."""
+def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness) -> Answer:
+    """Every table, statistic and verdict, computed anew from the score store, has the same bytes; there is no other.
+
+    ``statistics/robustness.csv`` is joined anew from the runs' own tables under ``robustness/``.
+    """
+    from lesion_core.inference.robustness import gather_robustness, tried_runs
     from lesion_core.report.ledger import write_ledger
     from lesion_core.report.statistics import write_statistics
+    from lesion_core.report.subgroups import write_subgroups
     from lesion_core.report.tables import write_tables
 
     answer = Answer("Does each table cell recompute from the scores to the last digit?")
@@ -73,6 +78,9 @@ def tables(root: Path, plan: Plan) -> Answer:
         write_tables(again, plan)
         write_statistics(again, plan)
         write_ledger(again, plan)
+        write_subgroups(again, plan, subgroups)
+        measured = [again / "robustness" / f"{run_id}.csv" for run_id in tried_runs(plan, robustness)]
+        gather_robustness(measured, again / "statistics" / "robustness.csv")
         made = sorted(path for part in COMPUTED for path in (again / part).rglob("*.*"))
         for path in made:
             name = path.relative_to(again)
@@ -80,6 +88,11 @@ def tables(root: Path, plan: Plan) -> Answer:
                 answer.problems.append(f"{name.as_posix()}: missing")
             elif not filecmp.cmp(path, root / name, shallow=False):
                 answer.problems.append(f"{name.as_posix()}: {_first_difference(path, root / name)}")
+        here = {path for part in COMPUTED for path in (root / part).rglob("*.*") if not path.name.startswith(".")}
+        strangers = {path.relative_to(root).as_posix() for path in here} - {
+            path.relative_to(again).as_posix() for path in made
+        }
+        answer.problems += [f"{name}: follows from none of the scores; delete it" for name in sorted(strangers)]
         cells = read_parquet(again / "tables" / "cells.parquet", ["value"]).column("value")
         count = len(cells) - cells.null_count
     answer.evidence = f"{len(made)} files written anew from scores/, {count} cells of ours among them, byte for byte"

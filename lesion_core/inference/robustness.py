@@ -24,11 +24,17 @@ if TYPE_CHECKING:
     from lesion_core.inference.classify import LoadedClassifier
     from lesion_core.inference.load import LoadedSegmenter
     from lesion_core.runs import Run
+    from lesion_core.settings import Plan
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "ece", "brier")
 COLUMNS = ("run_id", "method", "seed", "dataset", "corruption", "strength", "amount", "n", *METRICS)
 BATCH = 16
 CLEAN = "none"
+
+
+def tried_runs(plan: Plan, settings: Robustness) -> list[str]:
+    """Ids of the runs whose robustness is measured: the first ``settings.seeds`` of each of its methods."""
+    return [run_id for name in settings.methods for run_id in plan.runs.get(name, [])[: settings.seeds]]
 
 
 def measure_robustness(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lesion_core.files import remove_others
 from lesion_core.paths import Layout
 from lesion_core.report.cells import (
     NOT_DEFINED,
@@ -23,6 +24,7 @@ from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import Grid, full_title, metric_name, write_grid
 from lesion_core.report.measures import DERIVED, LESION_METRICS, PARAMETERS, Measure, kind_of
 from lesion_core.report.published import Published, load
+from lesion_core.report.statistics_tables import TITLES as STATISTICS
 from lesion_core.report.values import DECIMALS, Store, column_unit
 from lesion_core.settings import Plan, Table, TableRow
 
@@ -30,7 +32,7 @@ SHOWN_EXPLAINERS = {"pointing_game": "grad_cam"}  # paper E plays the pointing g
 
 
 def write_tables(root: Path, plan: Plan) -> None:
-    """Write every table of the plan under ``tables/`` and, last, ``tables/cells.parquet``.
+    """Write every table of the plan under ``tables/`` and, last, ``tables/cells.parquet``; tables of no plan go.
 
     Raises:
         ScoreError: the score store is missing or broken, or a method's seeds were scored on different images.
@@ -48,6 +50,7 @@ def write_tables(root: Path, plan: Plan) -> None:
         own = extra.cells(name, store, plan)
         write_files(name, extra.title, own, extra.notes, layout.table(name, "csv"))
         cells.extend(own)
+    remove_others(layout.root / "tables", (".csv", ".md", ".tex"), {*plan.tables, *EXTRA_TABLES, *STATISTICS})
     write_cells(cells, layout.root / "tables" / "cells.parquet")
 
 

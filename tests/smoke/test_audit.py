@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from pathlib import Path
@@ -124,6 +125,43 @@ def test_a_clever_forger_who_mends_the_manifest_is_found_too(root, replace):
     assert found(root, "scores/segmentation.parquet") == {"Do the score tables hold exactly the runs' scores?"}
 
 
+@pytest.mark.parametrize("name", ["statistics/subgroups.csv", "statistics/robustness.csv", "ledger/intervals.csv"])
+def test_a_forged_statistic_is_found_where_the_manifest_was_mended(root, replace, name):
+    from lesion_core.files import sha256_file
+
+    path = root / name
+    lines = path.read_text().splitlines()
+    digit = re.search(r"\d\.\d*?([1-9])", lines[-1])
+    assert digit, lines[-1]
+    lines[-1] = lines[-1][: digit.start(1)] + str(int(digit[1]) - 1) + lines[-1][digit.end(1) :]
+    replace(path, "\n".join([*lines, ""]).encode())
+    manifest = read_json(root / "manifest.json")
+    manifest["products"][name] = sha256_file(path)
+    replace(root / "manifest.json")
+    (root / "manifest.json").unlink()
+    write_json(root / "manifest.json", manifest)
+    assert found(root, name, "files") == set()
+    assert found(root, name, "tables") == {"Does each table cell recompute from the scores to the last digit?"}
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [
+        ("tables/table_99.csv", {"files", "tables"}),
+        ("figures/figure_99.png", {"files"}),
+        ("harmonized/ham10000/notes/index.txt", {"files"}),
+    ],
+)
+def test_what_no_job_made_is_named(root, name, asked):
+    path = root / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("0.999")
+    try:
+        assert {question for question in ("files", "tables") if found(root, name, question)} == asked
+    finally:
+        path.unlink()
+
+
 def test_scores_that_do_not_follow_from_weights_are_found(root, replace):
     path = first(root, "runs/segmentation/sam_adapter-*/scores.parquet")
     table = read_parquet(path)
@@ -231,6 +269,36 @@ def test_another_epoch_than_validation_selects_is_named(root, replace):
     path.unlink()
     write_json(path, content)
     assert "Was each checkpoint chosen on validation images?" in found(root, path.parent.name, "selection")
+
+
+@pytest.mark.parametrize("lost", ["best_epoch", "history"])
+def test_a_choice_that_left_no_trace_is_named(root, replace, lost):
+    folder = first(root, "runs/segmentation/sam_adapter-*/provenance.json").parent
+    if lost == "history":
+        path = folder / "history.csv"
+        replace(path, (path.read_text().splitlines()[0] + "\n").encode())
+    else:
+        path = folder / "provenance.json"
+        content = read_json(path)
+        del content["extra"]["best_epoch"]
+        replace(path)
+        path.unlink()
+        write_json(path, content)
+    assert found(root, folder.name, "selection") == {"Was each checkpoint chosen on validation images?"}
+
+
+def test_versions_of_scoring_and_versions_that_are_not_told_are_named(root, replace):
+    folder = first(root, "runs/segmentation/sam_adapter-*/provenance.json").parent
+    content = read_json(folder / "provenance.json")
+    del content["packages"]["pillow"]
+    replace(folder / "provenance.json")
+    (folder / "provenance.json").unlink()
+    write_json(folder / "provenance.json", content)
+    calls = root / "calls.jsonl"
+    replace(calls, re.sub(r'"torch": ?"', '"torch":"1.', calls.read_text()).encode())
+    (answer,) = audit(root, LOCK, only=["versions"])
+    assert [line for line in answer.problems if line.startswith(f"{folder.name}: pillow of no recorded version")]
+    assert [line for line in answer.problems if line.startswith("calls.jsonl, ") and ": torch 1." in line]
 
 
 def test_another_package_version_than_the_lock_is_named(root, tmp_path):

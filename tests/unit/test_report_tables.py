@@ -72,6 +72,19 @@ def test_classification_accuracy_by_hand(written):
     assert balanced == pytest.approx(100 * 2.5 / 3)
 
 
+def test_a_table_that_the_plan_has_no_more_goes(tmp_path):
+    plan = make_plan()
+    root = make_store(tmp_path)
+    write_tables(root, plan)
+    for name in ("table_15.csv", "table_15.md", "table_15.tex", "notes.md"):
+        (root / "tables" / name).write_text("another's")
+    before = {path.name for path in (root / "tables").iterdir()}
+    fewer = {name: table for name, table in plan.tables.items() if name != "table_05"}
+    write_tables(root, plan.model_copy(update={"tables": fewer}))
+    gone = before - {path.name for path in (root / "tables").iterdir()}
+    assert gone == {"table_05.csv", "table_05.md", "table_05.tex"}
+
+
 def test_best_is_marked_among_like_rows_only(written):
     assert cell(written, "table_05", "SAM-ViT (proposed)", "dice")["best"]
     assert not cell(written, "table_05", "SAM frozen", "dice")["best"]

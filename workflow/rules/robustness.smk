@@ -1,9 +1,7 @@
 # Accuracy and calibration on corrupted photographs: what a worse camera, a hair or a cast of light costs.
-TRIED = {
-    run_id: RUNS[run_id]
-    for name in SETTINGS.robustness.methods
-    for run_id in PLAN.runs.get(name, [])[: SETTINGS.robustness.seeds]
-}
+from lesion_core.inference.robustness import tried_runs
+
+TRIED = {run_id: RUNS[run_id] for run_id in tried_runs(PLAN, SETTINGS.robustness)}
 
 
 def robustness_inputs(wildcards):

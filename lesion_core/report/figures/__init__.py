@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lesion_core.files import write_json
+from lesion_core.files import remove_others, write_json
 from lesion_core.progress import say
 from lesion_core.report.figures import (
     agreement,
@@ -38,7 +38,7 @@ FIGURES: dict[str, Callable[[Source], Drawn | None]] = {
 
 
 def write_figures(root: Path, plan: Plan) -> None:
-    """Write ``figures/<name>.pdf`` and ``.png``, and last ``figures/figures.json`` with their captions.
+    """Write ``figures/<name>.pdf`` and ``.png``, and last ``figures/figures.json`` with their captions; others go.
 
     Raises:
         ScoreError: the score store is missing or broken.
@@ -52,4 +52,5 @@ def write_figures(root: Path, plan: Plan) -> None:
             continue
         drawn.save(source.root / "figures", name)
         listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
+    remove_others(source.root / "figures", (".pdf", ".png"), {item["name"] for item in listed})
     write_json(source.root / "figures" / "figures.json", listed)
