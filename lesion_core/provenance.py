@@ -149,6 +149,11 @@ def package_versions() -> dict[str, str]:
     return versions
 
 
+def computing_versions() -> dict[str, str]:
+    """``package_versions`` without Snakemake, which starts jobs and computes nothing."""
+    return {name: version for name, version in package_versions().items() if name != "snakemake"}
+
+
 def _read_by_job(root: Path, run_dir: Path) -> list[str] | None:
     """Files of the results that the job opened, but for its own run's; None where nothing was recorded."""
     opened = observe.opened_under(root)

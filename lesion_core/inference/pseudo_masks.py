@@ -90,10 +90,13 @@ def _describe(segmenter: LoadedSegmenter, image_id: str, probability: np.ndarray
 
 
 def _identity(segmenter: LoadedSegmenter, data: Harmonized, harmonized: Path) -> str:
-    """What unfinished masks depend on: weights, settings, which images in which order, and their pixels."""
+    """What unfinished masks depend on: weights, settings, images in their order, their pixels, code and packages."""
+    from lesion_core.provenance import code_hash, computing_versions
+
     digest = hashlib.sha256(sha256_file(harmonized / "index.csv").encode())
     for name, tensor in sorted(segmenter.model.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    digest.update(canonical_json([segmenter.run.run_id, len(data), array_digests(harmonized)]).encode())
+    made_by = [code_hash("lesion_core.inference.pseudo_masks"), computing_versions()]
+    digest.update(canonical_json([segmenter.run.run_id, len(data), array_digests(harmonized), made_by]).encode())
     return digest.hexdigest()

@@ -12,6 +12,7 @@ import numpy as np
 
 from lesion_core.data.array_digests import record_arrays
 from lesion_core.files import read_csv, read_json, write_csv, write_json
+from lesion_core.progress import say
 
 COLUMNS = ("image_id", "area", "components", "confidence", "border_turning", "flags")
 ARRAYS = ("probabilities.npy", "masks.npy")
@@ -39,6 +40,7 @@ class Unfinished:
             identity: of everything that the masks depend on.
         """
         shape = (count, size, size)
+        known = (folder / "identity.json").exists()
         try:
             if read_json(folder / "identity.json", str) == identity:
                 arrays = [np.load(folder / name, mmap_mode="r+") for name in ARRAYS]
@@ -47,6 +49,8 @@ class Unfinished:
                     return cls(folder, *arrays, rows)
         except (OSError, ValueError, EOFError):
             pass
+        if known:
+            say(f"{folder} is broken, or of other weights, data, code or package versions; starting anew")
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         arrays = [np.lib.format.open_memmap(folder / name, "w+", np.uint8, shape) for name in ARRAYS]

@@ -39,7 +39,7 @@ def load_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
 
     Args:
         path: the file.
-        identity: what the job is (a hash of its settings); must equal the ``identity`` that was saved.
+        identity: what the job is (a hash of its settings, data and code); must equal the ``identity`` that was saved.
 
     Raises:
         RunError: the file is not a checkpoint.
@@ -57,7 +57,7 @@ def load_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
             f"The checkpoint cannot be read: {error}", file=path, remedy="delete it; the run starts anew"
         ) from error
     if saved != identity:
-        say(f"{path.name} belongs to other settings or data; starting anew")
+        say(f"{path.name} belongs to other settings, data, code or package versions; starting anew")
         return None
     return state
 

@@ -21,6 +21,7 @@ from lesion_core.models.prompts import Prompts, oracle_box, oracle_clicks, oracl
 from lesion_core.models.sam import VARIANTS, build_sam
 from lesion_core.models.sam_segmenter import SamSegmenter
 from lesion_core.progress import say
+from lesion_core.provenance import code_hash, computing_versions
 from lesion_core.seeding import generator, make_deterministic, seed_torch
 from lesion_core.settings import Pretrain
 from lesion_core.training.checkpoint import (
@@ -80,7 +81,8 @@ def pretrain(settings: Pretrain, out: Path, work: Path, device: str, threads: in
     with folder_lock(work):
         code = sources_hash(*SOURCES)
         made = made_images(settings, work)
-        identity = sha256_text(canonical_json([settings.model_dump(), made.identity, threads, device]))
+        made_by = [code_hash("lesion_core.training.pretrain"), computing_versions()]
+        identity = sha256_text(canonical_json([settings.model_dump(), made.identity, threads, device, *made_by]))
         model, average, history = _train(settings, made, work, identity, device)
         say("pretraining: scoring the held-out made images")
         model.sam.load_state_dict(_half(average))

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_inference import SIZE, root, segmenter  # noqa: F401
+from test_older_code import changed, package, stop_at  # noqa: F401
 
 from lesion_core.files import read_csv, read_json
 from lesion_core.inference import pseudo_masks
@@ -122,3 +123,18 @@ def test_unfinished_work_of_another_job_is_not_continued(tmp_path):
     assert read_json(tmp_path / "w" / "identity.json", str) == "other"
     (tmp_path / "w" / "masks.npy").write_bytes(b"broken")
     assert Unfinished.open(tmp_path / "w", 3, 4, "other").rows == []
+
+
+def test_masks_of_older_code_are_not_gone_on_with(root, segmenter, tmp_path, changed, monkeypatch, capsys):  # noqa: F811
+    change, anew = changed
+    described: list[str] = []
+    plain = pseudo_masks._describe
+    monkeypatch.setattr(pseudo_masks, "BATCHES_PER_CHECKPOINT", 1)
+    monkeypatch.setattr(pseudo_masks, "_describe", stop_at(2, plain, described, 1))
+    arguments = (segmenter, root / "harmonized" / "ph2" / str(SIZE), tmp_path / "out")
+    with pytest.raises(KeyboardInterrupt):
+        write_pseudo_masks(*arguments, batch_size=2)
+    change()
+    write_pseudo_masks(*arguments, batch_size=2)
+    assert described[3] == described[0 if anew else 2]
+    assert ("starting anew" in capsys.readouterr().err) == anew
