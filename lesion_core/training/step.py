@@ -18,6 +18,9 @@ from lesion_core.training.oom import is_out_of_memory, release_memory
 from lesion_core.training.optim import Optimizer
 from lesion_core.training.task import TrainingTask
 
+# Of the loss in fp16: a gradient that overflows without any enlargement is none of half precision's making.
+SMALLEST_SCALE = 1.0
+
 
 class Stepper:
     """Does the steps of one training.
@@ -67,12 +70,23 @@ class Stepper:
         sums = sum_numbers(sums, self.device)
         self.check(sums["loss"], "loss")
         self.scaler.unscale_(self.optimizer)
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.training.gradient_clip or math.inf)
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.training.gradient_clip or math.inf))
         if not self.scaler.is_enabled():
-            self.check(float(norm), "gradient")
+            self.check(norm, "gradient")
+        scale = self.scaler.get_scale()
         self.scaler.step(self.optimizer)
         self.scaler.update()
+        if not math.isfinite(norm):
+            self._skipped(norm, scale, number)
         return sums
+
+    def _skipped(self, norm: float, before: float, number: int) -> None:
+        """The scaler skips steps without limit: no scale mends a gradient that is not finite by itself."""
+        scale = self.scaler.get_scale()
+        if scale < SMALLEST_SCALE or scale >= before:  # not lowered: the norm alone overflowed, nothing was skipped
+            self.check(norm, "gradient")
+        if world()[0] == 0:
+            say(f"step {number} skipped, its gradient overflowed: the loss is scaled by {scale:g} from now on")
 
     def _gradients_in_memory(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
         """Gradients of the step, in as many pieces as it takes; all processes cut alike."""

@@ -8,6 +8,7 @@ two devices as a GPU would. Types: gradients under bfloat16 autocast on the CPU.
 from __future__ import annotations
 
 import dataclasses
+import math
 import threading
 
 import numpy as np
@@ -19,6 +20,7 @@ from test_segmentation_training import SAM, SIZE, make_run, restore_torch, root 
 
 from lesion_core import config
 from lesion_core.data.datasets import Harmonized
+from lesion_core.errors import RunError
 from lesion_core.inference import score_segmentation
 from lesion_core.inference.load import LoadedSegmenter
 from lesion_core.models import fast_attention, fast_mlp
@@ -30,10 +32,11 @@ from lesion_core.paths import Layout
 from lesion_core.seeding import make_deterministic, seed_torch
 from lesion_core.training import batches as batching
 from lesion_core.training import device as devices
-from lesion_core.training import segmentation_task, step
+from lesion_core.training import engine, segmentation_task, step
 from lesion_core.training.batches import batches
 from lesion_core.training.device import autocast, resolve_precision
 from lesion_core.training.distributed import process_group
+from lesion_core.training.engine import fit
 from lesion_core.training.oom import is_out_of_memory
 from lesion_core.training.optim import build_optimizer
 from lesion_core.training.segmae import ReconstructionTask, SegMAETask
@@ -204,6 +207,54 @@ def test_fp16_scales_the_loss_unscales_before_clipping_and_skips_overflows(monke
         assert stepper.scaler.get_scale() < scale
     for name, expected in ends["fp32"].items():
         torch.testing.assert_close(ends["fp16"][name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture
+def fp16_on_the_cpu(monkeypatch):
+    """A training in fp16 with torch's own scaler, its arithmetic in float64."""
+    plain = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: plain("cpu", enabled=enabled))
+    monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(engine, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(engine, "resolve_precision", lambda precision, device: precision)
+
+
+def overflowing_at(steps, task):
+    """``task``, the gradient of whose loss is infinite at ``steps``, counted from 0."""
+    plain, bad, done = task.loss, overflowing(task.loss, next(task.module.parameters())), []
+
+    def loss(batch):
+        done.append(len(done))
+        return (bad if done[-1] in steps else plain)(batch)
+
+    task.loss = loss
+    return task, done
+
+
+def test_a_gradient_that_no_scale_mends_ends_a_training_in_fp16(fp16_on_the_cpu, tmp_path, capsys):
+    task, done = overflowing_at(range(1000), Curve(samples=16))
+    start = {name: item.clone() for name, item in task.state().items()}
+    with pytest.raises(RunError, match="gradient is not finite at step 16") as caught:
+        fit(task, training(precision="fp16", epochs=50), tmp_path, seed=0, device="cpu")
+    assert "precision" in caught.value.remedy
+    assert len(done) == 17  # 65536 is halved to one half
+    assert all(torch.equal(start[name], item) for name, item in task.state().items())
+    said = capsys.readouterr().err
+    assert "step 0 skipped" in said
+    assert "scaled by 32768 from now on" in said
+
+
+def test_some_overflows_are_skipped_and_the_training_goes_on(fp16_on_the_cpu, tmp_path, capsys):
+    task, done = overflowing_at((0, 1, 5), Curve(samples=16))
+    result = fit(task, training(precision="fp16"), tmp_path, seed=0, device="cpu")
+    assert (result.epochs, len(done)) == (2, 8)
+    assert capsys.readouterr().err.count("skipped") == 3
+
+
+def test_a_norm_that_overflows_alone_is_no_skipped_step(fp16_on_the_cpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    with pytest.raises(RunError, match="gradient is not finite at step 0"):
+        fit(Curve(samples=16), training(precision="fp16"), tmp_path, seed=0, device="cpu")
 
 
 def test_a_gpus_batches_are_made_ahead_pinned_and_in_order(monkeypatch):
