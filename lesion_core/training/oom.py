@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import torch
 
-# Of torch's CPU allocator, and of NVIDIA's libraries where their own workspace finds no room: plain RuntimeErrors.
-WORDS = ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+# Of torch's CPU allocator, of the CUDA runtime where it allocates for itself, and of NVIDIA's libraries where their own
+# workspace finds no room: RuntimeErrors, not torch.OutOfMemoryError.
+WORDS = (
+    "can't allocate memory",
+    "CUDA error: out of memory",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -293,6 +293,8 @@ def test_each_process_takes_its_own_gpu_before_it_joins(monkeypatch):
 def test_running_out_of_a_gpus_memory_is_known_in_all_its_words():
     assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
     for words in (
+        # torch.AcceleratorError, raised where the CUDA runtime itself finds no room
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
         "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
         "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
     ):
