@@ -176,7 +176,7 @@ def _prompts(
     if prompt == "none":
         return None
     if prompt == "automatic":
-        return make.automatic_prompts(maps["none"])
+        return make.automatic_prompts(maps["none"], threshold=segmenter.run.extraction.threshold)
     small = np.stack([model_size(mask, segmenter.size) for mask in truth])
     keys = [f"{dataset}/{record['image_id']}" for record in records]
     first = make.oracle_prompts(small, prompt, jitter=scoring.box_jitter, seed=seed, keys=keys).to(embeddings.device)

@@ -81,12 +81,12 @@ def box_of(mask: np.ndarray) -> np.ndarray:
     return np.array([columns[0], rows[0], columns[-1], rows[-1]], dtype=np.float32)
 
 
-def automatic_box(probability: np.ndarray, *, threshold: float = 0.5, margin: float = 0.05) -> np.ndarray:
+def automatic_box(probability: np.ndarray, *, threshold: float, margin: float = 0.05) -> np.ndarray:
     """A box from a probability map, no truth involved: that of the largest component, widened by ``margin``.
 
     Args:
         probability: (H, W) float in 0..1, e.g. of the same model without a prompt.
-        threshold: at or above it a pixel is lesion.
+        threshold: at or above it a pixel is lesion; the run's own, so that the box is that of its mask.
         margin: fraction of the box's width (height) added on each side; our choice, keeps cut-off rims inside.
 
     Returns:
@@ -219,7 +219,7 @@ def click_session(
     return prompts
 
 
-def automatic_prompts(probabilities: np.ndarray, *, threshold: float = 0.5, margin: float = 0.05) -> Prompts:
+def automatic_prompts(probabilities: np.ndarray, *, threshold: float, margin: float = 0.05) -> Prompts:
     """``automatic_box`` for each of (B, S, S) probabilities."""
     boxes = [automatic_box(one, threshold=threshold, margin=margin) for one in probabilities]
     return Prompts(boxes=torch.from_numpy(np.stack(boxes)))

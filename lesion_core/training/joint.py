@@ -94,15 +94,18 @@ class JointModel(nn.Module):
 class JointTask:
     """The engine's view of joint training: L = l1 * L_seg + l2 * L_cls (paper A, section 3.7).
 
-    Mixup mixes images, masks and labels before the segmenter, with one share for all.
+    Mixup mixes images, masks and labels before the segmenter, with one share for all. ``threshold`` (of the
+    probability, 0..1) is where the validation cuts masks.
     """
 
     selection_metric = "selection"
     selection_mode = "max"
 
-    def __init__(self, model: JointModel, images: LabelledImages, spec: JointMethod, *, seed: int, device: str) -> None:
+    def __init__(
+        self, model: JointModel, images: LabelledImages, spec: JointMethod, *, threshold: float, seed: int, device: str
+    ) -> None:
         self.module = model.to(device)
-        self.images, self.spec, self.seed, self.device = images, spec, seed, device
+        self.images, self.spec, self.threshold, self.seed, self.device = images, spec, threshold, seed, device
         self.weights = loss_weights(images.counts(), spec.classification_loss).to(device)
 
     def trainable(self) -> dict[str, nn.Parameter]:
@@ -155,7 +158,7 @@ class JointTask:
                 mask_logits, class_logits = self.module(images.to(self.device))
                 all_logits.append(class_logits.float().cpu())
                 labels.append(truth)
-                dices.append(_dice(mask_logits.float().cpu(), masks))
+                dices.append(_dice(mask_logits.float().cpu(), masks, self.threshold))
         metrics = validation_metrics(torch.cat(all_logits), np.concatenate(labels))
         return {**metrics, "dice": float(torch.cat(dices).mean())}
 
@@ -168,10 +171,10 @@ class JointTask:
         self.module.load_trainable_state(state)
 
 
-def _dice(logits: Tensor, masks: Tensor) -> Tensor:
-    """(B,) Dice of probability >= 0.5, upsampled first, against mask >= 0.5; 1 where both are empty."""
+def _dice(logits: Tensor, masks: Tensor, threshold: float) -> Tensor:
+    """(B,) Dice of probability >= threshold, upsampled first, against mask >= 0.5; 1 where both are empty."""
     logits = functional.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
-    predicted, true = (logits >= 0).flatten(1), (masks >= 0.5).flatten(1)
+    predicted, true = (torch.sigmoid(logits) >= threshold).flatten(1), (masks >= 0.5).flatten(1)
     total = predicted.sum(dim=1) + true.sum(dim=1)
     overlap = 2 * (predicted & true).sum(dim=1)
     return torch.where(total == 0, 1.0, overlap / total.clamp_min(1))
@@ -218,7 +221,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         inputs = [*images.inputs, *files, *(start / "weights.safetensors" for start in starts)]
         if process_rank() == 0:
             run.save(run_dir)
-        task = JointTask(model, images, spec, seed=run.seed, device=device)
+        task = JointTask(model, images, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
         identity = input_identity(run, inputs)
         result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
         kept = {SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}

@@ -41,7 +41,9 @@ def joint_of(layout, device):
     run = joint_run()
     images = load_labelled_images(layout.root, ["ham10000"], 32, masks="true", segmenter_run=None)
     classifier = build_classifier(RUNS["cross-attention, crop"].spec.model, run.extraction, seed=1)
-    return JointTask(JointModel(TinySegmenter(), classifier, 32), images, run.spec, seed=1, device=device)
+    return JointTask(
+        JointModel(TinySegmenter(), classifier, 32), images, run.spec, threshold=0.5, seed=1, device=device
+    )
 
 
 @pytest.mark.parametrize("name", RUNS)

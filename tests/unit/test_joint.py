@@ -71,7 +71,7 @@ def make_model(size: int = SIZE) -> joint.JointModel:
 
 def make_task(root: Path, run: Run, size: int = SIZE) -> joint.JointTask:
     images = load_labelled_images(root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
-    return joint.JointTask(make_model(size), images, run.spec, seed=1, device="cpu")
+    return joint.JointTask(make_model(size), images, run.spec, threshold=0.5, seed=1, device="cpu")
 
 
 @pytest.fixture
@@ -128,7 +128,20 @@ def test_dice_of_validation_by_hand():
     logits = torch.full((3, 1, 4, 4), -5.0)
     logits[0, 0, 1:3] = 5.0  # half of the lesion found, as much beside it
     logits[2, 0, 0, 0] = 5.0  # something where there is nothing
-    assert joint._dice(logits, masks).tolist() == [0.5, 1.0, 0.0]
+    assert joint._dice(logits, masks, 0.5).tolist() == [0.5, 1.0, 0.0]
+    logits[0, 0, 2] = 0.0  # what lies beside the lesion is a guess: the threshold decides
+    assert joint._dice(logits, masks, 0.5).tolist() == [0.5, 1.0, 0.0]
+    assert joint._dice(logits, masks, 0.6).tolist() == pytest.approx([2 / 3, 1.0, 0.0])
+
+
+def test_the_threshold_of_validation_is_the_runs(layout: Layout):
+    """At a threshold that nothing reaches all masks are empty, and so Dice is 0."""
+    images = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    dices = [
+        joint.JointTask(make_model(), images, joint_run().spec, threshold=cut, seed=1, device="cpu").validate()["dice"]
+        for cut in (0.0, 1.0)
+    ]
+    assert dices[0] > 0.0 == dices[1]
 
 
 def test_a_joint_run_starts_from_its_runs_and_writes_both(layout: Layout, monkeypatch: pytest.MonkeyPatch):

@@ -38,12 +38,12 @@ def test_automatic_box_is_that_of_the_largest_component():
     probability = np.full((12, 20), 0.1, dtype=np.float32)
     probability[2:4, 5:10] = 0.5
     probability[10:12, 0:3] = 0.99
-    assert automatic_box(probability, margin=0.0).tolist() == [5, 2, 9, 3]
+    assert automatic_box(probability, threshold=0.5, margin=0.0).tolist() == [5, 2, 9, 3]
     # 10 % of a width of 5 and a height of 2.
-    np.testing.assert_allclose(automatic_box(probability, margin=0.1), [4.5, 1.8, 9.5, 3.2], rtol=1e-6)
+    np.testing.assert_allclose(automatic_box(probability, threshold=0.5, margin=0.1), [4.5, 1.8, 9.5, 3.2], rtol=1e-6)
     assert automatic_box(probability, threshold=0.9, margin=0.0).tolist() == [0, 10, 2, 11]
-    assert automatic_box(probability, margin=5.0).tolist() == [0, 0, 19, 11]
-    assert automatic_box(np.zeros((12, 20), np.float32)).tolist() == [0, 0, 19, 11]
+    assert automatic_box(probability, threshold=0.5, margin=5.0).tolist() == [0, 0, 19, 11]
+    assert automatic_box(np.zeros((12, 20), np.float32), threshold=0.5).tolist() == [0, 0, 19, 11]
 
 
 def test_oracle_box_without_jitter_is_the_box():
@@ -127,7 +127,7 @@ def test_an_images_prompt_depends_on_its_key_alone(kind):
 
 def test_automatic_prompts_of_a_batch():
     probabilities = np.stack([MASK / 255.0, np.flip(MASK) / 255.0]).astype(np.float32)
-    assert automatic_prompts(probabilities, margin=0.0).boxes.tolist() == [[5, 2, 9, 3], [10, 8, 14, 9]]
+    assert automatic_prompts(probabilities, threshold=0.5, margin=0.0).boxes.tolist() == [[5, 2, 9, 3], [10, 8, 14, 9]]
 
 
 def test_wrong_kinds_and_counts_are_refused():

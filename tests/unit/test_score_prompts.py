@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow
 import pytest
@@ -77,9 +79,17 @@ def test_prompts_of_each_kind_of_model(scoring):
     assert set(of(**sam, adapter="gl_med_sa", prompt="oracle_click_3")) == {*scoring.prompts, "oracle_click_3"}
 
 
-def test_every_score_is_of_its_own_prompt(root, segmenter, scoring, tmp_path):
+def with_threshold(segmenter, threshold):
+    extraction = segmenter.run.extraction.model_copy(update={"threshold": threshold})
+    return replace(segmenter, run=segmenter.run.model_copy(update={"extraction": extraction}))
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.52])
+def test_every_score_is_of_its_own_prompt(root, segmenter, scoring, tmp_path, threshold):
     """Each probability map made by hand; upsampled to the photograph's size first, cut at the threshold after."""
     import cv2
+
+    segmenter = with_threshold(segmenter, threshold)
 
     out = tmp_path / "scores.parquet"
     score_segmentation(segmenter, segmenter.run, root, scoring, out, tmp_path / "masks.zip")
@@ -98,22 +108,25 @@ def test_every_score_is_of_its_own_prompt(root, segmenter, scoring, tmp_path):
 
         expected = {
             "none": probability(None),
-            "automatic": probability(automatic_prompts(probability(None))),
+            "automatic": probability(automatic_prompts(probability(None), threshold=threshold)),
             "automatic_masks": finish(automatic_lesions(model, embeddings, images, scoring.automatic_masks), SIZE),
         }
         for kind in ("oracle_box", "oracle_click_1", "oracle_click_3"):
             prompts = oracle_prompts(small, kind, jitter=scoring.box_jitter, seed=seed, keys=keys)
             draws = click_draws(kind, seed=seed, keys=keys)
-            prompts = click_session(prompts, small, draws, lambda given: probability(given) >= 0.5)
+            prompts = click_session(prompts, small, draws, lambda given: probability(given) >= threshold)
             expected[kind] = probability(prompts)
     for row in rows:
         number = int(row["image_id"][-2:]) - 3
         own = expected[row["prompt"]][number]
         if row["resolution"] == "native":
-            by_hand = dice(confusion(upsample(own, *NATIVE) >= 0.5, truth[number]))
+            by_hand = dice(confusion(upsample(own, *NATIVE) >= threshold, truth[number]))
             assert row["tp"] + row["fp"] + row["fn"] + row["tn"] == NATIVE[0] * NATIVE[1]
         else:
-            by_hand = dice(confusion(own >= 0.5, small[number]))
+            by_hand = dice(confusion(own >= threshold, small[number]))
         assert row["dice"] == pytest.approx(float(by_hand), abs=1e-9), (row["prompt"], row["resolution"])
     maps = [expected[kind] for kind in ALL]
     assert not any(np.array_equal(one, other) for place, one in enumerate(maps) for other in maps[:place])
+    if threshold != 0.5:
+        boxes = [automatic_prompts(expected["none"], threshold=cut).boxes for cut in (0.5, threshold)]
+        assert not torch.equal(*boxes), "another threshold must give another box, or this shows nothing"
