@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from lesion_core.errors import SettingsError
 from lesion_core.runs import Run
-from lesion_core.settings import NETWORKS, Plan, Settings
+from lesion_core.settings import NETWORKS, Plan, SegmentationModel, Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARAMS = REPOSITORY / "params.yaml"
@@ -209,6 +209,9 @@ def check(settings: Settings) -> None:
             said = f"'{method.of}' has one seed, and one run is no ensemble: take '{name}' out of matrix.methods"
             expect(not lone, f"methods.{name}.of", said)
             continue
+        for key, needed, task in _needs(settings, name):
+            if task == "segmentation" and needed in methods and methods[needed].task == task:
+                expect(*_promptable(method.task, f"methods.{name}.{key}", needed, methods[needed].model))
         allowed = WITH_LABELS if method.task == "classification" else WITH_MASKS
         for dataset in method.train_on:
             expect(
@@ -234,6 +237,14 @@ def _reached(method: Any) -> bool:
     if method is None or method.task in ("segmentation", "derived"):
         return False
     return method.task == "joint" or (method.masks != "true" and method.mask_order == "own")
+
+
+def _promptable(task: str, key: str, name: str, model: SegmentationModel) -> tuple[bool, str, str]:
+    """(whether a segmenter gets the prompts that it learnt with, key, what is said otherwise)."""
+    if task == "joint":
+        return model.prompt == "none", key, f"'{name}' learnt with {model.prompt}, and joint training gives no prompts"
+    said = f"'{name}' learnt with {model.prompt}, and nobody clicks for masks: take one with prompt none or oracle_box"
+    return model.unaided_prompt is not None, key, said
 
 
 def _needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:

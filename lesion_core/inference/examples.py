@@ -146,7 +146,7 @@ def _own_masks(
 
     segmenter = load_segmenter(run_dir, device=device)
     images = Harmonized.open(layout.harmonized(dataset, segmenter.size)).images[rows]
-    maps = probabilities(segmenter.model, images, batch_size=batch_size, device=device)
+    maps = probabilities(segmenter, images, batch_size=batch_size, device=device)
     return np.concatenate([np.round(batch * 255).astype(np.uint8) for batch in maps])
 
 

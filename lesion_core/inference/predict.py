@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.errors import ImageError
+from lesion_core.errors import ImageError, RunError
 from lesion_core.files import atomic_path, write_csv
 from lesion_core.inference.refine import count_components, refine_mask, upsample
 from lesion_core.progress import track
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lesion_core.inference.load import LoadedSegmenter
     from lesion_core.inference.photograph import Classify
-    from lesion_core.models.prompts import Prompts
+    from lesion_core.runs import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -31,32 +31,56 @@ def to_input(images: np.ndarray, device: str) -> torch.Tensor:
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
 
 
+def unaided_prompt(run: Run) -> str:
+    """What a segmentation run is prompted with outside scoring: ``none``, or ``automatic`` where it learnt with boxes.
+
+    Raises:
+        RunError: it learnt with clicks, which nobody places here.
+    """
+    prompt = run.spec.model.unaided_prompt
+    if prompt is None:
+        raise RunError(
+            f"{run.run_id} learnt to segment from clicks ({run.spec.model.prompt}), and here is nobody to click",
+            remedy="choose a run whose model.prompt is none or oracle_box",
+        )
+    return prompt
+
+
 def probabilities(
-    model: torch.nn.Module,
-    images: np.ndarray,
-    prompts: Callable[[slice], Prompts | None] | None = None,
-    batch_size: int = 8,
-    device: str = "cpu",
+    segmenter: LoadedSegmenter, images: np.ndarray, *, batch_size: int = 8, device: str = "cpu"
 ) -> Iterator[np.ndarray]:
-    """Lesion probability maps at the model's input size, batch by batch.
+    """Lesion probability maps at the model's input size, batch by batch, under the run's ``unaided_prompt``.
 
     Args:
-        model: see `LoadedSegmenter`.
+        segmenter: a loaded run.
         images: (N, S, S, 3) uint8 RGB, may be memory-mapped.
-        prompts: called with each batch's slice of image numbers; None: no prompts.
         batch_size: images per forward pass.
         device: where the model is.
 
-    Yields:
-        float32 (B, S, S) in [0, 1], logits upsampled bilinearly before the sigmoid.
+    Returns:
+        Of each batch float32 (B, S, S) in [0, 1], logits upsampled bilinearly before the sigmoid.
+
+    Raises:
+        RunError: see ``unaided_prompt``; at the call, before the first batch.
     """
+    prompt = unaided_prompt(segmenter.run)
+    starts = range(0, len(images), batch_size)
+    return (_maps(segmenter, to_input(images[at : at + batch_size], device), prompt) for at in starts)
+
+
+def _maps(segmenter: LoadedSegmenter, images: torch.Tensor, prompt: str) -> np.ndarray:
     import torch
 
-    for start in range(0, len(images), batch_size):
-        batch = slice(start, min(start + batch_size, len(images)))
-        given = prompts(batch) if prompts is not None else None
-        with torch.inference_mode():
-            yield finish(model(to_input(images[batch], device), given), images.shape[1])
+    model, size = segmenter.model, images.shape[-1]
+    with torch.inference_mode():
+        if prompt == "none":
+            return finish(model(images, None), size)
+        from lesion_core.models.prompts import automatic_prompts
+
+        embeddings = model.encode(images)
+        unprompted = finish(model.decode(embeddings, None), size)
+        boxes = automatic_prompts(unprompted, threshold=segmenter.run.extraction.threshold)
+        return finish(model.decode(embeddings, boxes), size)
 
 
 def finish(logits: torch.Tensor, size: int) -> np.ndarray:
@@ -114,12 +138,14 @@ def predict_folder(
 
     Raises:
         ImageError: a photograph does not decode (nothing is skipped silently), or ``out`` is ``images``.
+        RunError: the run needs clicks.
     """
     import cv2
 
     from lesion_core.data.harmonize import harmonize_image
     from lesion_core.data.images import read_image
 
+    unaided_prompt(segmenter.run)
     paths = list_photographs(images)
     out = Path(out)
     if out.resolve() == Path(images).resolve():
@@ -135,7 +161,7 @@ def predict_folder(
         photograph = read_image(path)
         height, width = photograph.shape[:2]
         pixels = harmonize_image(photograph, segmenter.size, segmenter.reference, segmenter.run.appearance)
-        probability = next(probabilities(segmenter.model, pixels[None], device=device))[0]
+        probability = next(probabilities(segmenter, pixels[None], device=device))[0]
         native = upsample(probability, height, width)
         mask = refine_mask(native, segmenter.run.extraction)
         with atomic_path(out / f"{path.stem}.png") as partial:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lesion_core.data.array_digests import array_digests
 from lesion_core.files import canonical_json, sha256_file
-from lesion_core.inference.predict import confidence, probabilities
+from lesion_core.inference.predict import confidence, probabilities, unaided_prompt
 from lesion_core.inference.refine import count_components, refine_mask
 from lesion_core.inference.unfinished import Unfinished
 from lesion_core.metrics.border import border_turning
@@ -56,16 +56,20 @@ def write_pseudo_masks(
             Until all is done, the arrays lie under ``out/unfinished``.
         batch_size: images per forward pass.
         device: where the model is.
+
+    Raises:
+        RunError: the run needs clicks.
     """
     from lesion_core.data.datasets import Harmonized
     from lesion_core.training.checkpoint import folder_lock
 
+    unaided_prompt(segmenter.run)
     data = Harmonized.open(harmonized)
     with folder_lock(out):
         work = Unfinished.open(out / "unfinished", len(data), data.size, _identity(segmenter, data, harmonized))
         first = len(work.rows) // batch_size * batch_size  # whole batches, so that a resumed job repeats the same ones
         del work.rows[first:]
-        batches = probabilities(segmenter.model, data.images[first:], batch_size=batch_size, device=device)
+        batches = probabilities(segmenter, data.images[first:], batch_size=batch_size, device=device)
         for batch in track(batches, "pseudo-masks", total=-(-(len(data) - first) // batch_size)):
             for probability in batch:
                 work.add(probability, _describe(segmenter, data.index[len(work.rows)]["image_id"], probability))

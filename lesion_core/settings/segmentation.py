@@ -56,6 +56,15 @@ class SegmentationModel(Strict):
     mae_decoder: bool = True
     prompt: TrainingPrompt = "none"
 
+    @property
+    def unaided_prompt(self) -> Literal["none", "automatic"] | None:
+        """The prompt that it is given where neither truth nor a person is at hand.
+
+        Boxes are what it learnt with: ``automatic``, the box around its own prediction without a prompt, as in scoring.
+        Clicks: None, since only a person or the truth places them.
+        """
+        return {"none": "none", "oracle_box": "automatic"}.get(self.prompt)
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> SegmentationModel:
         if (self.kind == "sam") != (self.backbone is not None):

@@ -208,6 +208,12 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     starts = layout.run("segmentation", run.segmenter_run), layout.run("classification", run.classifier_run)
     with folder_lock(run_dir):
         segmenter = load_segmenter(starts[0], layout.root / "weights", device)
+        if (prompt := segmenter.run.spec.model.prompt) != "none":
+            raise SettingsError(
+                f"{run.segmenter_run}, the segmenter of {run.method}, cannot segment without a prompt ({prompt})",
+                file=run_dir,
+                remedy="choose a segmenter whose model.prompt is none",
+            )
         classifier = load_classifier(starts[1], device)
         model = build_joint(segmenter.model, classifier.model, classifier.size, run.method)
         images = load_labelled_images(

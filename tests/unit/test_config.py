@@ -57,6 +57,21 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"vit_none": {"masks": "sam_adapter"}}}, "methods.vit_none", "masks must be null"),
         ({"methods": {"vit_concat": {"masks": None}}}, "methods.vit_concat", "need masks"),
         ({"methods": {"vit_concat": {"masks": "majority"}}}, "methods.vit_concat.masks", "not a segmentation method"),
+        (
+            {"methods": {"vit_concat": {"masks": "med_sa_1"}}},
+            "methods.vit_concat.masks",
+            "'med_sa_1' learnt with oracle_c",
+        ),
+        (
+            {"methods": {"joint_proposed": {"segmenter": "med_sa_3"}}},
+            "methods.joint_proposed.segmenter",
+            "gives no prompts",
+        ),
+        (
+            {"methods": {"joint_proposed": {"segmenter": "peft_medsam"}}},
+            "methods.joint_proposed.segmenter",
+            "gives no prompts",
+        ),
         ({"explain": {"methods": ["vit_cross_attention_tta"]}}, "explain.methods", "an average has several"),
         ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
         ({"matrix": {"ablations": ["vit_gatedd"]}}, "matrix.ablations", "'vit_gatedd' is none of methods"),
@@ -95,6 +110,13 @@ def test_bad_settings_name_the_key(overrides, key, said):
         config.load("paper", overrides)
     assert key in str(caught.value)
     assert said in str(caught.value)
+
+
+def test_a_segmenter_that_learnt_with_boxes_may_make_masks():
+    """It is given the automatic box, as in scoring."""
+    settings = config.load("paper", {"methods": {"vit_concat": {"masks": "peft_medsam"}}})
+    runs = config.expand(settings)
+    assert {runs[run.segmenter_run].method for run in runs.values() if run.method == "vit_concat"} == {"peft_medsam"}
 
 
 def test_unknown_profile_lists_the_known():

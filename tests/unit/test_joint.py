@@ -10,6 +10,7 @@ import torch
 from test_classification_training import SIZE, make_root, make_run
 from torch import nn
 
+from lesion_core import config
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv
 from lesion_core.inference.classify import load_classifier
@@ -144,6 +145,10 @@ def test_the_threshold_of_validation_is_the_runs(layout: Layout):
     assert dices[0] > 0.0 == dices[1]
 
 
+def segmentation_run(method: str) -> Run:
+    return next(run for run in config.expand(config.load("smoke")).values() if run.method == method)
+
+
 def test_a_joint_run_starts_from_its_runs_and_writes_both(layout: Layout, monkeypatch: pytest.MonkeyPatch):
     start = layout.run("classification", "cls")
     train_classifier(classifier_run(), start, layout.root, "cpu")
@@ -155,7 +160,7 @@ def test_a_joint_run_starts_from_its_runs_and_writes_both(layout: Layout, monkey
 
     def load(folder: Path, weights: Path, device: str) -> LoadedSegmenter:
         assert folder == layout.run("segmentation", "seg")
-        return Sized(segmenter, run, None)
+        return Sized(segmenter, segmentation_run("sam_adapter"), None)
 
     monkeypatch.setattr(joint, "load_segmenter", load)
     (layout.run("segmentation", "seg")).mkdir(parents=True)
@@ -192,3 +197,12 @@ def test_what_cannot_be_joined_is_refused(layout: Layout):
         joint.train_run(
             joint_run().model_copy(update={"classifier_run": None}), layout.run("joint", "j"), layout.root, "cpu"
         )
+
+
+@pytest.mark.parametrize("method", ["peft_medsam", "med_sa_1"])
+def test_a_segmenter_that_learnt_with_prompts_is_refused(layout: Layout, monkeypatch: pytest.MonkeyPatch, method: str):
+    started = LoadedSegmenter(TinySegmenter(), segmentation_run(method), None)
+    monkeypatch.setattr(joint, "load_segmenter", lambda *_: started)
+    with pytest.raises(SettingsError, match="cannot segment without a prompt"):
+        joint.train_run(joint_run(), layout.run("joint", "j"), layout.root, "cpu")
+    assert not (layout.run("joint", "j") / "settings.yaml").exists()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 
 import numpy as np
 import pyarrow
@@ -11,9 +12,11 @@ import torch
 from test_segmentation_training import SIZE, make_run, write_dataset
 
 from lesion_core import config
+from lesion_core.errors import RunError
 from lesion_core.files import read_parquet, write_parquet
 from lesion_core.inference.load import load_segmenter
-from lesion_core.inference.predict import finish, to_input
+from lesion_core.inference.predict import finish, predict_folder, probabilities, to_input
+from lesion_core.inference.pseudo_masks import write_pseudo_masks
 from lesion_core.inference.refine import upsample
 from lesion_core.inference.score_segmentation import model_size, prompts_of, score_segmentation
 from lesion_core.metrics.segmentation import confusion, dice
@@ -77,6 +80,46 @@ def test_prompts_of_each_kind_of_model(scoring):
     assert of(**sam) == ["none", *sorted(set(ALL) - {"none"})]
     assert set(of(**sam, adapter="lora")) == set(scoring.prompts)
     assert set(of(**sam, adapter="gl_med_sa", prompt="oracle_click_3")) == {*scoring.prompts, "oracle_click_3"}
+
+
+def learnt_with(segmenter, prompt):
+    spec = segmenter.run.spec
+    spec = spec.model_copy(update={"model": spec.model.model_copy(update={"prompt": prompt})})
+    return replace(segmenter, run=segmenter.run.model_copy(update={"spec": spec}))
+
+
+def maps_of(segmenter, pixels):
+    return np.stack(list(chain(*probabilities(segmenter, pixels, batch_size=2))))
+
+
+def test_without_truth_a_run_is_prompted_as_it_learnt(root, segmenter):
+    """Of none: nothing. Of boxes: the automatic box of scoring, cut at the run's threshold."""
+    pixels = np.load(Layout(root).harmonized("ph2", SIZE) / "images.npy")[3:]
+    segmenter = with_threshold(segmenter, 0.52)
+    unprompted = maps_of(segmenter, pixels)
+    boxes = automatic_prompts(unprompted, threshold=0.52)
+    with torch.inference_mode():
+        for prompt, given in (("none", None), ("oracle_box", boxes)):
+            expected = finish(segmenter.model(to_input(pixels, "cpu"), given), SIZE)
+            found = maps_of(learnt_with(segmenter, prompt), pixels)
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+    assert np.abs(found - unprompted).max() > 1e-3
+
+
+@pytest.mark.parametrize("prompt", ["oracle_click_1", "oracle_click_3"])
+def test_a_run_that_learnt_with_clicks_is_refused_where_nobody_clicks(root, segmenter, tmp_path, prompt):
+    clicked = learnt_with(segmenter, prompt)
+    (tmp_path / "in").mkdir()
+    folder = Layout(root).harmonized("ph2", SIZE)
+    for job in (
+        lambda: predict_folder(clicked, tmp_path / "in", tmp_path / "out"),
+        lambda: write_pseudo_masks(clicked, folder, tmp_path / "out"),
+        lambda: probabilities(clicked, np.load(folder / "images.npy")),
+    ):
+        with pytest.raises(RunError, match=f"{clicked.run.run_id} learnt to segment from clicks") as caught:
+            job()
+        assert "oracle_box" in caught.value.remedy
+    assert not (tmp_path / "out").exists()
 
 
 def with_threshold(segmenter, threshold):
