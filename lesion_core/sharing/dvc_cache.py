@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
 
+from lesion_core.errors import RunError
 from lesion_core.sharing.part import Part
 
 LOCK = "dvc.lock"
+MD5 = re.compile(r"\bmd5\b['\"]?\s*:\s*['\"]?([0-9a-f]{32}(?:\.dir)?)")
+OF_HOOKS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX")
 
 
 def project_of(root: Path) -> Path | None:
@@ -17,14 +22,18 @@ def project_of(root: Path) -> Path | None:
 
 
 def look(project: Path) -> list[Part]:
-    """The cache's objects by what refers to them; what nothing refers to is kept where other checkouts may share it."""
+    """The cache's objects by what refers to them; what nothing refers to is kept where other checkouts may share it.
+
+    Raises:
+        RunError: git cannot tell what earlier commits need.
+    """
     from dvc.repo import Repo
 
     with Repo(str(project)) as repo:
         cache = repo.cache.local
         sizes = {oid: Path(cache.oid_to_path(oid)).stat().st_size for oid in cache.all()}
         present = _with_members(cache, _of_text(_read(project))) & sizes.keys()
-        earlier = _with_members(cache, _of_commits(project)) & sizes.keys() - present
+        earlier = _with_members(cache, _of_git(project)) & sizes.keys() - present
         shared = _shared(cache, project)
     kinds = (
         ("DVC cache: of dvc.lock", present, True),
@@ -37,9 +46,12 @@ def look(project: Path) -> list[Part]:
 
 
 def collect(project: Path) -> int:
-    """Remove the objects that dvc.lock of no commit refers to, as ``dvc gc`` does; returns the bytes that this freed.
+    """Remove the objects that no dvc.lock refers to, as ``dvc gc`` does; returns the bytes that this freed.
 
     ``dvc gc --all-commits`` reads every commit's dvc.yaml and fails where one cannot be read; dvc.lock is enough.
+
+    Raises:
+        RunError: git cannot tell what earlier commits need; nothing was removed.
     """
     from dvc.repo import Repo
     from dvc_data.hashfile.gc import gc
@@ -49,7 +61,7 @@ def collect(project: Path) -> int:
     with Repo(str(project)) as repo, repo.lock:
         cache = repo.cache.local
         if not _shared(cache, project):
-            referenced = _with_members(cache, _of_text(_read(project)) | _of_commits(project))
+            referenced = _with_members(cache, _of_text(_read(project)) | _of_git(project))
             gc(cache, [HashInfo(cache.hash_name, oid) for oid in referenced])
     return before - sum(part.size for part in look(project))
 
@@ -63,23 +75,55 @@ def _read(project: Path) -> str:
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
-def _of_commits(project: Path) -> set[str]:
-    """Hashes in every version of dvc.lock that git holds."""
-    commits = _git(project, "log", "--all", "--format=%H", "--", LOCK).split()
-    return set().union(*(_of_text(_git(project, "show", f"{commit}:./{LOCK}")) for commit in commits))
+def _of_git(project: Path) -> set[str]:
+    """Hashes in every dvc.lock that git holds: staged, and of all commits that a ref or a reflog (any stash) reaches.
+
+    Raises:
+        RunError: the project lies in a git checkout and git cannot tell; nothing may be removed then.
+    """
+    if not any((folder / ".git").exists() for folder in (project.resolve(), *project.resolve().parents)):
+        return set()
+    # Without --full-history git leaves out a side branch whose dvc.lock a merge did not take.
+    commits = ("rev-list", "--all", "--reflog", "--full-history", "--objects", "--", LOCK)
+    named = [line.split(" ", 1) for line in _git(project, *commits).splitlines() if line.endswith(LOCK)]
+    versions = {oid for oid, _ in named}
+    # In a merge's conflict each side is staged.
+    versions |= {line.split()[1] for line in _git(project, "ls-files", "--stage", "--", LOCK).splitlines()}
+    return set().union(*(_of_text(_git(project, "cat-file", "blob", oid)) for oid in sorted(versions)))
 
 
 def _git(project: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=project, capture_output=True, text=True, check=False)
-    return done.stdout if done.returncode == 0 else ""  # no checkout, or a commit that removed the file
+    # A hook that calls us says GIT_DIR, of whatever repository it is.
+    environment = {name: value for name, value in os.environ.items() if name not in OF_HOOKS}
+    try:
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=project,
+            env=environment | {"LC_ALL": "C"},
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise _unknown(project, f"git cannot be called ({error.strerror})") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise _unknown(project, f"git {arguments[0]} failed ({said[0]})")
+    return done.stdout
+
+
+def _unknown(project: Path, cause: str) -> RunError:
+    return RunError(
+        f"Which objects of DVC's cache earlier commits need is unknown: {cause}",
+        file=project,
+        remedy="install git, or do what `git status` says there, and call again; nothing was removed",
+    )
 
 
 def _of_text(text: str) -> set[str]:
-    """Hashes of the outputs in a dvc.lock."""
-    import yaml
-
-    stages = (yaml.safe_load(text) or {}).get("stages", {})
-    return {out["md5"] for stage in stages.values() for out in stage.get("outs", ()) if "md5" in out}
+    """Hashes that a dvc.lock names; by pattern, so that one with a merge's conflict still protects what it names."""
+    return set(MD5.findall(text))
 
 
 def _with_members(cache: Any, oids: set[str]) -> set[str]:
