@@ -91,3 +91,21 @@ def undisturbed(tmp_path_factory, worker_id) -> Finished:
     if given := os.environ.get("LESION_SMOKE_PROJECT"):
         return Finished(Path(given), job_seconds(Path(given)) / (os.cpu_count() or 1))
     return finished(tmp_path_factory, worker_id, "smoke-profile", MATRIX)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function that mounts a file system with these options and gives its folder; unmounted at the end."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True, check=False)

@@ -7,7 +7,6 @@ one for each job, steered by a ControlAction, all by an OrganizeAction of Snakem
 from __future__ import annotations
 
 import re
-import shutil
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,7 @@ from lesion_core.calls import read_calls
 from lesion_core.config import REPOSITORY
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_json
+from lesion_core.sharing.atomic_folder import atomic_folder, refuse_existing
 from lesion_core.sharing.crate_check import broken_demands
 from lesion_core.sharing.jobs import MEASURED, Job, jobs_of, positions
 from lesion_core.snapshot import NAME as SNAPSHOT
@@ -83,10 +83,10 @@ def write_crate(
 
     Raises:
         RunError: the results have no manifest or no notes of Snakemake's, a recorded file is missing, ``out`` exists,
-            or what was written does not meet the profile; then ``out`` is taken away again.
+            or what was written does not meet the profile.
+        OSError: it cannot be written there. After any error there is no ``out``, not even half of one.
     """
-    if out.exists():
-        raise RunError("The crate's folder exists", file=out, remedy="name another, or delete it")
+    refuse_existing(out)
     manifest = read_manifest(root)
     files = {**manifest["products"], **manifest["records"]}
     if missing := [name for name in files if not (root / name).is_file() and not _left_out(name, photographs)]:
@@ -100,10 +100,12 @@ def write_crate(
     for name in sorted(files):
         writer.file(name)
     writer.run(manifest["settings"], jobs)
-    writer.crate.write(out)
-    if broken := broken_demands(out):
-        shutil.rmtree(out)
-        raise RunError("The crate does not meet its profile", file=out, ids=broken, remedy="this is a fault of ours")
+    with atomic_folder(out) as partial:
+        writer.crate.write(partial)
+        if broken := broken_demands(partial):
+            raise RunError(
+                "It does not meet the crate's profile", file=out, ids=broken, remedy="a fault of ours: tell us"
+            )
 
 
 @dataclass

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import unquote
@@ -13,6 +15,7 @@ import pytest
 from lesion_core.calls import read_calls
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
+from lesion_core.sharing import crate as module
 from lesion_core.sharing.crate import PROFILES, SHOWING, write_crate
 from lesion_core.sharing.crate_check import METADATA, broken_demands, references
 from lesion_core.snapshot import NAME as SNAPSHOT
@@ -171,3 +174,46 @@ def test_what_shows_photographs_is_copied_on_demand(smoke, tmp_path):
 def test_a_folder_that_exists_is_left_alone(smoke, tmp_path):
     with pytest.raises(RunError, match="exists"):
         write_crate(smoke / RESULTS, tmp_path)
+
+
+def command(smoke, out):
+    words = [sys.executable, "-m", "lesion_core.cli", "crate", "--root", str(RESULTS), "--out", str(out)]
+    return subprocess.run(words, cwd=smoke, capture_output=True, text=True, check=False, timeout=300)
+
+
+def test_a_full_disk_is_told_nothing_is_left_and_space_is_all_it_takes(smoke, written, small_disk):
+    whole = sum(path.stat().st_size for path in written.rglob("*") if path.is_file())
+    disk = small_disk(f"size={whole // 2048}k")
+    done = command(smoke, disk / "crate")
+    assert done.returncode == 2
+    assert "StorageError: No space left on device" in done.stderr
+    assert f"file: {disk / 'crate'}" in done.stderr
+    assert "free space there and call again" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(disk.iterdir()) == []
+    subprocess.run(["mount", "-o", "remount,size=1g", str(disk)], check=True)
+    assert command(smoke, disk / "crate").returncode == 0
+    assert broken_demands(disk / "crate") == []
+    assert [path.name for path in disk.iterdir()] == ["crate"]
+
+
+def test_a_call_that_was_killed_leaves_no_crate_and_the_next_one_no_trace_of_it(smoke, tmp_path):
+    out = tmp_path / "crate"
+    script = (
+        "import os, sys; from pathlib import Path; from lesion_core.sharing import crate\n"
+        "crate.broken_demands = lambda folder: os.kill(os.getpid(), 9)\n"
+        "crate.write_crate(Path(sys.argv[1]), Path(sys.argv[2]))"
+    )
+    killed = subprocess.run([sys.executable, "-c", script, str(smoke / RESULTS), str(out)], check=False)
+    assert killed.returncode == -9
+    assert not out.exists()
+    assert len(list(tmp_path.iterdir())) == 1
+    write_crate(smoke / RESULTS, out)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_a_crate_that_breaks_a_demand_is_not_left_behind(smoke, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "broken_demands", lambda folder: [f"{folder.name}: planted"])
+    with pytest.raises(RunError, match="planted"):
+        write_crate(smoke / RESULTS, tmp_path / "crate")
+    assert list(tmp_path.iterdir()) == []

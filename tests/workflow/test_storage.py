@@ -20,24 +20,6 @@ FULL = ("No space left on device", "free space there and call again")
 READ_ONLY = ("Read-only file system", "make the folder writable")
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A function that mounts a file system with these options and gives its folder; unmounted at the end."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-
-    def mount(options: str) -> Path:
-        done = subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True, text=True, check=False
-        )
-        if done.returncode:
-            pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}")
-        return folder
-
-    yield mount
-    subprocess.run(["umount", str(folder)], capture_output=True, check=False)
-
-
 def remount(disk: Path, options: str) -> None:
     subprocess.run(["mount", "-o", f"remount,{options}", str(disk)], check=True)
 
