@@ -17,6 +17,7 @@ from lesion_core.data.array_digests import INDEXES, array_digests
 from lesion_core.files import sha256_file, sha256_text, write_json
 
 if TYPE_CHECKING:
+    from lesion_core.attempts import Attempts
     from lesion_core.runs import Run
 
 PACKAGE = Path(__file__).resolve().parent
@@ -154,9 +155,8 @@ def computing_versions() -> dict[str, str]:
     return {name: version for name, version in package_versions().items() if name != "snakemake"}
 
 
-def _read_by_job(root: Path, run_dir: Path) -> list[str] | None:
+def _read_by_job(opened: list[str] | None, root: Path, run_dir: Path) -> list[str] | None:
     """Files of the results that the job opened, but for its own run's; None where nothing was recorded."""
-    opened = observe.opened_under(root)
     own = f"{run_dir.resolve().relative_to(root.resolve()).as_posix()}/"
     return None if opened is None else [name for name in opened if not name.startswith(own)]
 
@@ -167,7 +167,7 @@ def write_provenance(
     *,
     inputs: list[Path],
     device: str,
-    started: float,
+    attempts: Attempts,
     extra: dict[str, Any] | None = None,
 ) -> None:
     """Write ``provenance.json`` into a run's folder.
@@ -177,10 +177,11 @@ def write_provenance(
         run: the run; its settings, seed and threads are recorded.
         inputs: files that were read, each hashed; with an index the arrays beside it.
         device: ``cpu`` or ``cuda:0`` and the like.
-        started: ``time.time()`` when the job started.
+        attempts: made when the job started; tells what it did, in earlier attempts and other processes too.
         extra: what else is worth knowing (best epoch, parameter counts, resumed from).
     """
     root = run_dir.parents[2]
+    did = attempts.total()
     hashed = {}
     for path in sorted({Path(path) for path in inputs}):
         try:
@@ -207,11 +208,11 @@ def write_provenance(
             "hardware": observe.hardware(),
             "threads": run.threads,
             "seed": run.seed,
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-            "seconds": round(time.time() - started, 3),
-            "peak_memory_mb": observe.peak_memory_mb(),
-            "energy_joules": observe.energy_joules(),
-            "opened": _read_by_job(root, run_dir),
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(did["started"])),
+            "seconds": round(did["seconds"], 3),
+            "peak_memory_mb": did["peak_memory_mb"],
+            "energy_joules": did["energy_joules"],
+            "opened": _read_by_job(did["opened"], root, run_dir),
             "extra": extra or {},
         },
     )

@@ -5,12 +5,12 @@ They are methods of their own, with their own run ids and rows: a single model's
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lesion_core.attempts import Attempts
 from lesion_core.errors import RunError
 from lesion_core.inference.score_classification import predictor, write_predictions
 from lesion_core.paths import Layout
@@ -36,10 +36,10 @@ EIGHT_VIEWS = tuple(_view(turns, flipped) for flipped in (False, True) for turns
 
 def score_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: str = "cpu") -> None:
     """Score a derived run; writes its settings, scores, calibration and provenance: see `predict_derived`."""
-    started, out = time.time(), Path(out)
+    attempts, out = Attempts(root), Path(out)
     run.save(out.parent)
     weights = predict_derived(run, root, scoring, out, device=device)
-    write_provenance(out.parent, run, inputs=weights, device=device, started=started)
+    write_provenance(out.parent, run, inputs=weights, device=device, attempts=attempts)
 
 
 def predict_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: str = "cpu") -> list[Path]:

@@ -15,9 +15,15 @@ from lesion_core.training.launch import process_rank
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
 LOCK_SECONDS = 1.0
 _held: set[Path] = set()
+
+
+def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Tensors as they are now, on the CPU."""
+    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lesion_core.attempts import Attempts
 from lesion_core.data.augment import augment
 from lesion_core.data.balance import draw_mixup, sampling_probabilities
 from lesion_core.data.reference import read_reference as read_histogram
@@ -229,7 +229,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.
         SettingsError: the model's settings contradict each other.
     """
-    started = time.time()
+    attempts = Attempts(root)
     run_dir = Path(run_dir)
     make_deterministic(run.threads)
     with folder_lock(run_dir):
@@ -239,9 +239,9 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         if process_rank() == 0:
             run.save(run_dir)
         train = _train_network if run.spec.model.kind in NETWORKS else _fit_classical
-        tensors, extra = train(run, run_dir, images, input_identity(run, inputs), device)
+        tensors, extra = train(run, run_dir, images, input_identity(run, inputs), device, attempts)
         write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
-        write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
+        write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
         (run_dir / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -267,7 +267,7 @@ def best_score(result: FitResult) -> float | None:
 
 
 def _train_network(
-    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str
+    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str, attempts: Attempts
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     spec = run.spec
     vocabulary = images.vocabulary() if spec.model.metadata != "none" else None
@@ -275,13 +275,13 @@ def _train_network(
     task = ClassificationTask(
         model, images, loss=spec.loss, augmentation=spec.augmentation, seed=run.seed, device=device
     )
-    result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+    result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
     kept = {} if vocabulary is None else {VOCABULARY_KEY: torch.from_numpy(vocabulary.to_bytes())}
     return {**task.state(), **kept}, fit_extra(model, task, result)
 
 
 def _fit_classical(
-    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str
+    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str, attempts: Attempts
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Fit a baseline in closed form; history.csv has a row per candidate of C, or one row."""
     labels = images.labels

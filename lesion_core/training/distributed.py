@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -114,6 +115,17 @@ def from_first(values: Sequence[float], device: str) -> list[float]:
     told = torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)
     dist.broadcast(told, src=0)
     return told.tolist()
+
+
+def from_all(value: Any) -> list[Any]:
+    """Each process's value (anything that can be pickled), by rank, in every process."""
+    if world()[1] == 1:
+        return [value]
+    import torch.distributed as dist
+
+    told: list[Any] = [None] * world()[1]
+    dist.all_gather_object(told, value)
+    return told
 
 
 def sum_numbers(values: Mapping[str, float], device: str) -> dict[str, float]:

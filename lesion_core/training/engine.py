@@ -16,14 +16,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lesion_core.attempts import Attempts
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_text
 from lesion_core.progress import LOG_SECONDS, say
 from lesion_core.settings import Training
 from lesion_core.training.batches import batches
-from lesion_core.training.checkpoint import folder_lock, load_checkpoint, save_checkpoint
+from lesion_core.training.checkpoint import copied, folder_lock, load_checkpoint, save_checkpoint
 from lesion_core.training.device import autocast, resolve_device, resolve_precision
-from lesion_core.training.distributed import HelperFinished, from_first, world
+from lesion_core.training.distributed import HelperFinished, from_all, from_first, world
 from lesion_core.training.history import HISTORY, HISTORY_START, write_history
 from lesion_core.training.oom import is_out_of_memory
 from lesion_core.training.task import FitResult, TrainingTask
@@ -61,7 +62,14 @@ class _Progress:
 
 
 def fit(
-    task: TrainingTask, training: Training, run_dir: Path, *, seed: int, device: str, identity: str = ""
+    task: TrainingTask,
+    training: Training,
+    run_dir: Path,
+    *,
+    seed: int,
+    device: str,
+    identity: str = "",
+    attempts: Attempts | None = None,
 ) -> FitResult:
     """Train ``task``; resume from ``run_dir/checkpoint.pt`` if it is of the same job; load the best epoch's state.
 
@@ -78,8 +86,8 @@ def fit(
         run_dir: history.csv, checkpoint.pt and the lock go there.
         seed: of dropout.
         device: ``cpu`` or ``cuda``.
-        identity: whatever else the result depends on (hashes of inputs), so that a checkpoint of other data is not
-            continued.
+        identity: whatever else the result depends on (hashes of inputs): a checkpoint of other data is left.
+        attempts: kept with the checkpoint; afterwards it knows what earlier attempts and the other processes did.
 
     Raises:
         RunError: no training samples, fewer samples in a batch than processes, a loss, gradient or selection metric
@@ -87,8 +95,10 @@ def fit(
         SettingsError: activation checkpointing is asked for, and nothing in the model offers it.
         HelperFinished: at the end, in every process but the first.
     """
+    attempts = attempts or Attempts(Path(run_dir))
     with folder_lock(Path(run_dir)):
-        result = _Fit(task, training, Path(run_dir), seed, device, identity).run()
+        result = _Fit(task, training, Path(run_dir), seed, device, identity).run(attempts)
+    attempts.others = from_all(attempts.own())[1:]
     if world()[0] > 0:
         raise HelperFinished
     return result
@@ -132,7 +142,8 @@ class _Fit:
         self.steps_per_epoch = self.samples // self.batch_size
         self.total = self.epochs * self.steps_per_epoch
 
-    def run(self) -> FitResult:
+    def run(self, attempts: Attempts) -> FitResult:
+        self.attempts = attempts
         if not self.epochs:
             if self.first_process:
                 write_history(self.run_dir, [])
@@ -211,7 +222,7 @@ class _Fit:
         with self.updater.averaged():
             if self.first_process:
                 metrics = self._validation_metrics()
-                state = _copy(task.state())
+                state = copied(task.state())
         (value,) = from_first([metrics.get(task.selection_metric, math.nan)], self.device)
         self._demand_finite(value, f"selection metric {task.selection_metric}")
         row = dict(zip(HISTORY_START, (at.epoch + 1, at.step, self.updater.rate), strict=True))
@@ -254,6 +265,7 @@ class _Fit:
         self.at.seconds, self.clock = self.at.seconds + now - self.clock, now
 
     def _save(self) -> None:
+        self.attempts.others = from_all(self.attempts.own())[1:]
         if not self.first_process:
             return
         self._spend()
@@ -262,7 +274,8 @@ class _Fit:
             {
                 "identity": self.identity,
                 "progress": vars(self.at),
-                "state": _copy(self.task.state()),
+                "attempts": self.attempts.state(),
+                "state": copied(self.task.state()),
                 "best": self.best,
                 **self.updater.state_dict(),
             },
@@ -274,11 +287,8 @@ class _Fit:
             return
         self.at = _Progress(**saved["progress"])
         self.at.resumed += 1
+        self.attempts.resume(saved.get("attempts"))
         self.task.load_state(saved["state"])
         self.best = saved["best"]
         self.updater.load_state_dict(saved)
         self._say(f"resumed after {self.at.step} of {self.total} steps")
-
-
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: value.detach().to("cpu", copy=True) for name, value in state.items()}

@@ -3,7 +3,6 @@ soft mask."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from lesion_core.attempts import Attempts
 from lesion_core.data.balance import draw_mixup
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.inference.classify import CLASSIFIER_PREFIX, load_classifier
@@ -196,7 +196,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the segmenter has nothing to learn, or cannot segment without a prompt.
         SplitError, CatalogError, MaskError: see ``load_labelled_images``.
     """
-    started = time.time()
+    attempts = Attempts(root)
     layout, run_dir, spec = Layout(Path(root)), Path(run_dir), run.spec
     make_deterministic(run.threads)
     if run.segmenter_run is None or run.classifier_run is None:
@@ -229,11 +229,11 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             run.save(run_dir)
         task = JointTask(model, images, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
         identity = input_identity(run, inputs)
-        result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+        result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
         kept = {SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}
         write_safetensors(run_dir / "weights.safetensors", {**task.state(), **kept})
         extra = fit_extra(model, task, result)
-        write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
+        write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
         (run_dir / CHECKPOINT).unlink(missing_ok=True)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lesion_core.attempts import Attempts
 from lesion_core.errors import RunError
 from lesion_core.models.segmae import SegMAE
 from lesion_core.seeding import generator
@@ -120,7 +121,14 @@ class ReconstructionTask(SegMAETask):
 
 
 def pretrain_stage(
-    task: ReconstructionTask, training: Training, run_dir: Path, *, seed: int, device: str, identity: str
+    task: ReconstructionTask,
+    training: Training,
+    run_dir: Path,
+    *,
+    seed: int,
+    device: str,
+    identity: str,
+    attempts: Attempts,
 ) -> FitResult | None:
     """Stage 1 in ``run_dir/stage_1``; the model then holds its best epoch. None in all processes but the first.
 
@@ -128,7 +136,7 @@ def pretrain_stage(
     """
     result = None
     with suppress(HelperFinished):
-        result = fit(task, training, run_dir / STAGE_1, seed=seed, device=device, identity=identity)
+        result = fit(task, training, run_dir / STAGE_1, seed=seed, device=device, identity=identity, attempts=attempts)
     if world()[1] > 1:
         for _, parameter in sorted(task.trainable().items()):
             torch.distributed.broadcast(parameter.data, 0)

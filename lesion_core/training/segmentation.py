@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
+from lesion_core.attempts import Attempts
 from lesion_core.data.datasets import Harmonized, combine
 from lesion_core.data.reference import read_reference
 from lesion_core.files import write_csv
@@ -44,7 +44,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the model's settings contradict each other.
         WeightsError: foundation weights are missing or do not fit.
     """
-    started = time.time()
+    attempts = Attempts(root)
     run_dir, layout, spec = Path(run_dir), Layout(Path(root)), run.spec
     make_deterministic(run.threads)
     with folder_lock(run_dir):
@@ -67,7 +67,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
             identity = input_identity(run, inputs)
-            result = _fit(model, data, run, run_dir, layout, weights, identity, device)
+            result = _fit(model, data, run, run_dir, layout, weights, identity, device, attempts)
             extra |= {
                 "best_epoch": result.best_epoch,
                 "best_validation_dice": result.best_value,
@@ -80,7 +80,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             say(f"{run_dir.name}: nothing to train")
             write_csv(run_dir / HISTORY, HISTORY_START, [])
         write_safetensors(run_dir / "weights.safetensors", {**model.trainable_state(), **reference})
-        write_provenance(run_dir, run, inputs=inputs, device=device, started=started, extra=extra)
+        write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
         for checkpoint in run_dir.rglob(CHECKPOINT):
             checkpoint.unlink()
 
@@ -94,9 +94,11 @@ def _fit(
     weights: Path | None,
     identity: str,
     device: str,
+    attempts: Attempts,
 ) -> FitResult:
     """Train by the method's task; SegMAE in two stages."""
     stage_1: FitResult | None = None
+    job = {"seed": run.seed, "device": device, "identity": identity, "attempts": attempts}
     spec, fixed = run.spec, {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
     if spec.reconstruction is None:
         cache = None
@@ -109,9 +111,9 @@ def _fit(
         if epochs := spec.reconstruction.epochs:
             first = ReconstructionTask(model, data, spec, **fixed)
             training = spec.training.model_copy(update={"epochs": epochs})
-            stage_1 = pretrain_stage(first, training, run_dir, seed=run.seed, device=device, identity=identity)
+            stage_1 = pretrain_stage(first, training, run_dir, **job)
         task = SegMAETask(model, data, spec, **fixed)
-    result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity)
+    result = fit(task, spec.training, run_dir, **job)
     if stage_1 is None:
         return result
     return replace(result, resumed=stage_1.resumed + result.resumed, seconds=stage_1.seconds + result.seconds)
