@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.models.sam_input import Normalisation
 
 PATCH = 16
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -32,7 +33,10 @@ _ABSOLUTE_POSITION = "image_encoder.pos_embed"
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of one SAM variant; all have patches of 16 x 16 pixels and four masks (one single, three nested)."""
+    """Sizes of one SAM variant, and how its weights expect pixels; see ``sam_input``.
+
+    All have patches of 16 x 16 pixels and four masks (one single, three nested).
+    """
 
     image_size: int
     embed_dim: int
@@ -44,6 +48,7 @@ class Variant:
     decoder_mlp: int = 2048
     decoder_heads: int = 8
     iou_hidden: int = 256
+    normalisation: Normalisation = "mean_std"
 
 
 VARIANTS: dict[str, Variant] = {
@@ -51,7 +56,7 @@ VARIANTS: dict[str, Variant] = {
     "sam_vit_b": Variant(1024, 768, 12, 12, 14, (2, 5, 8, 11)),
     "sam_vit_l": Variant(1024, 1024, 24, 16, 14, (5, 11, 17, 23)),
     "sam_vit_h": Variant(1024, 1280, 32, 16, 14, (7, 15, 23, 31)),
-    "medsam": Variant(1024, 768, 12, 12, 14, (2, 5, 8, 11)),
+    "medsam": Variant(1024, 768, 12, 12, 14, (2, 5, 8, 11), normalisation="min_max"),
 }
 
 
@@ -77,7 +82,7 @@ def sam_modeling() -> ModuleType:
 
 
 def build_sam(name: str, *, image_size: int | None = None, weights: Path | None = None) -> nn.Module:
-    """A ``segment_anything.modeling.Sam`` in eval mode, float32, on the CPU.
+    """A ``segment_anything.modeling.Sam`` in eval mode, float32, on the CPU, with its variant's ``normalisation``.
 
     Args:
         name: a key of ``VARIANTS``.
@@ -252,7 +257,9 @@ def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
         iou_head_depth=3,
         iou_head_hidden_dim=variant.iou_hidden,
     )
-    return modeling.Sam(image_encoder, prompt_encoder, mask_decoder, list(PIXEL_MEAN), list(PIXEL_STD))
+    sam = modeling.Sam(image_encoder, prompt_encoder, mask_decoder, list(PIXEL_MEAN), list(PIXEL_STD))
+    sam.normalisation = variant.normalisation
+    return sam
 
 
 def _table_shape(variant: Variant, key: str) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from lesion_core.errors import ImageError
 from lesion_core.models.adapters import Init, Targets, add_lora, add_med_sa, bottlenecks, highway
 from lesion_core.models.fast_attention import use_fast_attention
 from lesion_core.models.prompts import Prompts
+from lesion_core.models.sam_input import normalise
 from lesion_core.models.trainable import Segmenter
 
 
@@ -77,7 +78,7 @@ class SamSegmenter(Segmenter):
         """Lesion logits of a batch.
 
         Args:
-            images: (B, 3, S, S) float, 0..255, RGB; normalised here with SAM's mean and deviation.
+            images: (B, 3, S, S) float, 0..255, RGB; normalised here as the weights expect it (``sam_input``).
             prompts: one per image, on any device, or None: no sparse prompt and SAM's learnt "no mask" dense embedding.
 
         Returns:
@@ -101,7 +102,7 @@ class SamSegmenter(Segmenter):
                 remedy="harmonize to model.image_size",
             )
         encoder = self.sam.image_encoder
-        x = encoder.patch_embed((images - self.sam.pixel_mean) / self.sam.pixel_std) + encoder.pos_embed
+        x = encoder.patch_embed(normalise(self.sam, images)) + encoder.pos_embed
         if self.attention == "fast":
             # Else the convolution's strides pass from sum to sum, and every norm and projection copies its input.
             x = x.contiguous()

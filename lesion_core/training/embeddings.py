@@ -1,7 +1,7 @@
 """Image embeddings of a frozen SAM encoder, computed once and kept on disk, one memory-mapped file per image.
 
 A file's name is the SHA-256 of the image's harmonized pixels, its folder's that of the weights' content, the input
-size, SAM's normalisation, the number format, the device, the kind of attention and the encoder's code: whatever
+size, the model's normalisation, the number format, the device, the kind of attention and the encoder's code: whatever
 changes an embedding changes its place, so nothing stale can be read. Files appear whole (atomic rename), so an
 interrupted job goes on where it was.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, canonical_json, sha256_file, sha256_text
 from lesion_core.inference.predict import to_input
-from lesion_core.models.sam import PIXEL_MEAN, PIXEL_STD
+from lesion_core.models.sam_input import normalisation_of
 from lesion_core.progress import say, track
 from lesion_core.provenance import code_hash
 from lesion_core.training.distributed import any_process, world
@@ -56,7 +56,7 @@ class EmbeddingCache:
         content = {
             "weights": sha256_file(weights),
             "image_size": segmenter.image_size,
-            "normalisation": [PIXEL_MEAN, PIXEL_STD],
+            "normalisation": normalisation_of(segmenter.sam),
             "format": number_format,
             "device": device,
             "attention": segmenter.attention,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,8 +13,9 @@ from lesion_core.data.datasets import Harmonized
 from lesion_core.errors import RunError
 from lesion_core.files import read_json
 from lesion_core.inference.predict import to_input
+from lesion_core.models import sam
 from lesion_core.models.registry import build_segmenter
-from lesion_core.models.sam import build_sam
+from lesion_core.models.sam import VARIANTS, build_sam
 from lesion_core.paths import Layout
 from lesion_core.seeding import seed_torch
 from lesion_core.training import embeddings as module
@@ -40,9 +43,9 @@ def run_of(cache: str, **training):
     return make_run(model={**MODEL, "embedding_cache": cache}, augmentation=OFF, training=training)
 
 
-def cache_of(root, folder, number_format="fp32", weights="sam_vit_t", size=SIZE):
+def cache_of(root, folder, number_format="fp32", weights="sam_vit_t", size=SIZE, backbone="sam_vit_t"):
     file = Layout(root).weights(weights)
-    spec = run_of("none").spec.model.model_copy(update={"image_size": size})
+    spec = run_of("none").spec.model.model_copy(update={"image_size": size, "backbone": backbone})
     return EmbeddingCache(folder, build_segmenter(spec, file, 0), file, number_format, "cpu")
 
 
@@ -151,7 +154,7 @@ def test_whatever_an_embedding_depends_on_is_in_its_place(root, tmp_path, monkey
     monkeypatch.setattr(module, "code_hash", lambda name: "changed")
     folders.add(cache_of(root, tmp_path).folder)
     monkeypatch.undo()
-    monkeypatch.setattr(module, "PIXEL_MEAN", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(sam, "PIXEL_MEAN", (0.0, 0.0, 0.0))
     folders.add(cache_of(root, tmp_path).folder)
     assert len(folders) == 6
     image = data.image(0).copy()
@@ -160,6 +163,24 @@ def test_whatever_an_embedding_depends_on_is_in_its_place(root, tmp_path, monkey
     assert cache.path(image) != before
     image[0, 0, 0] ^= 1
     assert cache.path(image) == before
+
+
+def test_sam_and_medsam_with_the_same_weights_share_nothing(root, tmp_path, monkeypatch):
+    """MedSAM's rule of normalisation alone sets them apart; without it the place would be the same."""
+    data, rule = data_of(root), VARIANTS["medsam"].normalisation
+    monkeypatch.setitem(VARIANTS, "medsam", replace(VARIANTS["sam_vit_t"], normalisation=rule))
+    own, other = cache_of(root, tmp_path), cache_of(root, tmp_path, backbone="medsam")
+    assert own.folder != other.folder
+    stored = read_embeddings(other.fill(data, [0]).values())
+    assert not any(own.folder.glob("**/*.npy"))
+    pixels = data.image(0).astype(np.float64)
+    scaled = (pixels - pixels.min()) / np.clip(pixels.max() - pixels.min(), 1e-8, None)
+    given = torch.from_numpy(scaled.astype(np.float32)).permute(2, 0, 1)[None]
+    monkeypatch.setattr("lesion_core.models.sam_segmenter.normalise", lambda sam, images: given)
+    with torch.no_grad():
+        assert torch.equal(stored, other.segmenter.encode(to_input(data.image(0)[None], "cpu")))
+    monkeypatch.setitem(VARIANTS, "medsam", VARIANTS["sam_vit_t"])
+    assert cache_of(root, tmp_path, backbone="medsam").folder == own.folder
 
 
 def test_a_broken_file_is_named(root, tmp_path):

@@ -323,12 +323,14 @@ def test_fields_of_prompts_are_all_moved():
     assert {field.name for field in dataclasses.fields(Prompts)} == {"boxes", "points", "point_labels"}
 
 
-def test_the_gpus_encoder_compiles_in_one_piece(monkeypatch):
+@pytest.mark.parametrize("rule", ["mean_std", "min_max"])
+def test_the_gpus_encoder_compiles_in_one_piece(monkeypatch, rule):
     """What models_gpu times: traced whole, nothing falls back to Python, the same numbers."""
     monkeypatch.setattr(fast_attention, "attend_in_pieces", fast_attention.attend_fused)
     monkeypatch.setattr(fast_mlp, "_FrozenMLP", None)
     seed_torch(0, "compiled")
     model = SamSegmenter(build_sam("sam_vit_t", image_size=80), adapter="none", attention="fast").double()
+    model.sam.normalisation = rule
     for block in model.sam.image_encoder.blocks:
         monkeypatch.setattr(block.mlp, "in_pieces", lambda x: False)
     images = torch.rand(1, 3, 80, 80, dtype=torch.float64)
