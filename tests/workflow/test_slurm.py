@@ -16,6 +16,7 @@ from chain import MATRIX, PATIENCE, REPOSITORY, ROOT, TINY, WHOLE, products, run
 from conftest import checkout
 
 from lesion_core import config
+from lesion_core.sharing.dvc import FIELD, JOB, RULE
 
 SCRIPT = REPOSITORY / "tests" / "slurm" / "one_node.sh"
 CANNOT = 75
@@ -24,7 +25,6 @@ QUICK = [
     *("--latency-wait", "5", "--slurm-status-command", "squeue", "--slurm-no-account"),
 ]
 LOCAL = ("download", "weights", "gather_scores", "gather_robustness", "tables", "ledger", "summary")
-HEAVY = ("train_segmenter", "train_classifier", "train_joint", "score_segmenter", "score_classifier", "pseudo_masks")
 # `auto` asks for a GPU as on a cluster; the jobs see none, so that they compute what a CPU computes
 AS_WITH_GPU = "compute={device: auto}"
 
@@ -92,6 +92,42 @@ def slurm(tmp_path):
         subprocess.run([str(SCRIPT), "stop", str(cluster.folder)], check=True, timeout=60)
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What one planned job asks for; ``amounts``: gpu, mem_mb (megabytes), runtime (minutes) and others, as written."""
+
+    rule: str
+    threads: int
+    amounts: dict[str, str]
+
+    @property
+    def gpus(self) -> int:
+        return int(self.amounts.get("gpu", 0))
+
+    @property
+    def heavy(self) -> bool:
+        """On a GPU or several cores: the cluster's default memory and time are not made for it."""
+        return self.gpus > 0 or self.threads > 1
+
+
+def planned(project: Path, *arguments: str) -> list[Asked]:
+    """Every job of a profile, done or not, as planned where neither cores nor GPUs are scarce."""
+    plenty = ("--cores", "64", "--resources", "gpu=64")
+    done = subprocess.run(
+        [sys.executable, "-m", "snakemake", "--dry-run", "--forceall", "--nocolor", *plenty, *arguments],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    jobs = []
+    for match in JOB.finditer(done.stdout + done.stderr):
+        fields = dict(FIELD.findall(match["fields"]))
+        amounts = dict(part.split("=", 1) for part in fields["resources"].split(", "))
+        jobs.append(Asked(match["rule"], int(fields.get("threads", 1)), amounts))
+    return jobs
+
+
 def remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
@@ -124,16 +160,18 @@ def test_the_matrix_runs_on_slurm_to_the_bytes_of_a_local_run(slurm, undisturbed
     print(f"{len(recorded)} jobs of SLURM, {time.monotonic() - started:.0f} s; local {undisturbed.seconds:.0f} s")
     assert {job["JobState"] for job in recorded} == {"COMPLETED"}
     ran = {job["rule"] for job in recorded}
-    assert set(HEAVY) - {"train_joint"} <= ran
+    heavy = {job.rule: job for job in planned(project, *MATRIX, AS_WITH_GPU) if job.heavy}
+    assert {rule for rule, job in heavy.items() if job.gpus} <= ran
     assert ran.isdisjoint(LOCAL)
     compute = config.load("smoke").compute
     for job in recorded:
         asked = dict(part.split("=", 1) for part in job["TRES"].split(","))
-        if job["rule"] in HEAVY:
-            assert job["TresPerJob"] == "gres:gpu:1"
+        if job["rule"] in heavy:
+            plan = heavy[job["rule"]]
+            assert job.get("TresPerJob") == (f"gres:gpu:{plan.gpus}" if plan.gpus else None)
             assert asked["mem"] == f"{compute.memory_mb}M"
             assert minutes(job["TimeLimit"]) == compute.runtime_minutes
-            assert asked["cpu"] == str(compute.threads)
+            assert asked["cpu"] == str(plan.threads)
         assert job["NumNodes"] == "1"
     ours, theirs = products(undisturbed.folder), products(project)
     assert {name for name in ours | theirs if ours.get(name) != theirs.get(name)} == set()
@@ -231,26 +269,19 @@ def test_a_second_call_takes_up_where_a_killed_one_was(slurm, training):
     training.went_on()
 
 
-def test_heavy_rules_ask_for_gpu_memory_and_time(tmp_path):
-    """Of the paper profile, as SLURM would be asked."""
+def test_a_job_on_a_gpu_or_several_cores_asks_for_memory_and_time(tmp_path):
+    """Of the paper profile, as SLURM would be asked: every such rule of the workflow, whoever adds one."""
     project = checkout(tmp_path / "project")
-    done = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--dry-run", "--cores", "1", "--resources", "gpu=1", "--nocolor"],
-        cwd=project,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    settings = config.load("paper").compute
-    asked = {}
-    rule = ""
-    for line in (done.stdout + done.stderr).splitlines():
-        if line.startswith(("rule ", "localrule ")):
-            rule = line.split()[1].rstrip(":")
-        elif line.startswith("    resources: "):
-            asked[rule] = dict(part.split("=", 1) for part in line.split(": ", 1)[1].split(", "))
-    for rule in HEAVY:
-        assert asked[rule]["gpu"] == "1"
-        assert asked[rule]["mem_mb"] == str(settings.memory_mb)
-        assert asked[rule]["runtime"] == str(settings.runtime_minutes)
-    assert "gpu" not in asked["splits"]
+    jobs = planned(project, "--", "all", "pretrain")
+    compute = config.load("paper").compute
+    wanted = {"mem_mb": str(compute.memory_mb), "runtime": str(compute.runtime_minutes)}
+    short = {job.rule: job.amounts for job in jobs if job.heavy and not wanted.items() <= job.amounts.items()}
+    assert short == {}
+    on_gpus = {job.rule for job in jobs if job.gpus}
+    assert {job.amounts["gpu_memory_mb"] for job in jobs if job.gpus} == {str(compute.gpu_memory_mb)}
+    # nothing escapes by standing in no plan
+    texts = [path.read_text() for path in sorted((project / "workflow" / "rules").glob("*.smk"))]
+    written = {match["name"] for text in texts for match in RULE.finditer(text) if "gpu=" in match["body"]}
+    assert written == on_gpus != set()
+    assert {"catalog", "harmonize", "reference"} <= {job.rule for job in jobs if job.heavy} - on_gpus
+    assert "splits" not in {job.rule for job in jobs if job.heavy}

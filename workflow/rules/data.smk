@@ -82,6 +82,9 @@ rule catalog:
     benchmark:
         benchmark_of("catalog")
     threads: 2
+    resources:
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         settings=given("data", "duplicates"),
@@ -132,6 +135,9 @@ rule reference:
     benchmark:
         benchmark_of("reference")
     threads: 2
+    resources:
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         settings=given("harmonization"),

@@ -36,6 +36,7 @@ rule robustness:
         gpu=GPU,
         gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
         mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         root=LAYOUT.root,
         device=DEVICE,

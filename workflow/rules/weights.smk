@@ -29,6 +29,9 @@ rule pretrain:
     threads: 1  # sums depend on the thread count; the shipped weights were trained with one
     resources:
         gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
         device=DEVICE,
         settings=given("pretrain"),
