@@ -72,7 +72,7 @@ def remove_partials(root: str | Path) -> list[Path]:
         for name in names:
             match = PARTIAL.fullmatch(name)
             path = Path(folder) / name
-            if match and not _being_written(path, match["host"], int(match["pid"])):
+            if match and not being_written(path, match["host"], int(match["pid"])):
                 path.unlink(missing_ok=True)
                 removed.append(path)
     return sorted(removed)
@@ -86,7 +86,8 @@ def remove_others(folder: Path, kinds: Iterable[str], keep: Collection[str]) -> 
             (folder / f"{name}{kind}").unlink()
 
 
-def _being_written(path: Path, host: str, pid: int) -> bool:
+def being_written(path: Path, host: str, pid: int) -> bool:
+    """Whether the process that a partial file names may still be at work: alive here, or elsewhere not long still."""
     if host == HOST:
         return _alive(pid)
     try:

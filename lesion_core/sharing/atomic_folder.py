@@ -10,10 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lesion_core.errors import RunError
-
-# What it takes to tell a living writer from a dead one has one home. It stays private there: a public name would change
-# the code identity of every rule, and so make all finished results anew.
-from lesion_core.files import HOST, PARTIAL, _being_written
+from lesion_core.files import HOST, PARTIAL, being_written
 from lesion_core.sharing.part import files_of
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -68,7 +65,7 @@ def remove_halves(path: Path) -> list[Path]:
         if match is None or folder.name != f".{path.name}.{match['host']}.{match['pid']}.part" or not folder.is_dir():
             continue
         latest = max([folder, *files_of(folder)], key=_changed)
-        if not _being_written(latest, match["host"], int(match["pid"])):
+        if not being_written(latest, match["host"], int(match["pid"])):
             shutil.rmtree(folder, ignore_errors=True)
             removed.append(folder)
     return removed
