@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import write_json
+from lesion_core.paths import IMAGE_SUFFIXES, Layout
 
 POWERCAP = Path("/sys/class/powercap")
 CPUINFO = Path("/proc/cpuinfo")
@@ -43,18 +44,33 @@ def _note(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def opened_under(root: Path) -> list[str] | None:
-    """Files below ``root`` that were opened since ``begin``, relative to it, sorted; None if nothing was recorded."""
-    if _opened is None:
-        return None
+    """Files that were opened since ``begin``, relative to ``root``, sorted; None if nothing was recorded.
+
+    Those below ``root``, and the user's own photographs and masks wherever they lie, as the catalog names them.
+    """
+    return None if _opened is None else sorted({*_inside(root), *_own(root)})
+
+
+def _inside(root: Path) -> set[str]:
     start = f"{os.path.abspath(root)}{os.sep}"  # noqa: PTH100 - as above
-    return sorted(path[len(start) :] for path in list(_opened) if path.startswith(start))
+    return {path[len(start) :] for path in list(_opened or ()) if path.startswith(start)}
+
+
+def _own(root: Path) -> set[str]:
+    images = {path for path in list(_opened or ()) if path.lower().endswith(IMAGE_SUFFIXES)}
+    catalog = Layout(root).catalog
+    if not images or not catalog.is_file():  # a job that opened no photograph need not load a Parquet reader
+        return set()
+    from lesion_core.data.own_files import own_files
+
+    start = os.path.abspath(root)  # noqa: PTH100 - as above
+    return {name for name in own_files(catalog) if os.path.normpath(f"{start}/{name}") in images}
 
 
 def record_opened(path: Path, root: Path) -> None:
-    """Write {opened: the photographs and masks below ``root`` that were opened since ``begin``}, for the audit."""
-    opened = opened_under(root) or []
-    told = [name for name in opened if name.startswith(PHOTOGRAPHS) or name.endswith(f"/{TEST_MASKS}")]
-    write_json(path, {"opened": told})
+    """Write {opened: the photographs and masks that were opened since ``begin``, as the catalog names them}."""
+    told = {name for name in _inside(root) if name.startswith(PHOTOGRAPHS) or name.endswith(f"/{TEST_MASKS}")}
+    write_json(path, {"opened": sorted(told | _own(root))})
 
 
 def energy_joules() -> dict[str, float | None]:

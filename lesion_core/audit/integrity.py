@@ -11,8 +11,10 @@ from lesion_core.audit.current import run_folders
 from lesion_core.audit.manifest import product_files
 from lesion_core.calls import NAME as CALLS
 from lesion_core.calls import read_calls
+from lesion_core.data.own_files import own_files
 from lesion_core.errors import LesionError
 from lesion_core.files import read_json, sha256_file
+from lesion_core.paths import Layout
 from lesion_core.provenance import STAGES, VERSIONED, code_hash
 from lesion_core.runs import Run, task_of
 from lesion_core.settings import Plan
@@ -21,7 +23,10 @@ PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTI
 
 
 def files(root: Path, plan: Plan, manifest: dict[str, Any]) -> Answer:
-    """Every recorded file is there with its bytes, and no other lies among the results."""
+    """Every recorded file is there with its bytes, no other lies among the results; and the own dataset's files.
+
+    Those lie outside ``root``: the catalog records them.
+    """
     recorded = {**manifest["products"], **manifest["records"]}
     answer = Answer("Are all files the ones that were recorded?")
     for name, expected in sorted(recorded.items()):
@@ -38,7 +43,29 @@ def files(root: Path, plan: Plan, manifest: dict[str, Any]) -> Answer:
     else:
         answer.problems += [f"{name}: no result that was recorded" for name in sorted(strangers)]
     answer.evidence = f"{right} of {len(recorded)} files have the SHA-256 that manifest.json records"
+    answer.evidence += _own(root, answer)
     return answer
+
+
+def _own(root: Path, answer: Answer) -> str:
+    """Evidence on the own dataset's files, which lie outside ``root``; what is wrong goes to the answer's problems."""
+    catalog = Layout(root).catalog
+    name = catalog.relative_to(root).as_posix()
+    if any(problem.startswith(f"{name}:") for problem in answer.problems):
+        return f"; not asked: the own dataset's files, since {name} is not the recorded one"
+    recorded = own_files(catalog) if catalog.is_file() else {}
+    if not recorded:
+        return ""
+    wrong = []
+    for file, expected in sorted(recorded.items()):
+        if not (root / file).is_file():
+            wrong.append(f"{file}: missing, a file of the own dataset")
+        elif expected is None:
+            wrong.append(f"{file}: {name} records no SHA-256 of it; run the pipeline again")
+        elif sha256_file(root / file) != expected:
+            wrong.append(f"{file}: its SHA-256 is not {expected[:12]}..., as it was when {name} was made")
+    answer.problems += wrong
+    return f", {len(recorded) - len(wrong)} of the own dataset's {len(recorded)} files those that {name} records"
 
 
 def settings(root: Path, plan: Plan) -> Answer:

@@ -37,6 +37,7 @@ COLUMNS = (
     ("phash", "string"),
     ("licence", "string"),
     ("part", "string"),
+    ("mask_sha256", "string"),
 )
 EDGE_COLUMNS = (
     ("dataset_a", "string"),
@@ -97,11 +98,12 @@ def build_catalog(
             "sex": row.sex,
             "site": row.site,
             "dx_type": row.dx_type,
-            "mask_path": relative_path(row.mask_path, root) if seen.mask_usable else None,
+            "mask_path": relative_path(row.mask_path, root) if seen.mask_sha256 is not None else None,
             "sha256": seen.sha256,
             "phash": seen.pixels.fingerprint.hex,
             "licence": row.licence,
             "part": row.part,
+            "mask_sha256": seen.mask_sha256,
         }
         for row, seen, group_id in zip(rows, inspected, group_ids, strict=True)
     ]

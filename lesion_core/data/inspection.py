@@ -47,13 +47,13 @@ class Inspected:
     Attributes:
         sha256: hex digest of the photograph's bytes.
         pixels: of the photograph; rows of equal bytes share them.
-        mask_usable: a mask is there and has lesion pixels.
+        mask_sha256: hex digest of the mask's bytes; None without a mask that has lesion pixels.
         problems: (kind, detail) of what was repaired or set aside.
     """
 
     sha256: str
     pixels: Pixels
-    mask_usable: bool
+    mask_sha256: str | None
     problems: tuple[tuple[str, str], ...]
 
 
@@ -74,8 +74,8 @@ def inspect_rows(rows: Sequence[Row], views: settings.Views) -> list[Inspected]:
     shapes = [(pixels[digest].height, pixels[digest].width) for digest in digests]
     masks = _collect(zip(rows, shapes, strict=True), _check_mask, rows, "inspecting masks", MaskError)
     return [
-        Inspected(digest, pixels[digest], usable, (*pixels[digest].repairs, *problems))
-        for digest, (usable, problems) in zip(digests, masks, strict=True)
+        Inspected(digest, pixels[digest], mask_digest, (*pixels[digest].repairs, *problems))
+        for digest, (mask_digest, problems) in zip(digests, masks, strict=True)
     ]
 
 
@@ -95,13 +95,13 @@ def _measure(row: Row, views: settings.Views) -> Pixels:
     return Pixels(width, height, prints, local_features(photograph.pixels, views), photograph.repairs)
 
 
-def _check_mask(item: tuple[Row, tuple[int, int]]) -> tuple[bool, tuple[tuple[str, str], ...]]:
+def _check_mask(item: tuple[Row, tuple[int, int]]) -> tuple[str | None, tuple[tuple[str, str], ...]]:
     row, shape = item
     if row.mask_path is None:
-        return False, ()
+        return None, ()
     mask = inspect_mask(row.mask_path, shape)
     # A mask without lesion pixels says nothing about where the lesion is.
-    return bool(mask.pixels.any()), mask.repairs
+    return sha256_file(row.mask_path) if mask.pixels.any() else None, mask.repairs
 
 
 def _collect(

@@ -69,6 +69,9 @@ def test_rows_groups_and_report(data):
     assert list(one) == [name for name, _ in COLUMNS]
     assert one["path"] == "data/ham10000/ISIC_0000001.png"
     assert (root / one["mask_path"]).is_file()
+    for row in rows.values():
+        digest = None if row["mask_path"] is None else sha256_file(root / row["mask_path"])
+        assert (row["sha256"], row["mask_sha256"]) == (sha256_file(root / row["path"]), digest)
     assert (one["width"], one["height"], one["age"], one["sex"], one["site"]) == (32, 24, 45.0, "male", "trunk")
     assert one["dx_type"] == "histo"
     assert rows["isic2018_task1", "ISIC_0000004"]["dx_type"] is None

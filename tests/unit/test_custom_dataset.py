@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +14,15 @@ import yaml
 from PIL import Image
 
 from lesion_core import config
+from lesion_core.audit.integrity import files
+from lesion_core.audit.seal import sealed
 from lesion_core.data.catalog import build_catalog, read_images
 from lesion_core.data.harmonized_arrays import harmonize_dataset
 from lesion_core.data.reference import reference_histogram
 from lesion_core.data.splits import build_splits
 from lesion_core.data.synthetic.draw import photograph
 from lesion_core.data.synthetic.lesion import make_lesion
-from lesion_core.files import read_csv, read_json, read_parquet
+from lesion_core.files import canonical_json, read_csv, read_json, read_parquet, sha256_file
 from lesion_core.paths import Layout
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
@@ -99,6 +104,110 @@ def test_catalog_splits_and_arrays_hold_every_case(root: Path) -> None:
     assert read_json(layout.certificate)["verdict"] == "no leak"
     missing = read_json(layout.catalog.with_name("report.json"))["datasets"]["custom"]["missing"]
     assert missing["age"] == sum(row["age"] is None for row in rows) == 7 + 2  # cases 0, 4, ...; 0 and 20 twice
+
+
+def manifest_of(root: Path) -> dict:
+    """The part of a manifest that speaks of the catalog."""
+    name = Layout(root).catalog.relative_to(root).as_posix()
+    return {"products": {name: sha256_file(root / name)}, "records": {}}
+
+
+@pytest.mark.parametrize("column", ["path", "mask_path"])
+def test_one_byte_of_an_own_photograph_or_mask_is_found_and_named(root: Path, column: str) -> None:
+    rows = read_images(Layout(root).catalog)
+    name = rows[len(rows) // 2][column]
+    path = root / name
+    untouched = files(root, manifest_of(root))
+    assert untouched.problems == []
+    content = path.read_bytes()
+    try:
+        path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        [changed] = files(root, manifest_of(root)).problems
+        path.unlink()
+        [missing] = files(root, manifest_of(root)).problems
+    finally:
+        path.write_bytes(content)
+    assert changed.startswith(f"{name}: its SHA-256 is not ")
+    assert missing.startswith(f"{name}: missing")
+    assert f"{2 * len(rows)} of the own dataset's {2 * len(rows)} files" in untouched.evidence
+
+
+def test_a_catalog_that_is_not_the_recorded_one_vouches_for_no_own_file(root: Path) -> None:
+    manifest = manifest_of(root)
+    [name] = manifest["products"]
+    answer = files(root, {**manifest, "products": {name: "0" * 64}})
+    assert [problem.split(":")[0] for problem in answer.problems] == [name]
+    assert "not asked: the own dataset's files" in answer.evidence
+
+
+def job(script: str, *arguments: str) -> None:
+    """A job's process, which records what it opens: an audit hook cannot be taken off."""
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+OPENS = """
+import sys, time
+from pathlib import Path
+from lesion_core import observe
+observe.begin()
+from lesion_core.provenance import write_provenance
+from lesion_core.runs import Run
+root, folder, *names = sys.argv[1:]
+root, folder = Path(root), Path(folder)
+for name in names:
+    open(root / name, "rb").close()
+write_provenance(folder, Run.load(folder), inputs=[], device="cpu", started=time.time())
+observe.record_opened(folder / "opened.json", root)
+assert names or "pyarrow" not in sys.modules, "a job that opened no photograph loads no Parquet reader"
+"""
+
+
+@pytest.fixture
+def audited(root: Path):
+    """A copy beside the results, where the catalog's names lead to the same files."""
+    copy = root.with_name("audited")
+    shutil.copytree(root, copy)
+    yield copy
+    shutil.rmtree(copy)
+
+
+def test_harmonization_records_the_own_photographs_and_masks_by_the_catalogs_names(audited: Path, settings) -> None:
+    layout = Layout(audited)
+    split = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
+    rows = read_images(layout.catalog)
+    wanted = {row["path"] for row in rows} | {row["mask_path"] for row in rows if split[row["image_id"]] != "test"}
+    given = canonical_json({"harmonization": settings.harmonization.model_dump(mode="json")})
+    script = "import sys; from lesion_core.cli import app; app()"
+    job(script, "harmonize", "custom", "48", "--root", str(audited), "--settings", given)
+    opened = read_json(layout.harmonized("custom", 48) / "opened.json")["opened"]
+    assert set(opened) == wanted
+    assert all(name.startswith("../") for name in opened)
+
+
+def test_a_test_mask_of_the_own_dataset_that_training_opened_is_named(audited: Path, settings) -> None:
+    layout, plan = Layout(audited), config.plan(settings)
+    plan = plan.model_copy(update={"runs": {"otsu": plan.runs["otsu"]}})
+    split = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
+    masks = {
+        name: next(row["mask_path"] for row in read_images(layout.catalog) if split[row["image_id"]] == name)
+        for name in ("train", "test")
+    }
+    run = config.expand(settings)[plan.runs["otsu"][0]]
+    folder = layout.run(run.place, run.run_id)
+    run.save(folder)
+
+    def named() -> list[str]:
+        return [line for line in sealed(audited, plan).problems if run.run_id in line]
+
+    job(OPENS, str(audited), str(folder))
+    assert "test mask" not in "".join(named())
+    assert not [name for name in read_json(folder / "provenance.json")["opened"] if name.startswith((".", "/"))]
+    job(OPENS, str(audited), str(folder), *masks.values())
+    assert named() == [f"{masks['test']}: a test mask, opened by {folder.relative_to(audited).as_posix()}"]
+    opened = read_json(folder / "provenance.json")["opened"]
+    assert [name for name in opened if name.startswith((".", "/"))] == sorted(masks.values())
+    assert read_json(folder / "opened.json") == {"opened": sorted(masks.values())}
 
 
 def test_segmenters_and_a_classifier_train_and_are_scored(root: Path, settings) -> None:

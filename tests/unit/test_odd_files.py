@@ -157,6 +157,7 @@ def test_odd_masks_are_repaired_and_told(clinic: Clinic) -> None:
     assert told == {(name, kind) for name, (_, kind, _) in masks.items()}
     for name, (_, _, kept) in masks.items():
         assert (rows[name]["mask_path"] is not None) == kept, name
+        assert (rows[name]["mask_sha256"] is not None) == kept, name
 
 
 @pytest.mark.parametrize(

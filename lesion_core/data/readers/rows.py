@@ -10,8 +10,8 @@ from pathlib import Path
 
 from lesion_core.errors import CatalogError, LesionError, MaskError
 from lesion_core.files import read_csv
+from lesion_core.paths import IMAGE_SUFFIXES
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff"}
 MISSING = {"", "unknown", "na", "n/a", "nan", "none", "null"}
 SEXES = {"male": "male", "m": "male", "female": "female", "f": "female"}
 MAX_AGE = 120.0
