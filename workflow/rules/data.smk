@@ -1,4 +1,5 @@
 # download -> unpack -> catalog -> splits -> reference histogram -> harmonized pixels
+from lesion_core.data.own_content import own_content
 
 if SETTINGS.synthetic is not None:
 
@@ -65,14 +66,15 @@ rule unpack:
 
 
 CUSTOM = SETTINGS.data.custom
-# folders too: a photograph that is added or taken away makes the catalog anew
+CUSTOM_MEMORY = snapshot.STATE.with_name(f"own_files-{SETTINGS.profile}.json")
+# they must be there; whether they changed is told by their content, not by the times of folders
 CUSTOM_FILES = [Path(path).expanduser() for path in (CUSTOM.csv, CUSTOM.images, CUSTOM.masks) if path] if CUSTOM else []
 
 
 rule catalog:
     input:
         [LAYOUT.data(dataset) / "manifest.csv" for dataset in DATASETS],
-        CUSTOM_FILES,
+        ancient(CUSTOM_FILES),
     output:
         LAYOUT.catalog,
         LAYOUT.edges,
@@ -88,6 +90,7 @@ rule catalog:
     params:
         root=LAYOUT.root,
         settings=given("data", "duplicates"),
+        own=lambda wildcards: own_content(CUSTOM, CUSTOM_MEMORY) if CUSTOM else "",
         code=code("data.catalog"),
     shell:
         "lesion catalog --root {params.root} --settings {params.settings:q} > {log} 2>&1"
