@@ -18,6 +18,7 @@ from lesion_core.models.prompts import Prompts
 from lesion_core.models.sam import load_strict, read_weights
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.unet import TinyUNet
+from lesion_core.settings.segmentation import STRIDE
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -28,8 +29,7 @@ ARCHITECTURES = {
     "deeplabv3_plus": "DeepLabV3Plus",
     "segformer": "Segformer",
 }
-# The encoders' total stride, and their five scales.
-STRIDE, DEPTH = 32, 5
+DEPTH = 5  # scales of an encoder
 
 Built = TypeVar("Built")
 

@@ -49,7 +49,9 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
     if model.kind != "sam":
         seed_torch(seed, model.kind)
         source = model.encoder_weights if pretrained else None
-        return build_network(model.kind, model.encoder, source, weights=weights)
+        network = build_network(model.kind, model.encoder, source, weights=weights)
+        network.smallest_batch = model.smallest_batch
+        return network
     if weights is not None:
         sam = build_sam(model.backbone, image_size=model.image_size, weights=weights)
     else:

@@ -16,6 +16,8 @@ class Segmenter(nn.Module):
     later, e.g. for a phase of joint training, does not change what is saved.
     """
 
+    smallest_batch = 1
+    """Samples that a forward pass in training needs, see ``SegmentationModel.smallest_batch``."""
     _learnt: tuple[str, ...] = ()
     _kept: tuple[str, ...] = ()
 

@@ -35,6 +35,8 @@ ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
     "decoder": ("embedding_cache",),
 }
 
+STRIDE = 32  # total stride of the encoders of segmentation-models-pytorch
+
 
 class SegmentationModel(Strict):
     """What is built; the keys a kind does not use must keep their defaults."""
@@ -65,6 +67,16 @@ class SegmentationModel(Strict):
         """
         return {"none": "none", "oracle_box": "automatic"}.get(self.prompt)
 
+    @property
+    def smallest_batch(self) -> int:
+        """Samples that a forward pass in training needs: 2 where a batch norm sees one value per channel of an image.
+
+        DeepLabV3+ normalises what it has pooled over the whole image; a convolutional encoder's last map is one pixel
+        where the image is as small as the total stride.
+        """
+        convolutional = self.encoder is not None and self.kind in ("unet", "unet_plus_plus", "deep_unet")
+        return 2 if self.kind == "deeplabv3_plus" or (convolutional and self.image_size == STRIDE) else 1
+
     @model_validator(mode="after")
     def _fits_its_kind(self) -> SegmentationModel:
         if (self.kind == "sam") != (self.backbone is not None):
@@ -83,7 +95,7 @@ class SegmentationModel(Strict):
             raise ValueError(f"kind {self.kind} needs an encoder")
         if self.kind == "segmae" and self.encoder not in (None, "vit_b_16"):
             raise ValueError("the encoder of kind segmae is vit_b_16, or null for the tiny twin")
-        multiple = 1 if self.kind == "otsu" else 32 if self.encoder and self.kind != "segmae" else 16
+        multiple = 1 if self.kind == "otsu" else STRIDE if self.encoder and self.kind != "segmae" else 16
         if self.image_size % multiple:
             raise ValueError(f"image_size must be a multiple of {multiple}, the total stride of {self.kind}")
         return self
@@ -133,6 +145,15 @@ class SegmentationMethod(Strict):
             raise ValueError("reconstruction must be set for kind segmae with mae_decoder, and for nothing else")
         if self.loss.patch and self.model.image_size % self.loss.patch_size:
             raise ValueError("model.image_size must be a multiple of loss.patch_size")
+        return self
+
+    @model_validator(mode="after")
+    def _normalises_more_than_one_value(self) -> SegmentationMethod:
+        if self.training.batch_size < self.model.smallest_batch:
+            raise ValueError(
+                f"training.batch_size must be at least {self.model.smallest_batch}: with one sample in memory a batch "
+                f"norm of {self.model.kind} at {self.model.image_size} pixels sees one value per channel"
+            )
         return self
 
     @model_validator(mode="after")

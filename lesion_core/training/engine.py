@@ -90,8 +90,8 @@ def fit(
         attempts: kept with the checkpoint; afterwards it knows what earlier attempts and the other processes did.
 
     Raises:
-        RunError: no training samples, fewer samples in a batch than processes, a loss, gradient or selection metric
-            that is not finite, a broken checkpoint, too little memory for one sample.
+        RunError: no training samples, fewer samples in a batch than processes or than the network needs, a loss,
+            gradient or selection metric that is not finite, a broken checkpoint, too little memory for one sample.
         SettingsError: activation checkpointing is asked for, and nothing in the model offers it.
         HelperFinished: at the end, in every process but the first.
     """
@@ -132,7 +132,16 @@ class _Fit:
         if self.samples == 0:
             raise RunError("There are no training samples", file=self.run_dir, remedy="check splits and train_on")
         self.batch_size = min(self.training.batch_size * self.training.accumulation, self.samples)
-        processes = world()[1]
+        processes, smallest = world()[1], getattr(self.task.module, "smallest_batch", 1)
+        if self.training.batch_size < smallest or self.batch_size // processes < smallest > 1:
+            raise RunError(
+                f"Each process and pass needs {smallest} samples: a batch norm of this network sees one value per "
+                f"channel of an image; there are {self.samples} training samples, {self.batch_size} in a batch, and "
+                f"{processes} process{'es' if processes > 1 else ''}",
+                file=self.run_dir,
+                remedy=f"raise training.batch_size to {smallest * processes} or more (and lower training.accumulation "
+                "by as much), or lower compute.processes",
+            )
         if self.batch_size < processes:
             raise RunError(
                 f"A batch of {self.batch_size} samples cannot be shared by {processes} processes",
@@ -250,10 +259,13 @@ class _Fit:
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            smallest = getattr(self.task.module, "smallest_batch", 1)
+            least = f" (to no less than {smallest})" if smallest > 1 else ""
             raise RunError(
                 f"Out of memory while validating after epoch {self.at.epoch + 1} of {self.run_dir.name}",
                 file=self.run_dir,
-                remedy="lower training.batch_size and raise training.accumulation by as much: a step stays the same",
+                remedy=f"lower training.batch_size{least} and raise training.accumulation by as much: a step takes the "
+                "same samples",
             ) from error
 
     def _write_history(self) -> None:

@@ -51,6 +51,7 @@ class JointModel(nn.Module):
     def __init__(self, segmenter: nn.Module, classifier: nn.Module, classifier_size: int) -> None:
         super().__init__()
         self.segmenter, self.classifier, self.classifier_size = segmenter, classifier, classifier_size
+        self.smallest_batch = segmenter.smallest_batch
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         logits = self.segmenter(images, None)

@@ -53,6 +53,7 @@ class Stepper:
         self.parameters = [parameters[name] for name in sorted(parameters)]
         self.seed, self.device, self.precision, self.check = seed, device, precision, check
         self.pieces = training.accumulation
+        self.smallest = getattr(task.module, "smallest_batch", 1)
         self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
         self.statistics = normalisation_statistics(task.module)
 
@@ -63,7 +64,7 @@ class Stepper:
             The history's means over the batch, ``loss`` first.
 
         Raises:
-            RunError: a loss or gradient is not finite, or one sample alone does not fit into memory.
+            RunError: a loss or gradient is not finite, or the smallest part does not fit into memory.
         """
         sums = self._gradients_in_memory(batch, number, samples)
         sum_gradients(self.parameters, [item for item in self.statistics.values() if item.is_floating_point()])
@@ -115,10 +116,9 @@ class Stepper:
         first = shard(samples, *world()).start
         count = len(next(iter(batch.values())))
         sums: dict[str, float] = {}
-        for index in range(self.pieces):
-            piece = shard(count, index, self.pieces)
-            if piece.start == piece.stop:
-                continue
+        passes = self._passes(count)
+        for index in range(passes):
+            piece = shard(count, index, passes)
             place = first + piece.start
             # Each piece has its own noise, whichever process or pass it falls to; the first keeps the plain key.
             seed_torch(self.seed, "step", number, *([place] if place else []))
@@ -133,18 +133,26 @@ class Stepper:
                 sums[name] = sums.get(name, 0.0) + share * float(number_of_part)
         return sums
 
+    def _passes(self, count: int) -> int:
+        """In how many parts ``count`` samples go: ``pieces``, but none is smaller than the network takes."""
+        return min(self.pieces, max(1, count // self.smallest))
+
     def _halve(self, number: int, samples: int) -> None:
-        largest = math.ceil(math.ceil(samples / world()[1]) / self.pieces)
-        if largest <= 1:
+        count = math.ceil(samples / world()[1])
+        before = self._passes(count)
+        self.pieces *= 2
+        passes = self._passes(count)
+        if passes == before:
+            held = "one sample" if count == before else f"{math.ceil(count / before)} samples"
+            needs = f" (a batch norm of this network needs {self.smallest})" if self.smallest > 1 else ""
             raise RunError(
-                f"Out of memory at step {number}, and a batch of one sample cannot be halved",
+                f"Out of memory at step {number}, and a batch of {held} cannot be halved{needs}",
                 remedy="set training.activation_checkpointing: true, or a smaller model.image_size, or a GPU with more "
                 "memory",
             )
-        self.pieces *= 2
-        largest = math.ceil(largest / 2)
         if world()[0] == 0:
-            say(f"out of memory at step {number}: from now on {self.pieces} passes of at most {largest} samples")
+            largest = math.ceil(count / passes)
+            say(f"out of memory at step {number}: from now on {passes} passes of at most {largest} samples")
 
 
 def normalisation_statistics(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -22,7 +22,8 @@ class TrainingTask(Protocol):
     selection_mode: str
     """``max`` or ``min``."""
     module: torch.nn.Module
-    """Put into train and eval mode by the engine."""
+    """Put into train and eval mode by the engine. An attribute ``smallest_batch`` > 1 says that its forward pass in
+    training needs so many samples."""
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """What is learnt: name -> parameter, sorted by name."""

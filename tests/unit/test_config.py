@@ -44,6 +44,7 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"segmae": {"model": {"encoder": "resnet34"}}}}, "methods.segmae.model", "vit_b_16"),
         ({"methods": {"segmae": {"reconstruction": None}}}, "methods.segmae", "reconstruction must be set"),
         ({"methods": {"segmae": {"model": {"mae_decoder": False}}}}, "methods.segmae", "reconstruction must be set"),
+        ({"methods": {"deeplabv3_plus": {"training": {"batch_size": 1}}}}, "methods.deeplabv3_plus", "at least 2"),
         ({"methods": {"unet": {"model": {"stem": False}}}}, "methods.unet.model", "does not use stem"),
         ({"methods": {"unet": {"loss": {"patch_temperature": 1.0}}}}, "methods.unet.loss", "does not use patch_temp"),
         ({"methods": {"peft_medsam": {"augmentation": {"noise_std": 1.0}}}}, "methods.peft_medsam", "noise_std"),

@@ -196,6 +196,46 @@ def test_one_sample_too_many_is_refused(tmp_path):
     assert "one sample cannot be halved" in str(caught.value)
 
 
+def pooled(**options) -> Curve:
+    """Its batch norm sees one value per channel of a sample, as DeepLabV3+'s after its image pooling."""
+    task = Curve(norm=True, **options)
+    task.module.smallest_batch = 2
+    return task
+
+
+def test_no_part_is_smaller_than_the_network_takes(tmp_path):
+    with pytest.raises(ValueError, match="more than 1 value per channel"):
+        run(Curve(norm=True, samples=5), tmp_path / "torch", batch_size=2, accumulation=3)
+    cut = run(pooled(samples=5), tmp_path / "cut", batch_size=2, accumulation=3)
+    assert set(cut.parts) == {2, 3}
+    assert sum(cut.parts) == 5 * training().epochs
+    two = run(Curve(norm=True, samples=5), tmp_path / "two", batch_size=3, accumulation=2)
+    assert difference(cut, two) == 0.0
+
+
+def test_memory_is_halved_to_what_the_network_takes_and_no_further(tmp_path, capsys):
+    enough = run(pooled(room=3, samples=7), tmp_path / "enough", batch_size=7)
+    assert enough.parts[:3] == [7, 3, 4]
+    assert set(enough.parts[3:]) == {2, 3}
+    assert "from now on 3 passes of at most 3 samples" in capsys.readouterr().err
+    with pytest.raises(RunError, match=r"a batch of 2 samples cannot be halved \(a batch norm") as caught:
+        run(pooled(room=1), tmp_path / "tight", batch_size=8)
+    assert "GPU with more memory" in caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("samples", "processes", "settings"),
+    [(18, 1, {"batch_size": 1, "accumulation": 8}), (1, 1, {"batch_size": 4}), (18, 2, {"batch_size": 3})],
+)
+def test_too_few_samples_for_the_network_are_refused_at_once(tmp_path, monkeypatch, samples, processes, settings):
+    task = pooled(samples=samples)
+    monkeypatch.setattr("lesion_core.training.engine.world", lambda: (0, processes))
+    with pytest.raises(RunError, match="Each process and pass needs 2 samples") as caught:
+        run(task, tmp_path, **settings)
+    assert f"raise training.batch_size to {2 * processes}" in caught.value.remedy
+    assert task.parts == []
+
+
 def test_memory_that_ends_in_validation_is_told(tmp_path):
     task = Curve()
 
@@ -203,8 +243,10 @@ def test_memory_that_ends_in_validation_is_told(tmp_path):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory")
 
     task.validate = validate
-    with pytest.raises(RunError, match="while validating after epoch 1"):
+    task.module.smallest_batch = 2
+    with pytest.raises(RunError, match="while validating after epoch 1") as caught:
         run(task, tmp_path)
+    assert "lower training.batch_size (to no less than 2)" in caught.value.remedy
 
 
 def test_the_allocators_own_words_are_known():

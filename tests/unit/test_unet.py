@@ -101,6 +101,8 @@ from pathlib import Path
 from safetensors.torch import save_file
 from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.models.networks import build_network
+from lesion_core.models.registry import build_segmenter
+from lesion_core.settings import SegmentationModel
 
 def refused(error, *arguments, **keywords):
     try:
@@ -153,6 +155,28 @@ for kind, encoder, parameters in (
         x = torch.rand(1, 3, 64, 64) * 255
         with torch.no_grad():
             assert torch.equal(again(x), model(x)), kind
+for kind, encoder, size in (
+    ("deeplabv3_plus", "resnet18", 64),
+    ("unet", "resnet18", 32),
+    ("unet", "resnet18", 64),
+    ("unet_plus_plus", "resnet18", 32),
+    ("unet_plus_plus", "resnet18", 64),
+    ("deep_unet", "resnet18", 32),
+    ("deep_unet", "resnet18", 64),
+    ("segformer", "mit_b0", 32),
+    ("deep_unet", None, 32),
+    ("unet", None, 32),
+):
+    settings = SegmentationModel(kind=kind, encoder=encoder, image_size=size)
+    model = build_segmenter(settings, None, 0).train()
+    assert model.smallest_batch == settings.smallest_batch
+    for samples in (1, 2):
+        try:
+            model(torch.rand(samples, 3, size, size) * 255)
+            assert samples >= model.smallest_batch, ("declared 2, takes 1", kind, size)
+        except ValueError as error:
+            assert "more than 1 value per channel" in str(error), error
+            assert samples < model.smallest_batch, ("declared 1, takes 2", kind, size)
 refused(SettingsError, "resnet-none")
 refused(SettingsError, "resnet18", "nothing")
 refused(WeightsError, "resnet18", "imagenet")  # no network
