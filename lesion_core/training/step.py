@@ -26,9 +26,10 @@ class Stepper:
     """Does the steps of one training.
 
     A batch of ``batch_size * accumulation`` samples goes through the model in ``pieces`` equal parts; the loss is the
-    mean over all samples, so that the parts' number changes rounding alone (and the statistics of batch norm, which a
-    part has of itself only). Where memory runs out, the step is taken again in twice as many parts, and so are those
-    after it.
+    mean over all samples. Of a model without noise and batch norm the parts' number changes rounding alone. Batch norm
+    has its statistics of one part only, and dropout and stochastic depth draw anew for each part, so with them it
+    changes the numbers. Where memory runs out, the step is taken again in twice as many parts, and so are those after
+    it: the bits of a run with that accumulation, not of one with memory enough.
 
     Args:
         task, training, seed, device, precision: of the fit.
@@ -152,7 +153,11 @@ class Stepper:
             )
         if world()[0] == 0:
             largest = math.ceil(count / passes)
-            say(f"out of memory at step {number}: from now on {passes} passes of at most {largest} samples")
+            say(
+                f"out of memory at step {number}: from now on {passes} passes of at most {largest} samples, as with "
+                f"{self.pieces} parts by training.accumulation (dropout, stochastic depth and batch norm depend on the "
+                "parts)"
+            )
 
 
 def normalisation_statistics(module: torch.nn.Module) -> dict[str, Tensor]:

@@ -145,7 +145,7 @@ def test_a_killed_process_resumes_exactly_with_everything_on(tmp_path):
     assert files_of(rest, tmp_path / "cut") == files_of(whole, tmp_path / "whole")
 
 
-def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, capsys):
+def test_out_of_memory_halves_the_batch_as_accumulation_would(tmp_path, capsys):
     calm = run(Curve(dropout=0.2, norm=True), tmp_path / "calm", batch_size=2, accumulation=4)
     tight = run(Curve(dropout=0.2, norm=True, room=2), tmp_path / "tight", batch_size=8)
     said = capsys.readouterr().err
@@ -154,9 +154,20 @@ def test_out_of_memory_halves_the_batch_and_changes_nothing(tmp_path, capsys):
     assert tight.parts[:3] == [8, 4, 2]
     assert set(tight.parts[2:]) == {2}
     assert difference(calm, tight) == 0.0, "the same bits as accumulation, batch norm's statistics and dropout included"
+    assert "as with 4 parts by training.accumulation (dropout, stochastic depth and batch norm depend on" in said
     whole = run(Curve(), tmp_path / "whole", batch_size=8)
     parts = run(Curve(room=3), tmp_path / "parts", batch_size=8)
     assert difference(whole, parts) < 1e-12
+
+
+@pytest.mark.parametrize("layers", [{"dropout": 0.2}, {"norm": True}])
+def test_noise_and_batch_norm_depend_on_the_parts(tmp_path, layers):
+    """What the log says of a halved batch: the numbers of that accumulation, not of the whole batch."""
+    whole = run(Curve(**layers), tmp_path / "whole", batch_size=8)
+    tight = run(Curve(room=4, **layers), tmp_path / "tight", batch_size=8)
+    calm = run(Curve(**layers), tmp_path / "calm", batch_size=4, accumulation=2)
+    assert difference(calm, tight) == 0.0
+    assert difference(whole, tight) > 1e-4
 
 
 def test_out_of_memory_midway_leaves_no_trace(tmp_path):
