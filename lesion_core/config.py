@@ -190,6 +190,8 @@ def check(settings: Settings) -> None:
             "explain.methods",
             f"'{name}' is no method with a network of its own (an average has several: explain what it averages)",
         )
+        padded = name in methods and methods[name].task == "segmentation" and methods[name].model.frame == "padded"
+        expect(not padded, "explain.methods", f"'{name}' has SAM's frame, and maps are of squeezed photographs")
     for name in settings.subgroups.methods:
         scored = name in methods and methods[name].task != "segmentation"
         expect(scored, "subgroups.methods", f"'{name}' is no method that classifies")

@@ -145,8 +145,9 @@ def _own_masks(
     from lesion_core.inference.predict import probabilities
 
     segmenter = load_segmenter(run_dir, device=device)
-    images = Harmonized.open(layout.harmonized(dataset, segmenter.size)).images[rows]
-    maps = probabilities(segmenter, images, batch_size=batch_size, device=device)
+    data = Harmonized.open(layout.harmonized(dataset, segmenter.size))
+    sizes = [(data.index[row]["height"], data.index[row]["width"]) for row in rows]
+    maps = probabilities(segmenter, data.images[rows], sizes, batch_size=batch_size, device=device)
     return np.concatenate([np.round(batch * 255).astype(np.uint8) for batch in maps])
 
 

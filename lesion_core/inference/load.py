@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,8 @@ from lesion_core.runs import Run
 
 if TYPE_CHECKING:
     import torch
+
+    from lesion_core.models.sam_frame import PaddedSam
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
 REFERENCE_KEY = "harmonization.reference"
@@ -36,6 +39,17 @@ class LoadedSegmenter:
     def size(self) -> int:
         """Side length S of the model's square input, in pixels."""
         return self.run.spec.model.image_size
+
+    def facing(self, sizes: Sequence[tuple[int, int]]) -> torch.nn.Module | PaddedSam:
+        """The model as it sees photographs of these (height, width), squeezed as they come: in SAM's frame if it is so.
+
+        Photographs that are square fill both frames alike.
+        """
+        if self.run.spec.model.frame == "squeezed" or all(height == width for height, width in sizes):
+            return self.model
+        from lesion_core.models.sam_frame import PaddedSam
+
+        return PaddedSam(self.model, sizes)
 
 
 def foundation_weights(backbone: str | None, weights_dir: Path | None) -> Path | None:

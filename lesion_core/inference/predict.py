@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,13 +47,19 @@ def unaided_prompt(run: Run) -> str:
 
 
 def probabilities(
-    segmenter: LoadedSegmenter, images: np.ndarray, *, batch_size: int = 8, device: str = "cpu"
+    segmenter: LoadedSegmenter,
+    images: np.ndarray,
+    sizes: Sequence[tuple[int, int]],
+    *,
+    batch_size: int = 8,
+    device: str = "cpu",
 ) -> Iterator[np.ndarray]:
     """Lesion probability maps at the model's input size, batch by batch, under the run's ``unaided_prompt``.
 
     Args:
         segmenter: a loaded run.
         images: (N, S, S, 3) uint8 RGB, may be memory-mapped.
+        sizes: (height, width) of the N photographs that they were squeezed from, in pixels.
         batch_size: images per forward pass.
         device: where the model is.
 
@@ -65,13 +71,16 @@ def probabilities(
     """
     prompt = unaided_prompt(segmenter.run)
     starts = range(0, len(images), batch_size)
-    return (_maps(segmenter, to_input(images[at : at + batch_size], device), prompt) for at in starts)
+    batches = (slice(start, start + batch_size) for start in starts)
+    return (_maps(segmenter, to_input(images[batch], device), sizes[batch], prompt) for batch in batches)
 
 
-def _maps(segmenter: LoadedSegmenter, images: torch.Tensor, prompt: str) -> np.ndarray:
+def _maps(
+    segmenter: LoadedSegmenter, images: torch.Tensor, sizes: Sequence[tuple[int, int]], prompt: str
+) -> np.ndarray:
     import torch
 
-    model, size = segmenter.model, images.shape[-1]
+    model, size = segmenter.facing(sizes), images.shape[-1]
     with torch.inference_mode():
         if prompt == "none":
             return finish(model(images, None), size)
@@ -161,7 +170,7 @@ def predict_folder(
         photograph = read_image(path)
         height, width = photograph.shape[:2]
         pixels = harmonize_image(photograph, segmenter.size, segmenter.reference, segmenter.run.appearance)
-        probability = next(probabilities(segmenter, pixels[None], device=device))[0]
+        probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
         native = upsample(probability, height, width)
         mask = refine_mask(native, segmenter.run.extraction)
         with atomic_path(out / f"{path.stem}.png") as partial:

@@ -69,7 +69,8 @@ def write_pseudo_masks(
         work = Unfinished.open(out / "unfinished", len(data), data.size, _identity(segmenter, data, harmonized))
         first = len(work.rows) // batch_size * batch_size  # whole batches, so that a resumed job repeats the same ones
         del work.rows[first:]
-        batches = probabilities(segmenter, data.images[first:], batch_size=batch_size, device=device)
+        sizes = [(record["height"], record["width"]) for record in data.index[first:]]
+        batches = probabilities(segmenter, data.images[first:], sizes, batch_size=batch_size, device=device)
         for batch in track(batches, "pseudo-masks", total=-(-(len(data) - first) // batch_size)):
             for probability in batch:
                 work.add(probability, _describe(segmenter, data.index[len(work.rows)]["image_id"], probability))

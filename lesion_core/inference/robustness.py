@@ -150,7 +150,8 @@ def _classify(
     masks = None
     if segmenter is not None and loaded.needs_masks:
         images = at(segmenter.size, segmenter.reference, segmenter.run)
-        maps = probabilities(segmenter, images, batch_size=len(images), device=device)
+        sizes = [photograph.shape[:2] for photograph in photographs]
+        maps = probabilities(segmenter, images, sizes, batch_size=len(images), device=device)
         masks = np.concatenate([np.round(part * 255).astype(np.uint8) for part in maps])
     images = at(loaded.size, loaded.reference, loaded.run)
     return class_probabilities(loaded.model, images, masks, loaded.metadata(records))

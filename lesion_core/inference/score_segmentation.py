@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -141,19 +142,20 @@ def _predictions(
             continue
         truth = [read_mask(truths[record["image_id"]], (record["height"], record["width"])) for record in records]
         images = to_input(data.images[batch], device)
+        sizes = [(record["height"], record["width"]) for record in records]
+        model = segmenter.facing(sizes)
         maps: dict[str, np.ndarray] = {}
         with torch.inference_mode():
-            embeddings = segmenter.model.encode(images) if segmenter.run.spec.model.kind == "sam" else None
+            embeddings = model.encode(images) if segmenter.run.spec.model.kind == "sam" else None
             for prompt in prompts:
                 if embeddings is None:
-                    logits = segmenter.model(images, None)
+                    logits = model(images, None)
                 elif prompt == "automatic_masks":
-                    from lesion_core.models.automatic_masks import automatic_lesions
-
-                    logits = automatic_lesions(segmenter.model, embeddings, images, scoring.automatic_masks)
+                    logits = _automatic_lesions(segmenter, sizes, embeddings, images, scoring)
                 else:
-                    given = _prompts(prompt, truth, records, maps, seed, scoring, segmenter, embeddings, dataset)
-                    logits = segmenter.model.decode(embeddings, given)
+                    decode = partial(model.decode, embeddings)
+                    given = _prompts(prompt, truth, records, maps, seed, scoring, segmenter, decode, device, dataset)
+                    logits = decode(given)
                 maps[prompt] = finish(logits, size)
         for number, record in enumerate(records):
             yield record, truth[number], {prompt: maps[prompt][number] for prompt in prompts}
@@ -167,7 +169,8 @@ def _prompts(
     seed: int,
     scoring: Scoring,
     segmenter: LoadedSegmenter,
-    embeddings: torch.Tensor,
+    decode: Callable[[Prompts], torch.Tensor],
+    device: str,
     dataset: str,
 ) -> Prompts | None:
     """Prompts of one batch; ``automatic`` is the box around the unprompted prediction, ``oracle_*`` use the truth."""
@@ -179,14 +182,27 @@ def _prompts(
         return make.automatic_prompts(maps["none"], threshold=segmenter.run.extraction.threshold)
     small = np.stack([model_size(mask, segmenter.size) for mask in truth])
     keys = [f"{dataset}/{record['image_id']}" for record in records]
-    first = make.oracle_prompts(small, prompt, jitter=scoring.box_jitter, seed=seed, keys=keys).to(embeddings.device)
+    first = make.oracle_prompts(small, prompt, jitter=scoring.box_jitter, seed=seed, keys=keys).to(device)
     draws = make.click_draws(prompt, seed=seed, keys=keys)
     threshold = segmenter.run.extraction.threshold
-    return make.click_session(
-        first,
-        small,
-        draws,
-        lambda given: finish(segmenter.model.decode(embeddings, given), segmenter.size) >= threshold,
+    return make.click_session(first, small, draws, lambda given: finish(decode(given), segmenter.size) >= threshold)
+
+
+def _automatic_lesions(
+    segmenter: LoadedSegmenter,
+    sizes: list[tuple[int, int]],
+    embeddings: torch.Tensor,
+    images: torch.Tensor,
+    scoring: Scoring,
+) -> torch.Tensor:
+    """Logits (B, 1, s, s); image by image, since a frame is one photograph's and the grid's points are many."""
+    import torch
+
+    from lesion_core.models.automatic_masks import automatic_lesions
+
+    each = zip(sizes, embeddings.split(1), images.split(1), strict=True)
+    return torch.cat(
+        [automatic_lesions(segmenter.facing([size]), *one, scoring.automatic_masks) for size, *one in each]
     )
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from lesion_core.models.prompts import Prompts
 
 if TYPE_CHECKING:
+    from lesion_core.models.sam_frame import PaddedSam
     from lesion_core.models.sam_segmenter import SamSegmenter
     from lesion_core.settings import AutomaticMasks
 
@@ -62,7 +63,9 @@ def darkness(masks: Tensor, luminance: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def automatic_lesions(segmenter: SamSegmenter, embeddings: Tensor, images: Tensor, settings: AutomaticMasks) -> Tensor:
+def automatic_lesions(
+    segmenter: SamSegmenter | PaddedSam, embeddings: Tensor, images: Tensor, settings: AutomaticMasks
+) -> Tensor:
     """The lesion's logits of each image, no truth involved.
 
     Every grid point gives SAM's three masks. Those with an estimated IoU and a stability at or above the thresholds are
@@ -70,7 +73,7 @@ def automatic_lesions(segmenter: SamSegmenter, embeddings: Tensor, images: Tenso
     segments everything, and a lesion is what is darker than the skin around it.
 
     Args:
-        segmenter: a SAM.
+        segmenter: a SAM; in its own frame, of one photograph.
         embeddings: (B, C, g, g) of the images.
         images: (B, 3, S, S) float RGB, 0..255.
         settings: grid and thresholds.

@@ -101,8 +101,12 @@ class SamSegmenter(Segmenter):
                 f"SAM is built for (B, 3, {size}, {size}) images, not {tuple(images.shape)}",
                 remedy="harmonize to model.image_size",
             )
+        return self.embed(normalise(self.sam, images))
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Image embeddings (B, C, S/16, S/16) of (B, 3, S, S) normalised pixels."""
         encoder = self.sam.image_encoder
-        x = encoder.patch_embed(normalise(self.sam, images)) + encoder.pos_embed
+        x = encoder.patch_embed(x) + encoder.pos_embed
         if self.attention == "fast":
             # Else the convolution's strides pass from sum to sum, and every norm and projection copies its input.
             x = x.contiguous()

@@ -20,6 +20,7 @@ METHOD_NAMES = {
     "deep_unet": "Deep-UNet",
     "segmae": "SegMAE",
     "sam_frozen": "SAM frozen",
+    "sam_zero_shot": "SAM zero-shot",
     "medsam_zero_shot": "MedSAM zero-shot",
     "peft_medsam": "PEFT-MedSAM",
     "med_sa_1": "Med-SA, 1 point",

@@ -26,7 +26,7 @@ KIND_KEYS: dict[str, tuple[str, ...]] = {
 }
 # What an adapter uses in addition.
 ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
-    "none": (),
+    "none": ("frame",),
     "bottleneck": ("rank", "adapter_init", "depth", "gated"),
     "lora": ("rank", "adapter_init", "lora_targets"),
     "med_sa": ("rank", "adapter_init"),
@@ -52,6 +52,7 @@ class SegmentationModel(Strict):
     lora_targets: Literal["qv", "qkvo"] = "qv"
     embedding_cache: Literal["none", "fp16", "fp32"] = "none"
     attention: Literal["fast", "reference"] = "fast"
+    frame: Literal["squeezed", "padded"] = "squeezed"
     encoder: str | None = None
     encoder_weights: str | None = None
     stem: bool = True
@@ -89,6 +90,8 @@ class SegmentationModel(Strict):
         fields = type(self).model_fields
         if idle := [key for key in fields if key not in used and getattr(self, key) != fields[key].default]:
             raise ValueError(f"{name} does not use {', '.join(idle)}: leave it out")
+        if self.backbone == "medsam" and self.frame == "padded":
+            raise ValueError("frame must be squeezed for medsam: its weights were trained on squeezed photographs")
         if self.encoder_weights and not self.encoder:
             raise ValueError("encoder_weights needs an encoder")
         if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:

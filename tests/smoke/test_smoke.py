@@ -108,7 +108,7 @@ def test_oracle_prompts_are_named_as_such(smoke):
         prompts[row["method"]].add(row["prompt"])
     scoring = config.load("smoke").scoring
     assert prompts["sam_adapter"] == set(scoring.prompts)
-    assert prompts["sam_frozen"] == {*scoring.prompts, *scoring.zero_shot_prompts}
+    assert prompts["sam_frozen"] == prompts["sam_zero_shot"] == {*scoring.prompts, *scoring.zero_shot_prompts}
     assert prompts["peft_medsam"] == set(scoring.prompts)
     assert prompts["gl_med_sa_3"] == {*scoring.prompts, "oracle_click_3"}
     assert prompts["unet"] == prompts["otsu"] == {"none"}

@@ -15,6 +15,7 @@ from PIL import Image
 
 from lesion_core import config
 from lesion_core.audit.integrity import files
+from lesion_core.audit.manifest import product_files
 from lesion_core.audit.seal import sealed
 from lesion_core.data.catalog import build_catalog, read_images
 from lesion_core.data.harmonized_arrays import harmonize_dataset
@@ -25,7 +26,7 @@ from lesion_core.data.synthetic.lesion import make_lesion
 from lesion_core.files import canonical_json, read_csv, read_json, read_parquet, sha256_file
 from lesion_core.paths import Layout
 from lesion_core.seeding import generator
-from lesion_core.settings import CLASSES
+from lesion_core.settings import CLASSES, Plan
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LESIONS = 28  # four of each class: a classifier trains on all seven
@@ -106,25 +107,30 @@ def test_catalog_splits_and_arrays_hold_every_case(root: Path) -> None:
     assert missing["age"] == sum(row["age"] is None for row in rows) == 7 + 2  # cases 0, 4, ...; 0 and 20 twice
 
 
-def manifest_of(root: Path) -> dict:
-    """The part of a manifest that speaks of the catalog."""
-    name = Layout(root).catalog.relative_to(root).as_posix()
-    return {"products": {name: sha256_file(root / name)}, "records": {}}
+@pytest.fixture(scope="module")
+def plan(settings) -> Plan:
+    """A matrix without runs: nothing was trained."""
+    return config.plan(settings).model_copy(update={"runs": {}, "ablations": []})
+
+
+def manifest_of(root: Path, plan: Plan) -> dict:
+    """What the data stages made."""
+    return {"products": {name: sha256_file(root / name) for name in product_files(root, plan)}, "records": {}}
 
 
 @pytest.mark.parametrize("column", ["path", "mask_path"])
-def test_one_byte_of_an_own_photograph_or_mask_is_found_and_named(root: Path, column: str) -> None:
+def test_one_byte_of_an_own_photograph_or_mask_is_found_and_named(root: Path, plan: Plan, column: str) -> None:
     rows = read_images(Layout(root).catalog)
     name = rows[len(rows) // 2][column]
     path = root / name
-    untouched = files(root, manifest_of(root))
+    untouched = files(root, plan, manifest_of(root, plan))
     assert untouched.problems == []
     content = path.read_bytes()
     try:
         path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-        [changed] = files(root, manifest_of(root)).problems
+        [changed] = files(root, plan, manifest_of(root, plan)).problems
         path.unlink()
-        [missing] = files(root, manifest_of(root)).problems
+        [missing] = files(root, plan, manifest_of(root, plan)).problems
     finally:
         path.write_bytes(content)
     assert changed.startswith(f"{name}: its SHA-256 is not ")
@@ -132,10 +138,10 @@ def test_one_byte_of_an_own_photograph_or_mask_is_found_and_named(root: Path, co
     assert f"{2 * len(rows)} of the own dataset's {2 * len(rows)} files" in untouched.evidence
 
 
-def test_a_catalog_that_is_not_the_recorded_one_vouches_for_no_own_file(root: Path) -> None:
-    manifest = manifest_of(root)
-    [name] = manifest["products"]
-    answer = files(root, {**manifest, "products": {name: "0" * 64}})
+def test_a_catalog_that_is_not_the_recorded_one_vouches_for_no_own_file(root: Path, plan: Plan) -> None:
+    manifest = manifest_of(root, plan)
+    name = Layout(root).catalog.relative_to(root).as_posix()
+    answer = files(root, plan, {**manifest, "products": {**manifest["products"], name: "0" * 64}})
     assert [problem.split(":")[0] for problem in answer.problems] == [name]
     assert "not asked: the own dataset's files" in answer.evidence
 
@@ -147,17 +153,18 @@ def job(script: str, *arguments: str) -> None:
 
 
 OPENS = """
-import sys, time
+import sys
 from pathlib import Path
 from lesion_core import observe
 observe.begin()
+from lesion_core.attempts import Attempts
 from lesion_core.provenance import write_provenance
 from lesion_core.runs import Run
 root, folder, *names = sys.argv[1:]
 root, folder = Path(root), Path(folder)
 for name in names:
     open(root / name, "rb").close()
-write_provenance(folder, Run.load(folder), inputs=[], device="cpu", started=time.time())
+write_provenance(folder, Run.load(folder), inputs=[], device="cpu", attempts=Attempts(root))
 observe.record_opened(folder / "opened.json", root)
 assert names or "pyarrow" not in sys.modules, "a job that opened no photograph loads no Parquet reader"
 """

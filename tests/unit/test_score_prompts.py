@@ -89,7 +89,7 @@ def learnt_with(segmenter, prompt):
 
 
 def maps_of(segmenter, pixels):
-    return np.stack(list(chain(*probabilities(segmenter, pixels, batch_size=2))))
+    return np.stack(list(chain(*probabilities(segmenter, pixels, [NATIVE] * len(pixels), batch_size=2))))
 
 
 def test_without_truth_a_run_is_prompted_as_it_learnt(root, segmenter):
@@ -114,7 +114,7 @@ def test_a_run_that_learnt_with_clicks_is_refused_where_nobody_clicks(root, segm
     for job in (
         lambda: predict_folder(clicked, tmp_path / "in", tmp_path / "out"),
         lambda: write_pseudo_masks(clicked, folder, tmp_path / "out"),
-        lambda: probabilities(clicked, np.load(folder / "images.npy")),
+        lambda: probabilities(clicked, np.load(folder / "images.npy"), [NATIVE] * 6),
     ):
         with pytest.raises(RunError, match=f"{clicked.run.run_id} learnt to segment from clicks") as caught:
             job()
