@@ -163,8 +163,13 @@ def read_edges(path: Path) -> list[dict[str, Any]]:
 
 
 def relative_path(path: Path, root: Path) -> str:
-    """Posix path from ``root`` to ``path``, through ``..`` where needed (a user's own files lie elsewhere)."""
-    return Path(os.path.relpath(path, root)).as_posix()
+    """Posix path from ``root`` to ``path``, through ``..`` where needed (a user's own files lie elsewhere).
+
+    ``..`` leads out of the folder that results really lie in, which may be a link to another disk.
+    """
+    path, root = Path(path).absolute(), Path(root)
+    inside = path.is_relative_to(root.absolute())
+    return Path(os.path.relpath(path, root.absolute() if inside else root.resolve())).as_posix()
 
 
 def _describe_datasets(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 import releases
 from PIL import Image
 
-from lesion_core.data.catalog import COLUMNS, EDGE_COLUMNS, build_catalog, read_edges, read_images
+from lesion_core.data.catalog import COLUMNS, EDGE_COLUMNS, build_catalog, read_edges, read_images, relative_path
 from lesion_core.errors import CatalogError, ImageError, MaskError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.settings import Custom, Duplicates
@@ -166,3 +166,19 @@ def test_no_datasets_and_foreign_tables(tmp_path):
     (tmp_path / "x.parquet").write_bytes(b"not parquet")
     with pytest.raises(CatalogError, match="cannot be read"):
         read_images(tmp_path / "x.parquet")
+
+
+def test_names_lead_to_own_files_where_results_are_a_link(tmp_path):
+    """The system leaves a linked folder for the one that holds what it links to."""
+    disk = tmp_path / "disk" / "deep" / "results"
+    project = tmp_path / "project"
+    project.mkdir()
+    disk.mkdir(parents=True)
+    (project / "results").symlink_to(disk)
+    root = project / "results" / "smoke"
+    root.mkdir()
+    for path in (tmp_path / "clinic" / "a.png", root / "data" / "ph2" / "b.png"):
+        path.parent.mkdir(parents=True)
+        path.write_text(path.name)
+        assert (root / relative_path(path, root)).read_text() == path.name
+    assert relative_path(path, root) == "data/ph2/b.png"
