@@ -1,4 +1,4 @@
-"""params.yaml, its overlays, and the experiment matrix expanded into runs."""
+"""params.yaml and its overlays as typed settings, and sections of them as rules hand them to commands."""
 
 from __future__ import annotations
 
@@ -10,15 +10,16 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
+from lesion_core.config_check import check
 from lesion_core.errors import SettingsError
+from lesion_core.matrix import expand as expand  # who reads settings wants the runs that they ask for
+from lesion_core.matrix import plan
 from lesion_core.runs import Run
-from lesion_core.settings import NETWORKS, Plan, SegmentationModel, Settings
+from lesion_core.settings import Plan, Settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PARAMS = REPOSITORY / "params.yaml"
 PROFILES = REPOSITORY / "workflow" / "profiles"
-WITH_MASKS = ("isic2016", "isic2017", "isic2018_task1", "ph2", "ham10000", "custom")
-WITH_LABELS = ("isic2018_task3", "isic2019", "ham10000", "custom")
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,226 +138,6 @@ def resolve(
         raise _explain(error) from None
     check(settings)
     return settings
-
-
-def check(settings: Settings) -> None:
-    """Refuse combinations across sections that no single section can see.
-
-    Raises:
-        SettingsError: naming the key and what is allowed.
-    """
-    problems: list[str] = []
-    methods = settings.methods
-    present = set(settings.data.datasets)
-
-    def expect(condition: bool, key: str, text: str) -> None:
-        if not condition:
-            problems.append(f"{key}: {text}")
-
-    expect(
-        ("custom" in present) == (settings.data.custom is not None),
-        "data.custom",
-        "must be set exactly when data.datasets lists custom",
-    )
-    for name in settings.splits.official:
-        expect(name in present, "splits.official", f"'{name}' is not in data.datasets ({', '.join(sorted(present))})")
-    expect(
-        settings.profile != "smoke" or settings.synthetic is not None,
-        "synthetic",
-        "the smoke profile makes its own images and needs this section",
-    )
-    for key, names in (
-        ("scoring.segmentation_on", settings.scoring.segmentation_on),
-        ("scoring.classification_on", settings.scoring.classification_on),
-    ):
-        for name in names:
-            expect(name in present, key, f"'{name}' is not in data.datasets ({', '.join(sorted(present))})")
-    for key in ("methods", "ablations"):
-        for name in getattr(settings.matrix, key):
-            expect(name in methods, f"matrix.{key}", f"'{name}' is none of methods ({', '.join(sorted(methods))})")
-    for name in settings.matrix.ablations:
-        expect(name not in settings.matrix.methods, "matrix.ablations", f"'{name}' stands in matrix.methods too")
-    expect(len(set(settings.matrix.seeds)) == len(settings.matrix.seeds), "matrix.seeds", "a seed stands twice")
-    for name, seeds in settings.matrix.seeds_for.items():
-        key = f"matrix.seeds_for.{name}"
-        expect(name in methods, key, "is none of methods")
-        expect(set(seeds) <= set(settings.matrix.seeds), key, f"must be among matrix.seeds ({settings.matrix.seeds})")
-        expect(len(set(seeds)) == len(seeds), key, "a seed stands twice")
-    for name in (settings.statistics.segmentation_proposed, settings.statistics.classification_proposed):
-        expect(name in methods, "statistics", f"'{name}' is none of methods")
-    for name in settings.explain.methods:
-        expect(
-            name in methods and methods[name].task != "derived",
-            "explain.methods",
-            f"'{name}' is no method with a network of its own (an average has several: explain what it averages)",
-        )
-        padded = name in methods and methods[name].task == "segmentation" and methods[name].model.frame == "padded"
-        expect(not padded, "explain.methods", f"'{name}' has SAM's frame, and maps are of squeezed photographs")
-    for name in settings.subgroups.methods:
-        scored = name in methods and methods[name].task != "segmentation"
-        expect(scored, "subgroups.methods", f"'{name}' is no method that classifies")
-    for name in settings.robustness.methods:
-        expect(_reached(methods.get(name)), "robustness.methods", f"'{name}' is no classifier with masks of its own")
-    for table, spec in settings.tables.items():
-        for row in spec.rows:
-            expect(
-                row.method in methods,
-                f"tables.{table}.rows",
-                f"'{row.method}' is none of methods",
-            )
-    for name in _closure(settings, problems):
-        method = methods[name]
-        if method.task == "derived":
-            lone = method.how == "ensemble" and len(_seeds(settings, method.of)) < 2
-            said = f"'{method.of}' has one seed, and one run is no ensemble: take '{name}' out of matrix.methods"
-            expect(not lone, f"methods.{name}.of", said)
-            continue
-        for key, needed, task in _needs(settings, name):
-            if task == "segmentation" and needed in methods and methods[needed].task == task:
-                expect(*_promptable(method.task, f"methods.{name}.{key}", needed, methods[needed].model))
-        allowed = WITH_LABELS if method.task == "classification" else WITH_MASKS
-        for dataset in method.train_on:
-            expect(
-                dataset in present,
-                f"methods.{name}.train_on",
-                f"'{dataset}' is not in data.datasets ({', '.join(sorted(present))})",
-            )
-            expect(
-                dataset in allowed,
-                f"methods.{name}.train_on",
-                f"'{dataset}' cannot train a {method.task} method; allowed: {', '.join(allowed)}",
-            )
-    if problems:
-        raise SettingsError(
-            "Settings refused:\n    " + "\n    ".join(dict.fromkeys(problems)),
-            file=PARAMS.name,
-            remedy="each key is explained in params.yaml",
-        )
-
-
-def _reached(method: Any) -> bool:
-    """Whether a corruption of a photograph reaches all that the method sees; true and shuffled masks stay the same."""
-    if method is None or method.task in ("segmentation", "derived"):
-        return False
-    return method.task == "joint" or (method.masks != "true" and method.mask_order == "own")
-
-
-def _promptable(task: str, key: str, name: str, model: SegmentationModel) -> tuple[bool, str, str]:
-    """(whether a segmenter gets the prompts that it learnt with, key, what is said otherwise)."""
-    if task == "joint":
-        return model.prompt == "none", key, f"'{name}' learnt with {model.prompt}, and joint training gives no prompts"
-    said = f"'{name}' learnt with {model.prompt}, and nobody clicks for masks: take one with prompt none or oracle_box"
-    return model.unaided_prompt is not None, key, said
-
-
-def _needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
-    """(key, needed method, needed task) of one method."""
-    method = settings.methods[name]
-    if method.task == "classification" and method.masks not in (None, "true"):
-        return [("masks", str(method.masks), "segmentation")]
-    if method.task == "joint":
-        return [
-            ("segmenter", method.segmenter, "segmentation"),
-            ("classifier", method.classifier, "classification"),
-        ]
-    if method.task == "derived":
-        return [("of", method.of, "classification")]
-    return []
-
-
-def _closure(settings: Settings, problems: list[str]) -> list[str]:
-    """The matrix's methods, then its ablations, and all that they need, in an order that can be run."""
-    ordered: list[str] = []
-
-    def visit(name: str) -> None:
-        if name in ordered or name not in settings.methods:
-            return
-        for key, needed, task in _needs(settings, name):
-            other = settings.methods.get(needed)
-            if other is None or other.task != task:
-                problems.append(f"methods.{name}.{key}: '{needed}' is not a {task} method")
-                continue
-            visit(needed)
-        ordered.append(name)
-
-    for name in (*settings.matrix.methods, *settings.matrix.ablations):
-        visit(name)
-    return ordered
-
-
-def expand(settings: Settings) -> dict[str, Run]:
-    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run.
-
-    A run is an ablation's where ``matrix.ablations`` alone asks for it and nothing is built on it, so that every run
-    has one owner and ablations are the graph's leaves.
-    """
-    runs: dict[str, Run] = {}
-    by_name: dict[tuple[str, int], Run] = {}
-    by_content: dict[str, Run] = {}
-    for name in _closure(settings, []):
-        spec = settings.methods[name]
-        for seed in _seeds(settings, name):
-            linked: dict[str, Any] = {}
-            for key, needed, _ in _needs(settings, name):
-                other = by_name.get((needed, seed)) or by_name[(needed, _seeds(settings, needed)[0])]
-                if key == "of":
-                    members = _seeds(settings, needed) if spec.how == "ensemble" else [other.seed]
-                    linked["source_runs"] = [by_name[(needed, member)].run_id for member in members]
-                else:
-                    linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
-            run = Run(
-                method=name,
-                seed=seed,
-                spec=spec,
-                harmonization=settings.harmonization,
-                extraction=settings.extraction,
-                threads=settings.compute.threads,
-                processes=settings.compute.processes,
-                ablation=name in settings.matrix.ablations,
-                **linked,
-            )
-            content = run.run_id.rsplit("-", 1)[1]
-            run = by_content.setdefault(content, run)
-            by_name[(name, seed)] = run
-            runs.setdefault(run.run_id, run)
-    needed = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
-    return {key: run.model_copy(update={"ablation": run.ablation and key not in needed}) for key, run in runs.items()}
-
-
-def _seeds(settings: Settings, name: str) -> list[int]:
-    """The seeds that a method is run with: ``matrix.seeds_for``'s, else all; one where nothing is random."""
-    spec = settings.methods[name]
-    if spec.task == "derived":  # one run per run that is augmented; one of all of them
-        own = _seeds(settings, spec.of)
-        return own[:1] if spec.how == "ensemble" else settings.matrix.seeds_for.get(name, own)
-    seeds = settings.matrix.seeds_for.get(name, settings.matrix.seeds)
-    return seeds if _is_seeded(settings.methods[name]) else seeds[:1]
-
-
-def _is_seeded(spec: Any) -> bool:
-    """Methods without randomness run once, whatever the number of seeds."""
-    if spec.task == "segmentation":
-        random_start = spec.model.adapter != "none" and spec.model.adapter_init == "random"
-        return random_start or (
-            spec.model.kind != "otsu" and not (spec.model.kind == "sam" and spec.model.adapter == "none")
-        )
-    return spec.task == "joint" or spec.model.kind in NETWORKS
-
-
-def plan(settings: Settings) -> Plan:
-    """What the report's stages are told: tables, and the runs of every method (aliases share runs)."""
-    runs = expand(settings).values()
-    return Plan(
-        profile=settings.profile,
-        tables=settings.tables,
-        runs={
-            name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in _closure(settings, [])
-        },
-        ablations=[run.run_id for run in runs if run.ablation],
-        statistics=settings.statistics,
-        ledger=settings.ledger,
-        report=settings.report,
-    )
 
 
 def recorded(settings: Settings) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 # A trained segmenter's masks for a whole dataset that the classifiers read.
+from lesion_core.config_check import WITH_MASKS
 
 
 def pseudo_mask_inputs(wildcards):
@@ -45,7 +46,7 @@ rule pseudo_masks:
 def audits():
     """Pseudo-masks that classifiers are scored with and that published masks can judge."""
     read = {run.segmenter_run for run in (*CLASSIFIERS.values(), *JOINT.values()) if run.segmenter_run}
-    tested = sorted(set(SETTINGS.scoring.classification_on) & set(settings_reader.WITH_MASKS) - {"custom"})
+    tested = sorted(set(SETTINGS.scoring.classification_on) & set(WITH_MASKS) - {"custom"})
     return [LAYOUT.pseudo_masks(run_id, name) / "audit_summary.csv" for run_id in sorted(read) for name in tested]
 
 
