@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +77,15 @@ class Cluster:
 
 
 @pytest.fixture
-def slurm(tmp_path):
+def alone():
+    """One SLURM at a time on a machine: its ports are fixed; another test process would find them taken and skip."""
+    with open(Path(tempfile.gettempdir()) / "lesion-one-node-slurm.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@pytest.fixture
+def slurm(tmp_path, alone):
     cluster = Cluster(tmp_path / "slurm")
     try:
         started = subprocess.run(
