@@ -62,6 +62,8 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
 
     ``statistics/robustness.csv`` is joined anew from the runs' own tables under ``robustness/``.
     """
+    from threadpoolctl import threadpool_limits
+
     from lesion_core.inference.robustness import gather_robustness, tried_runs
     from lesion_core.report.ledger import write_ledger
     from lesion_core.report.statistics import write_statistics
@@ -69,7 +71,8 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
     from lesion_core.report.tables import write_tables
 
     answer = Answer("Does each table cell recompute from the scores to the last digit?")
-    with tempfile.TemporaryDirectory() as folder:
+    # One thread, as the jobs have: sums of another number of threads round otherwise, and may break a tie.
+    with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
         again = Path(folder) / "results"
         again.mkdir()
         for entry in root.iterdir():
