@@ -61,10 +61,7 @@ def forget(project: Path) -> None:
 
 
 def merged_without_taking_it(project: Path) -> Path:
-    git(project, "checkout", "-q", "-b", "side")
-    path = computed(project, "of the side branch")
-    commit(project)
-    git(project, "checkout", "-q", "main")
+    path = of_a_side_branch(project)
     computed(project, "of main")
     commit(project)
     git(project, "merge", "-q", "-s", "ours", "-m", "ours", "side")
@@ -97,11 +94,17 @@ def removed_from_git_since(project: Path) -> Path:
     return path
 
 
-def on_another_branch(project: Path) -> Path:
+def of_a_side_branch(project: Path) -> Path:
+    """Computed and committed there; main is checked out again."""
     git(project, "checkout", "-q", "-b", "side")
     path = computed(project, "of the side branch")
     commit(project)
     git(project, "checkout", "-q", "main")
+    return path
+
+
+def on_another_branch(project: Path) -> Path:
+    path = of_a_side_branch(project)
     forget(project)
     return path
 
@@ -114,10 +117,7 @@ def staged(project: Path) -> Path:
 
 def the_other_side_of_a_conflict(project: Path) -> Path:
     """Their version is staged, while the commit it came from is the reflog's no more."""
-    git(project, "checkout", "-q", "-b", "side")
-    path = computed(project, "of the side branch")
-    commit(project)
-    git(project, "checkout", "-q", "main")
+    path = of_a_side_branch(project)
     computed(project, "of main")
     commit(project)
     merge = subprocess.run(["git", *IDENTITY, "merge", "side"], cwd=project, capture_output=True, check=False)
