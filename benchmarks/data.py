@@ -17,17 +17,17 @@ import numpy as np
 from benchmarks.made import drawn, enlarged, save_jpeg
 from benchmarks.scaling import AUGMENTED_SIZE, scaling
 from benchmarks.turns import both, faster, goal, in_turns, machine, show
-from lesion_core import config
-from lesion_core.data import histogram
-from lesion_core.data.augment import augment
-from lesion_core.data.harmonize import harmonize_image, prepare_image, read_photograph
-from lesion_core.data.images import read_image
-from lesion_core.data.masks import harmonize_mask
-from lesion_core.data.opencv import single_thread
-from lesion_core.data.plain_augmentation import plain_chain
-from lesion_core.data.resize import resize_square
+from lesion_core.acquire.images import read_image
+from lesion_core.acquire.opencv import single_thread
+from lesion_core.pixels import histogram
+from lesion_core.pixels.augment import augment
+from lesion_core.pixels.harmonize import harmonize_image, prepare_image, read_photograph
+from lesion_core.pixels.masks import harmonize_mask
+from lesion_core.pixels.plain_augmentation import plain_chain
+from lesion_core.pixels.resize import resize_square
 from lesion_core.seeding import generator
 from lesion_core.settings import Augmentation, Harmonization
+from lesion_core.settings import load as config
 
 PHOTOGRAPHS = 4
 MATCHED = (256, 512, 1024)

@@ -26,15 +26,15 @@ import numpy as np
 from benchmarks.copies import HEAVIER, copy_of
 from benchmarks.made import drawn
 from benchmarks.turns import machine, show
-from lesion_core import config
-from lesion_core.data.duplicates import candidate_pairs, near_duplicates
-from lesion_core.data.hashing import Fingerprint, fingerprint
-from lesion_core.data.opencv import single_thread
-from lesion_core.data.readers.ham10000 import METADATA
-from lesion_core.data.views import count_inliers, local_features
+from lesion_core.acquire.opencv import single_thread
+from lesion_core.acquire.readers.ham10000 import METADATA
+from lesion_core.catalog.duplicates import candidate_pairs, near_duplicates
+from lesion_core.catalog.hashing import Fingerprint, fingerprint
+from lesion_core.catalog.views import count_inliers, local_features
 from lesion_core.files import read_csv
 from lesion_core.progress import track
 from lesion_core.settings import Duplicates
+from lesion_core.settings import load as config
 
 HEIGHT, WIDTH = 150, 200
 COPIES = 0.2  # share of a collection

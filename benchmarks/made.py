@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lesion_core.data.synthetic.draw import photograph
-from lesion_core.data.synthetic.lesion import make_lesion
+from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
 

@@ -14,10 +14,10 @@ from benchmarks.made import drawn
 from benchmarks.memory import extra_peak
 from benchmarks.models_parts import VARIANT, Row, adapted, random_sam, relative
 from benchmarks.stopwatch import once
-from lesion_core import config
-from lesion_core.data.datasets import INDEX_COLUMNS, Harmonized
 from lesion_core.files import write_csv
+from lesion_core.pixels.datasets import INDEX_COLUMNS, Harmonized
 from lesion_core.settings import SegmentationMethod
+from lesion_core.settings import load as config
 from lesion_core.training.checkpoint import write_safetensors
 from lesion_core.training.embeddings import EmbeddingCache
 from lesion_core.training.engine import fit

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from benchmarks.stopwatch import Taken
 from benchmarks.turns import goal
-from lesion_core.models.sam import build_sam
-from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.models.sam.network import build_sam
+from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.seeding import generator, seed_torch
 from lesion_core.training.losses import dice_loss
 

@@ -11,12 +11,12 @@ import numpy as np
 
 from benchmarks.made import drawn
 from benchmarks.turns import Seconds, faster, in_turns, machine, show
-from lesion_core.data import histogram
-from lesion_core.data.augment import augment
-from lesion_core.data.harmonize import harmonize_image, read_photograph
-from lesion_core.data.opencv import single_thread
-from lesion_core.data.parallel import in_threads
-from lesion_core.data.resize import resize_square
+from lesion_core.acquire.opencv import single_thread
+from lesion_core.acquire.parallel import in_threads
+from lesion_core.pixels import histogram
+from lesion_core.pixels.augment import augment
+from lesion_core.pixels.harmonize import harmonize_image, read_photograph
+from lesion_core.pixels.resize import resize_square
 from lesion_core.seeding import generator
 from lesion_core.settings import Augmentation, Harmonization
 

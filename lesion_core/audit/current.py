@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_core.paths import Layout
-from lesion_core.runs import ABLATIONS, Run
 from lesion_core.settings import Plan
+from lesion_core.settings.run import ABLATIONS, Run
 
 BY_RUN = {  # at which depth these folders have a run's id, as a folder or as a file's stem
     "runs": 2,

@@ -9,15 +9,15 @@ from typing import Any
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import run_folders
 from lesion_core.audit.manifest import product_files
-from lesion_core.calls import NAME as CALLS
-from lesion_core.calls import read_calls
-from lesion_core.data.own_files import own_files
+from lesion_core.catalog.own_files import own_files
 from lesion_core.errors import LesionError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.paths import Layout
-from lesion_core.provenance import STAGES, VERSIONED, code_hash
-from lesion_core.runs import Run, task_of
+from lesion_core.record.calls import NAME as CALLS
+from lesion_core.record.calls import read_calls
+from lesion_core.record.provenance import STAGES, VERSIONED, code_hash
 from lesion_core.settings import Plan
+from lesion_core.settings.run import Run, task_of
 
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
 

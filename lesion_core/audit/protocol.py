@@ -10,8 +10,8 @@ from lesion_core.audit.current import run_folders
 from lesion_core.errors import LesionError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
-from lesion_core.runs import Run, task_of
 from lesion_core.settings import Plan
+from lesion_core.settings.run import Run, task_of
 
 SELECTED_BY = {"segmentation": "val_dice", "classification": "val_selection", "joint": "val_selection"}
 HISTORY_COLUMNS = ("epoch", "step", "lr")  # and what starts with train_ or val_
@@ -19,7 +19,7 @@ HISTORY_COLUMNS = ("epoch", "step", "lr")  # and what starts with train_ or val_
 
 def splits(root: Path) -> Answer:
     """The leakage certificate, computed anew from the catalog, its edges and the split tables."""
-    from lesion_core.data.certificate import certify
+    from lesion_core.catalog.certificate import certify
 
     answer = Answer("Do the splits hold?")
     layout = Layout(root)

@@ -12,10 +12,10 @@ from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
-from lesion_core.runs import task_of
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
 from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
+from lesion_core.settings.run import task_of
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
@@ -158,9 +158,9 @@ def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int)
     """A drawn sample of photographs, harmonized anew, has the stored pixels."""
     import numpy as np
 
-    from lesion_core.data.datasets import Harmonized
-    from lesion_core.data.harmonize import harmonize_image, read_photograph
-    from lesion_core.data.reference import read_reference
+    from lesion_core.pixels.datasets import Harmonized
+    from lesion_core.pixels.harmonize import harmonize_image, read_photograph
+    from lesion_core.pixels.reference import read_reference
 
     answer = Answer("Do sampled pixels recompute from the photographs?")
     if count == 0:
@@ -211,8 +211,8 @@ def _score(
     from lesion_core.inference.score_classification import score_classification
     from lesion_core.inference.score_derived import predict_derived
     from lesion_core.inference.score_segmentation import score_segmentation
-    from lesion_core.runs import Run
     from lesion_core.seeding import make_deterministic
+    from lesion_core.settings.run import Run
 
     run = Run.load(run_dir)
     make_deterministic(run.threads)

@@ -9,10 +9,10 @@ from pathlib import Path
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_array, read_csv, read_json, read_parquet
-from lesion_core.observe import RECORD, TEST_MASKS
 from lesion_core.paths import Layout
-from lesion_core.runs import task_of
+from lesion_core.record.observe import RECORD, TEST_MASKS
 from lesion_core.settings import Plan
+from lesion_core.settings.run import task_of
 
 SHOWING = (f"figures/{RECORD}", f"figures/page.{RECORD}")  # what the figures and the page opened, to show it
 Splits = dict[tuple[str, str], str]  # (dataset, image id) -> train, val or test

@@ -22,7 +22,7 @@ def trace(
     from lesion_core.report import trace_statistics as tests
 
     if table in tests.TABLES:
-        from lesion_core import config
+        from lesion_core.settings import load as config
 
         # a results folder is named after its profile, and its tests depend on the profile's settings
         found = tests.trace_test(root, config.plan(config.load(root.resolve().name)), table, row, column)

@@ -12,7 +12,7 @@ from lesion_core.cli.options import Given, Out, Profile, Root, Side, settings_of
 
 def synthetic(out: Out, settings: Given = None, profile: Profile = None) -> None:
     """Draw made images and pack them as the official archives."""
-    from lesion_core.data.synthetic import write_mirror
+    from lesion_core.acquire.synthetic import write_mirror
     from lesion_core.errors import SettingsError
 
     section = settings_of(settings, profile).synthetic
@@ -23,7 +23,7 @@ def synthetic(out: Out, settings: Given = None, profile: Profile = None) -> None
 
 def download(dataset: str, out: Out, settings: Given = None, profile: Profile = None) -> None:
     """Fetch and verify a dataset's files, from the mirror or the official addresses."""
-    from lesion_core.data.download import fetch_dataset
+    from lesion_core.acquire.download import fetch_dataset
 
     given = settings_of(settings, profile)
     fetch_dataset(
@@ -38,14 +38,14 @@ def download(dataset: str, out: Out, settings: Given = None, profile: Profile = 
 
 def unpack(dataset: str, downloads: Annotated[Path, typer.Option("--downloads")], out: Out) -> None:
     """Unpack a dataset's archives safely."""
-    from lesion_core.data.unpack import unpack_dataset
+    from lesion_core.acquire.unpack import unpack_dataset
 
     unpack_dataset(dataset, downloads, out)
 
 
 def weights(name: str, out: Out, settings: Given = None, profile: Profile = None) -> None:
     """Fetch and verify a foundation model's weights, or take those in the package."""
-    from lesion_core.models.foundation import write_foundation
+    from lesion_core.models.sam.foundation import write_foundation
 
     given = settings_of(settings, profile)
     write_foundation(name, out, mirror=given.mirror, retries=given.data.retries, timeout=given.data.timeout_seconds)
@@ -53,7 +53,7 @@ def weights(name: str, out: Out, settings: Given = None, profile: Profile = None
 
 def catalog(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Build the table of all images, their groups and the data report."""
-    from lesion_core.data.catalog import build_catalog
+    from lesion_core.catalog.table import build_catalog
     from lesion_core.paths import Layout
 
     given = settings_of(settings, profile)
@@ -78,7 +78,7 @@ def data_report(root: Root) -> None:
 
 def splits(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Split by group, and write the leakage certificate."""
-    from lesion_core.data.splits import build_splits
+    from lesion_core.catalog.splits import build_splits
     from lesion_core.paths import Layout
 
     layout = Layout(root)
@@ -87,7 +87,7 @@ def splits(root: Root, settings: Given = None, profile: Profile = None) -> None:
 
 def leakage(root: Root) -> None:
     """What datasets share, and whether a segmenter's training photograph tests a classifier; exit status 1 if so."""
-    from lesion_core.data.leakage import tell_leakage
+    from lesion_core.catalog.leakage import tell_leakage
 
     text, clean = tell_leakage(root)
     typer.echo(text)
@@ -102,9 +102,9 @@ def reference(
     profile: Profile = None,
 ) -> None:
     """The median histogram of the training images."""
-    from lesion_core import observe
-    from lesion_core.data.reference import reference_histogram
     from lesion_core.paths import Layout
+    from lesion_core.pixels.reference import reference_histogram
+    from lesion_core.record import observe
 
     observe.begin()
     layout = Layout(root)
@@ -123,9 +123,9 @@ def harmonize(
     profile: Profile = None,
 ) -> None:
     """Bring a dataset to one size and one appearance."""
-    from lesion_core import observe
-    from lesion_core.data.harmonized_arrays import harmonize_dataset
     from lesion_core.paths import Layout
+    from lesion_core.pixels.harmonized_arrays import harmonize_dataset
+    from lesion_core.record import observe
 
     observe.begin()
     layout = Layout(root)

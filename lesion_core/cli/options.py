@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
-    from lesion_core.runs import Run
+    from lesion_core.settings.run import Run
 
 Given = Annotated[
     str | None,
@@ -35,7 +35,7 @@ Side = Annotated[int, typer.Option("--size", min=1, help="Side of the square ima
 
 def settings_of(given: str | None, profile: str | None) -> Any:
     """The sections that a rule hands over, or all of params.yaml with its plan."""
-    from lesion_core import config
+    from lesion_core.settings import load as config
 
     if given is not None:
         return config.sections(given)
@@ -46,8 +46,8 @@ def settings_of(given: str | None, profile: str | None) -> Any:
 
 def one_run(given: str | None, profile: str | None, run_id: str | None) -> Run:
     """The run that a rule hands over, or the matrix's run of that id."""
-    from lesion_core import config
     from lesion_core.errors import SettingsError
+    from lesion_core.settings import load as config
 
     if given is not None:
         return config.sections(given).run
@@ -60,8 +60,8 @@ def one_run(given: str | None, profile: str | None, run_id: str | None) -> Run:
 
 def ready(run_dir: Path, device: str) -> tuple[Run, str]:
     """A trained run's settings, with torch made deterministic on its number of threads, and the device it is to use."""
-    from lesion_core.runs import Run
     from lesion_core.seeding import make_deterministic
+    from lesion_core.settings.run import Run
     from lesion_core.training.engine import resolve_device
 
     run = Run.load(run_dir)

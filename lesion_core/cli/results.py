@@ -34,7 +34,7 @@ def subgroups(root: Root, settings: Given = None, profile: Profile = None) -> No
 
 def figures(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Every figure, as PDF and PNG."""
-    from lesion_core import observe
+    from lesion_core.record import observe
     from lesion_core.report.figures import write_figures
 
     observe.begin()
@@ -51,7 +51,7 @@ def ledger(root: Root, settings: Given = None, profile: Profile = None) -> None:
 
 def report(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """The page: one file that opens offline."""
-    from lesion_core import observe
+    from lesion_core.record import observe
     from lesion_core.report.page import write_page
 
     observe.begin()

@@ -17,7 +17,7 @@ MatrixRun = Annotated[str | None, typer.Option("--run", help="A run of the matri
 
 def runs(profile: Profile = None) -> None:
     """The experiment matrix, expanded: one line per run."""
-    from lesion_core import config
+    from lesion_core.settings import load as config
 
     for run in config.expand(config.load(profile)).values():
         typer.echo(f"{run.task:<15} {run.run_id}")
@@ -34,7 +34,7 @@ def train(
 
     With compute.processes above 1 it starts that many processes here; torchrun may start them in its stead.
     """
-    from lesion_core import observe
+    from lesion_core.record import observe
 
     observe.begin()
     run = one_run(settings, profile, run_id)
@@ -99,7 +99,7 @@ def pseudo_masks(
     device: Device = "auto",
 ) -> None:
     """A segmenter's masks for a whole dataset."""
-    from lesion_core import observe
+    from lesion_core.record import observe
 
     observe.begin()
     from lesion_core.inference.load import load_segmenter
@@ -132,7 +132,7 @@ def audit_pseudo_masks(
     profile: Profile = None,
 ) -> None:
     """Dice and IoU of pseudo-masks against published masks, by class and site."""
-    from lesion_core.inference.audit import audit_pseudo_masks as audit
+    from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks as audit
 
     audit(run_id, dataset, size, root, settings_of(settings, profile).statistics)
 
@@ -207,7 +207,7 @@ def robustness(
     device: Device = "auto",
 ) -> None:
     """Accuracy and calibration of a run on corrupted test photographs."""
-    from lesion_core import observe
+    from lesion_core.record import observe
 
     observe.begin()
     from lesion_core.inference.robustness import measure_robustness
@@ -257,7 +257,7 @@ def predict(
     classify = None
     if classifier is not None:
         from lesion_core.inference.photograph import photograph_classifier
-        from lesion_core.runs import Run
+        from lesion_core.settings.run import Run
 
         made_by = Run.load(segmenter).run_id
         classify = photograph_classifier(classifier, device, metadata=metadata, segmenter_run=made_by)

@@ -31,9 +31,9 @@ def manifest(root: Root, settings: Given = None, profile: Profile = None) -> Non
     """Hash a finished pipeline's results: what `lesion audit` compares with."""
     import json
 
-    from lesion_core import config
     from lesion_core.audit.manifest import write_manifest
     from lesion_core.files import canonical_json
+    from lesion_core.settings import load as config
 
     text = settings or canonical_json(config.recorded(config.load(profile)))
     write_manifest(root, json.loads(text), config.sections(text).plan)
@@ -54,8 +54,8 @@ def audit(
     """Is everything in a results folder what it claims to be? Exit status 1 where something is not."""
     from lesion_core.audit.answer import FAILED
     from lesion_core.audit.command import audit as ask
-    from lesion_core.config import REPOSITORY
     from lesion_core.files import write_json
+    from lesion_core.settings.load import REPOSITORY
 
     lock = REPOSITORY / "requirements.lock"
     answers = ask(root, lock, count=recompute, seed=seed, tolerance=tolerance, device=device, only=only)
@@ -132,10 +132,10 @@ def plan(
     ] = 0.05,
 ) -> None:
     """What a profile costs: runs x steps x seconds a step, measured or estimated, with the arithmetic."""
-    from lesion_core import config
-    from lesion_core.costs import table
-    from lesion_core.costs.rates import measured_rates, stated_rates
-    from lesion_core.costs.work import image_counts
+    from lesion_core.plan import table
+    from lesion_core.plan.rates import measured_rates, stated_rates
+    from lesion_core.plan.work import image_counts
+    from lesion_core.settings import load as config
 
     settings = config.load(profile)
     runs = config.expand(settings)
@@ -143,7 +143,7 @@ def plan(
     known |= stated_rates(seconds or [], runs)
     card = count = None
     if tflops is not None:
-        from lesion_core.costs.flops import flops_per_image as count
+        from lesion_core.plan.flops import flops_per_image as count
 
         card = table.Card(tflops, share, least_step)
     typer.echo(table.cost_table(image_counts(settings, counts), runs, known, card, count))

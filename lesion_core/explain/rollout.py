@@ -142,7 +142,7 @@ def windowed(attn: nn.Module, x: Tensor, window: int, grid: int) -> Tensor:
 
 def sam_attention(attn: nn.Module, x: Tensor) -> Tensor:
     """softmax with relative positions, averaged over heads, (B, h * w, h * w), as segment_anything computes it."""
-    from lesion_core.models.sam import sam_modeling
+    from lesion_core.models.sam.network import sam_modeling
 
     batch, height, width, _ = x.shape
     heads = attn.num_heads

@@ -19,9 +19,9 @@ from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
 
 if TYPE_CHECKING:
-    from lesion_core.data.datasets import Harmonized
-    from lesion_core.runs import Run
+    from lesion_core.pixels.datasets import Harmonized
     from lesion_core.settings import Explain, Scoring
+    from lesion_core.settings.run import Run
 
 COLUMNS = (
     "run_id",
@@ -100,7 +100,7 @@ def chosen_rows(data: Harmonized, masks: dict[str, Path], dataset: str, explain:
 def _explain_dataset(
     job: Job, dataset: str, masks: dict[str, Path], rows: list[dict[str, Any]], examples: dict[str, np.ndarray]
 ) -> None:
-    from lesion_core.data.images import read_mask
+    from lesion_core.acquire.images import read_mask
 
     run, explain = job.run, job.explain
     role, made = ("segmenter", _segmenter_maps) if run.task == "segmentation" else ("classifier", _classifier_maps)
@@ -151,11 +151,11 @@ Explained = Iterator[tuple[dict[str, Any], np.ndarray, Maps, np.ndarray | None, 
 
 def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
-    from lesion_core.data.datasets import Harmonized
     from lesion_core.explain.cam import segmenter_cam
     from lesion_core.explain.rollout import segmenter_rollout
     from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.predict import to_input
+    from lesion_core.pixels.datasets import Harmonized
 
     loaded = load_segmenter(job.run_dir, device=job.device, attention="reference")  # roll-out reads its matrix
     data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
@@ -174,13 +174,13 @@ def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explaine
     """As `_segmenter_maps`; the box is that of the crop which the encoder sees, None where it sees all."""
     import torch
 
-    from lesion_core.data.datasets import Harmonized
     from lesion_core.explain.cam import classifier_cam
     from lesion_core.explain.rollout import classifier_rollout
     from lesion_core.inference.classify import load_classifier, resize_masks
     from lesion_core.inference.examples import masks_of
     from lesion_core.inference.predict import to_input
     from lesion_core.models.classifier import lesion_box
+    from lesion_core.pixels.datasets import Harmonized
 
     loaded = load_classifier(job.run_dir, device=job.device)
     if not isinstance(loaded.model, torch.nn.Module):

@@ -11,13 +11,13 @@ import numpy as np
 
 from lesion_core.errors import MaskError, RunError, about
 from lesion_core.inference.load import REFERENCE_KEY, read_tensors
-from lesion_core.runs import Run
 from lesion_core.settings import CLASSES, NETWORKS
+from lesion_core.settings.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from lesion_core.data.metadata import MetadataVocabulary
+    from lesion_core.catalog.metadata import MetadataVocabulary
     from lesion_core.models.classical import ColourHistogram, Majority
     from lesion_core.models.classifier import ClassifierModule
 
@@ -105,7 +105,7 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
 
 def _vocabulary(tensors: dict[str, Tensor]) -> MetadataVocabulary | None:
     """Take the metadata vocabulary out of a run's tensors, if it has one."""
-    from lesion_core.data.metadata import MetadataVocabulary
+    from lesion_core.catalog.metadata import MetadataVocabulary
 
     content = tensors.pop(VOCABULARY_KEY, None)
     return None if content is None else MetadataVocabulary.from_bytes(content.numpy())

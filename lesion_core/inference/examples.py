@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.data.datasets import Harmonized
-from lesion_core.data.shuffle import foreign_rows
 from lesion_core.errors import MaskError
 from lesion_core.files import read_array, read_csv, read_parquet
 from lesion_core.inference.classify import LoadedClassifier
 from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized
+from lesion_core.pixels.shuffle import foreign_rows
 
 if TYPE_CHECKING:
-    from lesion_core.runs import Run
+    from lesion_core.settings.run import Run
 
 TRUE_MASKS = "true"
 
@@ -153,8 +153,8 @@ def _own_masks(
 
 def _true_masks(layout: Layout, run: Run, dataset: str, data: Harmonized, rows: np.ndarray) -> np.ndarray | None:
     """The published masks, refined and softened as in training; None where the dataset publishes none."""
-    from lesion_core.data.images import read_mask
-    from lesion_core.data.masks import harmonize_mask
+    from lesion_core.acquire.images import read_mask
+    from lesion_core.pixels.masks import harmonize_mask
 
     table = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"])
     paths = {row["image_id"]: row["mask_path"] for row in table.to_pylist() if row["dataset"] == dataset}

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from lesion_core.errors import RunError, WeightsError, about
-from lesion_core.runs import Run
+from lesion_core.settings.run import Run
 
 if TYPE_CHECKING:
     import torch
 
-    from lesion_core.models.sam_frame import PaddedSam
+    from lesion_core.models.sam.frame import PaddedSam
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
 REFERENCE_KEY = "harmonization.reference"
@@ -47,7 +47,7 @@ class LoadedSegmenter:
         """
         if self.run.spec.model.frame == "squeezed" or all(height == width for height, width in sizes):
             return self.model
-        from lesion_core.models.sam_frame import PaddedSam
+        from lesion_core.models.sam.frame import PaddedSam
 
         return PaddedSam(self.model, sizes)
 

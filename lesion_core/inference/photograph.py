@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lesion_core.data.metadata import FIELDS
+from lesion_core.catalog.metadata import FIELDS
 from lesion_core.errors import CatalogError
 from lesion_core.files import read_csv, read_parquet
 from lesion_core.progress import say
@@ -41,10 +41,10 @@ def photograph_classifier(
     Raises:
         CatalogError: the metadata cannot be read, or an age is no number.
     """
-    from lesion_core.data.harmonize import harmonize_image
     from lesion_core.inference.classify import class_probabilities, load_classifier
     from lesion_core.metrics.calibration import log_probabilities, softmax
-    from lesion_core.runs import Run
+    from lesion_core.pixels.harmonize import harmonize_image
+    from lesion_core.settings.run import Run
 
     loaded = load_classifier(run_dir, device=device)
     known = {} if metadata is None else read_metadata(metadata)
@@ -81,7 +81,7 @@ def fitted_temperature(run_dir: Path) -> float | None:
     Raises:
         FormatError: the scores cannot be read.
     """
-    from lesion_core.runs import Run
+    from lesion_core.settings.run import Run
 
     path = Path(run_dir) / SCORES[Run.load(run_dir).task]
     values = read_parquet(path, ["temperature"])["temperature"].to_pylist() if path.is_file() else []

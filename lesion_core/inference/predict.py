@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lesion_core.inference.load import LoadedSegmenter
     from lesion_core.inference.photograph import Classify
-    from lesion_core.runs import Run
+    from lesion_core.settings.run import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
@@ -84,7 +84,7 @@ def _maps(
     with torch.inference_mode():
         if prompt == "none":
             return finish(model(images, None), size)
-        from lesion_core.models.prompts import automatic_prompts
+        from lesion_core.models.sam.prompts import automatic_prompts
 
         embeddings = model.encode(images)
         unprompted = finish(model.decode(embeddings, None), size)
@@ -151,8 +151,8 @@ def predict_folder(
     """
     import cv2
 
-    from lesion_core.data.harmonize import harmonize_image
-    from lesion_core.data.images import read_image
+    from lesion_core.acquire.images import read_image
+    from lesion_core.pixels.harmonize import harmonize_image
 
     unaided_prompt(segmenter.run)
     paths = list_photographs(images)

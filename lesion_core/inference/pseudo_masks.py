@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.data.array_digests import array_digests
 from lesion_core.files import canonical_json, sha256_file
 from lesion_core.inference.predict import confidence, probabilities, unaided_prompt
 from lesion_core.inference.refine import count_components, refine_mask
 from lesion_core.inference.unfinished import Unfinished
 from lesion_core.metrics.border import border_turning
+from lesion_core.pixels.array_digests import array_digests
 from lesion_core.progress import track
 
 if TYPE_CHECKING:
-    from lesion_core.data.datasets import Harmonized
     from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.pixels.datasets import Harmonized
 
 BATCHES_PER_CHECKPOINT = 16
 SMALL = 0.005
@@ -60,7 +60,7 @@ def write_pseudo_masks(
     Raises:
         RunError: the run needs clicks.
     """
-    from lesion_core.data.datasets import Harmonized
+    from lesion_core.pixels.datasets import Harmonized
     from lesion_core.training.checkpoint import folder_lock
 
     unaided_prompt(segmenter.run)
@@ -96,7 +96,7 @@ def _describe(segmenter: LoadedSegmenter, image_id: str, probability: np.ndarray
 
 def _identity(segmenter: LoadedSegmenter, data: Harmonized, harmonized: Path) -> str:
     """What unfinished masks depend on: weights, settings, images in their order, their pixels, code and packages."""
-    from lesion_core.provenance import code_hash, computing_versions
+    from lesion_core.record.provenance import code_hash, computing_versions
 
     digest = hashlib.sha256(sha256_file(harmonized / "index.csv").encode())
     for name, tensor in sorted(segmenter.model.state_dict().items()):

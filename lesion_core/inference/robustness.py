@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.data.corruptions import CORRUPTIONS
 from lesion_core.errors import ScoreError, SettingsError
 from lesion_core.files import read_csv, read_parquet, write_csv
 from lesion_core.paths import Layout
+from lesion_core.pixels.corruptions import CORRUPTIONS
 from lesion_core.progress import track
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, Robustness
@@ -23,8 +23,8 @@ from lesion_core.settings import CLASSES, Robustness
 if TYPE_CHECKING:
     from lesion_core.inference.classify import LoadedClassifier
     from lesion_core.inference.load import LoadedSegmenter
-    from lesion_core.runs import Run
     from lesion_core.settings import Plan
+    from lesion_core.settings.run import Run
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "ece", "brier")
 COLUMNS = ("run_id", "method", "seed", "dataset", "corruption", "strength", "amount", "n", *METRICS)
@@ -53,8 +53,8 @@ def measure_robustness(
     Raises:
         SettingsError: the run is given true or shuffled masks, which no corruption reaches.
     """
-    from lesion_core.data.datasets import Harmonized
     from lesion_core.inference.classify import load_classifier
+    from lesion_core.pixels.datasets import Harmonized
 
     loaded, segmenter = load_classifier(run_dir, device=device), _segmenter(run_dir, run, Path(root), device)
     layout = Layout(Path(root))
@@ -118,7 +118,7 @@ def _corrupted(
     files: list[Path], image_ids: list[str], settings: Robustness
 ) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
     """(corruption, strength) -> photographs, uint8 (H, W, 3) each; first the clean ones."""
-    from lesion_core.data.images import read_image
+    from lesion_core.acquire.images import read_image
 
     clean = [read_image(path) for path in files]
     yield (CLEAN, 0), clean
@@ -140,9 +140,9 @@ def _classify(
     records: list[dict[str, Any]],
     device: str,
 ) -> np.ndarray:
-    from lesion_core.data.harmonize import harmonize_image
     from lesion_core.inference.classify import class_probabilities
     from lesion_core.inference.predict import probabilities
+    from lesion_core.pixels.harmonize import harmonize_image
 
     def at(size: int, reference: np.ndarray | None, run: Run) -> np.ndarray:
         return np.stack([harmonize_image(image, size, reference, run.harmonization) for image in photographs])

@@ -21,8 +21,8 @@ from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES
 
 if TYPE_CHECKING:
-    from lesion_core.runs import Run
     from lesion_core.settings import Scoring
+    from lesion_core.settings.run import Run
 
 # (dataset, split) -> index records, probabilities (n, 7), mask flags; None where the run cannot be scored there
 Predict = Callable[[str, str], "tuple[list[dict[str, Any]], np.ndarray, list[str]] | None"]

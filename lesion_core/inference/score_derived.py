@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lesion_core.attempts import Attempts
 from lesion_core.errors import RunError
 from lesion_core.inference.score_classification import predictor, write_predictions
 from lesion_core.paths import Layout
-from lesion_core.provenance import write_provenance
-from lesion_core.runs import Run
+from lesion_core.record.attempts import Attempts
+from lesion_core.record.provenance import write_provenance
+from lesion_core.settings.run import Run
 
 if TYPE_CHECKING:
     from lesion_core.settings import Scoring

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import torch
 
     from lesion_core.inference.load import LoadedSegmenter
-    from lesion_core.models.prompts import Prompts
-    from lesion_core.runs import Run
+    from lesion_core.models.sam.prompts import Prompts
     from lesion_core.settings import Scoring, SegmentationModel
+    from lesion_core.settings.run import Run
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -120,8 +120,8 @@ def _predictions(
     """Test images one by one: index record, native truth (bool), and prompt -> probability map (S, S)."""
     import torch
 
-    from lesion_core.data.datasets import Harmonized
-    from lesion_core.data.images import read_mask
+    from lesion_core.acquire.images import read_mask
+    from lesion_core.pixels.datasets import Harmonized
 
     data = Harmonized.open(folder)
     test = data.rows("test")
@@ -174,7 +174,7 @@ def _prompts(
     dataset: str,
 ) -> Prompts | None:
     """Prompts of one batch; ``automatic`` is the box around the unprompted prediction, ``oracle_*`` use the truth."""
-    from lesion_core.models import prompts as make
+    from lesion_core.models.sam import prompts as make
 
     if prompt == "none":
         return None

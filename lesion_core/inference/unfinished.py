@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lesion_core.data.array_digests import record_arrays
 from lesion_core.files import read_csv, read_json, write_csv, write_json
+from lesion_core.pixels.array_digests import record_arrays
 from lesion_core.progress import say
 
 COLUMNS = ("image_id", "area", "components", "confidence", "border_turning", "flags")

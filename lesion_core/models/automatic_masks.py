@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lesion_core.models.prompts import Prompts
+from lesion_core.models.sam.prompts import Prompts
 
 if TYPE_CHECKING:
-    from lesion_core.models.sam_frame import PaddedSam
-    from lesion_core.models.sam_segmenter import SamSegmenter
+    from lesion_core.models.sam.frame import PaddedSam
+    from lesion_core.models.sam.segmenter import SamSegmenter
     from lesion_core.settings import AutomaticMasks
 
 # Points decoded at once; at 1024 pixels they take about 1 GB.

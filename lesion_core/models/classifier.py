@@ -16,7 +16,7 @@ from lesion_core.seeding import seed_torch
 from lesion_core.settings import CLASSES, NETWORKS, ClassificationModel, Extraction
 
 if TYPE_CHECKING:
-    from lesion_core.data.metadata import MetadataVocabulary
+    from lesion_core.catalog.metadata import MetadataVocabulary
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

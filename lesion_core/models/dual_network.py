@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lesion_core.data.metadata import NO_AGE, MetadataVocabulary
+from lesion_core.catalog.metadata import NO_AGE, MetadataVocabulary
 from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import build_encoder
 from lesion_core.models.classifier import ClassifierModule, prepare_input

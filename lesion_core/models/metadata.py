@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lesion_core.data.metadata import FIELDS, MetadataVocabulary
+from lesion_core.catalog.metadata import FIELDS, MetadataVocabulary
 from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from lesion_core.errors import ImageError, SettingsError, WeightsError
 from lesion_core.models.deep_unet import DeepUNet, TinyEncoder
-from lesion_core.models.prompts import Prompts
-from lesion_core.models.sam import load_strict, read_weights
+from lesion_core.models.sam.network import load_strict, read_weights
+from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.unet import TinyUNet
 from lesion_core.settings.segmentation import STRIDE

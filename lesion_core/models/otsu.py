@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lesion_core.errors import ImageError
-from lesion_core.models.prompts import Prompts
+from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 
 Channel = Literal["blue", "grey", "lightness"]

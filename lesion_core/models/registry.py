@@ -10,8 +10,8 @@ from torch import nn
 from lesion_core.errors import WeightsError
 from lesion_core.models.networks import build_network
 from lesion_core.models.otsu import OtsuSegmenter
-from lesion_core.models.sam import build_sam
-from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.models.sam.network import build_sam
+from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.segmae import build_segmae
 from lesion_core.models.trainable import Segmenter
 from lesion_core.seeding import seed_torch

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer
 from lesion_core.models.networks import NetworkSegmenter
-from lesion_core.models.prompts import Prompts
+from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.timm_vit import load_timm, timm_state
 
 PATCH = 16

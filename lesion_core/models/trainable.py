@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from torch import Tensor, nn
 
-from lesion_core.models.sam import check_state
+from lesion_core.models.sam.network import check_state
 
 
 class Segmenter(nn.Module):

@@ -10,8 +10,8 @@ from typing import Any
 from lesion_core.arrow import table_of
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
+from lesion_core.papers.published import Published
 from lesion_core.report.measures import Measure
-from lesion_core.report.published import Published
 from lesion_core.report.values import DECIMALS, RANKED, SCALE, Value
 
 OURS, NOT_RUN, PUBLISHED_ONLY, NOT_DEFINED = "ours", "not run in this profile", "published only", "not defined"

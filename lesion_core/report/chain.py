@@ -13,8 +13,8 @@ from lesion_core.files import canonical_json, read_json, read_parquet, sha256_fi
 from lesion_core.paths import Layout
 from lesion_core.report.measures import Measure
 from lesion_core.report.values import Store
-from lesion_core.runs import task_of
 from lesion_core.scores import read_scores
+from lesion_core.settings.run import task_of
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
 OF_TIMES = ("resumed", "training_seconds")  # of a run's extra: they differ between two equal results

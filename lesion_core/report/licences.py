@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lesion_core.data.registry import RELEASES, WEIGHTS
+from lesion_core.acquire.registry import RELEASES, WEIGHTS
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.html import table

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import remove_others
+from lesion_core.papers.published import Published, load
 from lesion_core.paths import Layout
 from lesion_core.report.cells import (
     NOT_DEFINED,
@@ -23,7 +24,6 @@ from lesion_core.report.cells import (
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import Grid, full_title, metric_name, write_grid
 from lesion_core.report.measures import DERIVED, LESION_METRICS, PARAMETERS, Measure, kind_of
-from lesion_core.report.published import Published, load
 from lesion_core.report.statistics_tables import TITLES as STATISTICS
 from lesion_core.report.values import DECIMALS, Store, column_unit
 from lesion_core.settings import Plan, Table, TableRow

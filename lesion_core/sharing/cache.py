@@ -12,12 +12,13 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lesion_core import config, lock
 from lesion_core.audit.current import BY_RUN, HARMONIZED, Current, run_of
 from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.files import read_json
 from lesion_core.paths import Layout
 from lesion_core.settings import Plan
+from lesion_core.settings import load as config
+from lesion_core.sharing import lock
 from lesion_core.sharing.part import Part, files_of
 
 TRASH = ".trash"  # where a unit lies between being taken away, in one step, and being deleted

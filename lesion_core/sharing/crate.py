@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.audit.manifest import NAME, read_manifest
-from lesion_core.calls import NAME as CALLS
-from lesion_core.calls import read_calls
-from lesion_core.config import REPOSITORY
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_json
+from lesion_core.record.calls import NAME as CALLS
+from lesion_core.record.calls import read_calls
+from lesion_core.settings.load import REPOSITORY
 from lesion_core.sharing.atomic_folder import atomic_folder, refuse_existing
 from lesion_core.sharing.crate_check import broken_demands
 from lesion_core.sharing.jobs import MEASURED, Job, jobs_of, positions
-from lesion_core.snapshot import NAME as SNAPSHOT
+from lesion_core.sharing.snapshot import NAME as SNAPSHOT
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate

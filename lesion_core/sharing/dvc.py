@@ -17,7 +17,7 @@ from typing import Any
 
 from lesion_core.errors import SettingsError
 from lesion_core.files import write_text
-from lesion_core.provenance import PACKAGE, code_files, code_modules, module_file
+from lesion_core.record.provenance import PACKAGE, code_files, code_modules, module_file
 
 REPOSITORY = PACKAGE.parent
 # Where the rules' outputs lie under results/<profile>/ -> the stage that they belong to.

@@ -12,9 +12,9 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
-from lesion_core import snapshot
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_csv, read_json
+from lesion_core.sharing import snapshot
 
 LOGS = "logs/"
 SETTINGS = re.compile(r"(?<=--settings )'(?:[^']|'\"'\"')*'")

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lesion_core.data.balance import class_weights
 from lesion_core.settings import ClassificationLoss
+from lesion_core.training.balance import class_weights
 
 
 def loss_weights(counts: np.ndarray, settings: ClassificationLoss) -> Tensor:

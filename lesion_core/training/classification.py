@@ -10,10 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.attempts import Attempts
-from lesion_core.data.augment import augment
-from lesion_core.data.balance import draw_mixup, sampling_probabilities
-from lesion_core.data.reference import read_reference as read_histogram
 from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
 from lesion_core.inference.classify import VOCABULARY_KEY
@@ -21,11 +17,15 @@ from lesion_core.inference.load import REFERENCE_KEY
 from lesion_core.models.classical import ColourHistogram, Majority, balanced_accuracy, colour_histogram
 from lesion_core.models.classifier import ClassifierModule, build_classifier
 from lesion_core.paths import Layout
+from lesion_core.pixels.augment import augment
+from lesion_core.pixels.reference import read_reference as read_histogram
 from lesion_core.progress import say
-from lesion_core.provenance import write_provenance
-from lesion_core.runs import Run
+from lesion_core.record.attempts import Attempts
+from lesion_core.record.provenance import write_provenance
 from lesion_core.seeding import generator, make_deterministic
 from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss
+from lesion_core.settings.run import Run
+from lesion_core.training.balance import draw_mixup, sampling_probabilities
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images

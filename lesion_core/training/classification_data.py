@@ -8,12 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lesion_core.data.datasets import Harmonized, combine
-from lesion_core.data.metadata import MetadataVocabulary
-from lesion_core.data.shuffle import foreign_rows
+from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import CatalogError, MaskError, RunError, SettingsError, SplitError
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized, combine
+from lesion_core.pixels.shuffle import foreign_rows
 from lesion_core.settings import CLASSES
 
 TRUE_MASKS = "true"

@@ -20,14 +20,14 @@ from torch import Tensor
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, canonical_json, sha256_file, sha256_text
 from lesion_core.inference.predict import to_input
-from lesion_core.models.sam_input import normalisation_of
+from lesion_core.models.sam.input import normalisation_of
 from lesion_core.progress import say, track
-from lesion_core.provenance import code_hash
+from lesion_core.record.provenance import code_hash
 from lesion_core.training.distributed import any_process, world
 
 if TYPE_CHECKING:
-    from lesion_core.data.datasets import Harmonized
-    from lesion_core.models.sam_segmenter import SamSegmenter
+    from lesion_core.models.sam.segmenter import SamSegmenter
+    from lesion_core.pixels.datasets import Harmonized
 
 FORMATS = {"fp16": np.float16, "fp32": np.float32}
 
@@ -60,7 +60,7 @@ class EmbeddingCache:
             "format": number_format,
             "device": device,
             "attention": segmenter.attention,
-            "code": code_hash("lesion_core.models.sam_segmenter"),
+            "code": code_hash("lesion_core.models.sam.segmenter"),
         }
         self.folder = Path(folder) / f"{Path(weights).stem}-{sha256_text(canonical_json(content))[:16]}"
 

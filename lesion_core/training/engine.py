@@ -16,10 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lesion_core.attempts import Attempts
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_text
 from lesion_core.progress import LOG_SECONDS, say
+from lesion_core.record.attempts import Attempts
 from lesion_core.settings import Training
 from lesion_core.training.batches import batches
 from lesion_core.training.checkpoint import copied, folder_lock, load_checkpoint, save_checkpoint

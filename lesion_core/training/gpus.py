@@ -12,9 +12,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from lesion_core import observe
 from lesion_core.errors import RunError
 from lesion_core.progress import say
+from lesion_core.record import observe
 from lesion_core.training.launch import launched
 
 CHOICE = "CUDA_VISIBLE_DEVICES"

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from lesion_core.data.array_digests import INDEXES, array_digests
 from lesion_core.files import canonical_json, sha256_file, sha256_text
-from lesion_core.provenance import STAGES, code_hash, computing_versions
-from lesion_core.runs import Run
+from lesion_core.pixels.array_digests import INDEXES, array_digests
+from lesion_core.record.provenance import STAGES, code_hash, computing_versions
+from lesion_core.settings.run import Run
 
 
 def input_identity(run: Run, inputs: Iterable[Path]) -> str:

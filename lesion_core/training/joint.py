@@ -11,16 +11,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesion_core.attempts import Attempts
-from lesion_core.data.balance import draw_mixup
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.inference.classify import CLASSIFIER_PREFIX, load_classifier
 from lesion_core.inference.load import load_segmenter
 from lesion_core.paths import Layout
-from lesion_core.provenance import write_provenance
-from lesion_core.runs import Run
+from lesion_core.record.attempts import Attempts
+from lesion_core.record.provenance import write_provenance
 from lesion_core.seeding import generator, make_deterministic
 from lesion_core.settings import CLASSES, JointMethod
+from lesion_core.settings.run import Run
+from lesion_core.training.balance import draw_mixup
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
 from lesion_core.training.classification import (

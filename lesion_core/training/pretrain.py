@@ -17,11 +17,11 @@ from torch.nn import functional
 
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import canonical_json, sha256_file, sha256_text, write_csv, write_json
-from lesion_core.models.prompts import Prompts, oracle_box, oracle_clicks, oracle_correction
-from lesion_core.models.sam import VARIANTS, build_sam
-from lesion_core.models.sam_segmenter import SamSegmenter
+from lesion_core.models.sam.network import VARIANTS, build_sam
+from lesion_core.models.sam.prompts import Prompts, oracle_box, oracle_clicks, oracle_correction
+from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.progress import say
-from lesion_core.provenance import code_hash, computing_versions
+from lesion_core.record.provenance import code_hash, computing_versions
 from lesion_core.seeding import generator, make_deterministic, seed_torch
 from lesion_core.settings import Pretrain
 from lesion_core.training.checkpoint import (

@@ -82,7 +82,7 @@ def _draw_all(seed: int, count: int, size: int, paths: dict[str, Path]) -> None:
 
 
 def _draw_chunk(job: tuple[int, int, int, int]) -> tuple[int, np.ndarray, np.ndarray]:
-    from lesion_core.data.synthetic import draw_batch
+    from lesion_core.acquire.synthetic import draw_batch
 
     seed, start, stop, size = job
     images, masks, _ = draw_batch(seed, range(start, stop), size)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lesion_core.inference.predict import finish
-from lesion_core.models.prompts import Prompts, click_draws, click_session, oracle_prompts
+from lesion_core.models.sam.prompts import Prompts, click_draws, click_session, oracle_prompts
 from lesion_core.models.trainable import Segmenter
 
 # The refined masks are soft, 0..255; this is where the binary mask has its edge.

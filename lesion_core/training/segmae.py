@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.attempts import Attempts
 from lesion_core.errors import RunError
 from lesion_core.models.segmae import SegMAE
+from lesion_core.record.attempts import Attempts
 from lesion_core.seeding import generator
 from lesion_core.settings import Reconstruction, Training
 from lesion_core.training.distributed import HelperFinished, world

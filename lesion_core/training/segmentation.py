@@ -7,18 +7,18 @@ from pathlib import Path
 
 import torch
 
-from lesion_core.attempts import Attempts
-from lesion_core.data.datasets import Harmonized, combine
-from lesion_core.data.reference import read_reference
 from lesion_core.files import write_csv
 from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.trainable import Segmenter
 from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized, combine
+from lesion_core.pixels.reference import read_reference
 from lesion_core.progress import say
-from lesion_core.provenance import write_provenance
-from lesion_core.runs import Run
+from lesion_core.record.attempts import Attempts
+from lesion_core.record.provenance import write_provenance
 from lesion_core.seeding import make_deterministic
+from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.embeddings import EmbeddingCache
 from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, FitResult, fit

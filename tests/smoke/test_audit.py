@@ -14,10 +14,10 @@ from lesion_core.audit import recompute
 from lesion_core.audit.answer import FAILED, OK
 from lesion_core.audit.command import audit
 from lesion_core.audit.manifest import read_manifest
-from lesion_core.config import REPOSITORY
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, read_parquet, write_json, write_parquet
 from lesion_core.settings import Plan, Scoring
+from lesion_core.settings.load import REPOSITORY
 
 pytestmark = pytest.mark.smoke
 LOCK = REPOSITORY / "requirements.lock"

@@ -12,13 +12,13 @@ from urllib.parse import unquote
 
 import pytest
 
-from lesion_core.calls import read_calls
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
+from lesion_core.record.calls import read_calls
 from lesion_core.sharing import crate as module
 from lesion_core.sharing.crate import PROFILES, SHOWING, write_crate
 from lesion_core.sharing.crate_check import METADATA, broken_demands, references
-from lesion_core.snapshot import NAME as SNAPSHOT
+from lesion_core.sharing.snapshot import NAME as SNAPSHOT
 
 pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"

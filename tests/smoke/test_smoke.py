@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from conftest import snakemake
 
-from lesion_core import config
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv
 from lesion_core.report.cells import write_cells
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.scores import COLUMNS
 from lesion_core.settings import CLASSES
+from lesion_core.settings import load as config
 
 pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"
@@ -234,7 +234,7 @@ def test_predict_masks_have_the_photographs_size(smoke, tmp_path):
     import cv2
     import numpy as np
 
-    from lesion_core.data.synthetic import draw_batch
+    from lesion_core.acquire.synthetic import draw_batch
 
     photographs = tmp_path / "photographs"
     photographs.mkdir()

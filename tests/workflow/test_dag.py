@@ -8,7 +8,7 @@ import pytest
 from chain import planned_jobs
 from conftest import checkout, snakemake
 
-from lesion_core import config
+from lesion_core.settings import load as config
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import sys
 import pytest
 import yaml
 
-from lesion_core.config import REPOSITORY
 from lesion_core.errors import SettingsError
-from lesion_core.runs import Run
 from lesion_core.settings import Plan, Settings
+from lesion_core.settings.load import REPOSITORY
+from lesion_core.settings.run import Run
 from lesion_core.sharing import dvc
 
 REMEDY = "run `lesion dvc-stages` and commit dvc.yaml"

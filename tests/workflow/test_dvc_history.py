@@ -13,9 +13,9 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from lesion_core import config
 from lesion_core.files import read_json
 from lesion_core.report.cells import CELL_COLUMNS, write_cells
+from lesion_core.settings import load as config
 from lesion_core.sharing import dvc_cache
 from lesion_core.sharing.summary import write_summary
 

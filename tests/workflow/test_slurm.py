@@ -17,7 +17,7 @@ import yaml
 from chain import MATRIX, PATIENCE, REPOSITORY, ROOT, TINY, WHOLE, products, run
 from conftest import checkout
 
-from lesion_core import config
+from lesion_core.settings import load as config
 from lesion_core.sharing.dvc import FIELD, JOB, RULE
 
 SCRIPT = REPOSITORY / "tests" / "slurm" / "one_node.sh"

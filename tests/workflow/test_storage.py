@@ -12,7 +12,7 @@ from chain import ROOT, command, run
 from conftest import checkout
 
 from lesion_core.files import PARTIAL, canonical_json
-from lesion_core.runs import Run
+from lesion_core.settings.run import Run
 
 pytestmark = pytest.mark.smoke
 FIRST = str(ROOT / "made" / "SHA256SUMS")

@@ -6,14 +6,14 @@ import sys
 import time
 from pathlib import Path
 
-from lesion_core import config as settings_reader
-from lesion_core import lock, snapshot
-from lesion_core.calls import record_call
+from lesion_core.settings import load as settings_reader
+from lesion_core.sharing import lock, snapshot
+from lesion_core.record.calls import record_call
 from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
-from lesion_core.observe import RECORD as OPENED
+from lesion_core.record.observe import RECORD as OPENED
 from lesion_core.paths import Layout
-from lesion_core.provenance import code_hash
+from lesion_core.record.provenance import code_hash
 from snakemake.exceptions import WorkflowError
 
 # jobs find `lesion` beside the Python that runs Snakemake, whether its environment is activated or not

@@ -1,5 +1,5 @@
 # download -> unpack -> catalog -> splits -> reference histogram -> harmonized pixels
-from lesion_core.data.own_content import own_content
+from lesion_core.acquire.own_content import own_content
 
 if SETTINGS.synthetic is not None:
 
@@ -13,7 +13,7 @@ if SETTINGS.synthetic is not None:
         params:
             made=LAYOUT.made,
             settings=given("synthetic"),
-            code=code("data.synthetic.archives"),
+            code=code("acquire.synthetic.archives"),
         shell:
             "lesion synthetic --out {params.made} --settings {params.settings:q} > {log} 2>&1"
 
@@ -43,7 +43,7 @@ rule download:
     params:
         settings=download_settings,
         out=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
-        code=code("data.download"),
+        code=code("acquire.download"),
     shell:
         "lesion download {wildcards.dataset} --out {params.out} --settings {params.settings:q} > {log} 2>&1"
 
@@ -60,7 +60,7 @@ rule unpack:
     params:
         downloads=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
         out=lambda wildcards: LAYOUT.data(wildcards.dataset),
-        code=code("data.unpack"),
+        code=code("acquire.unpack"),
     shell:
         "lesion unpack {wildcards.dataset} --downloads {params.downloads} --out {params.out} > {log} 2>&1"
 
@@ -91,7 +91,7 @@ rule catalog:
         root=LAYOUT.root,
         settings=given("data", "duplicates"),
         own=lambda wildcards: own_content(CUSTOM, CUSTOM_MEMORY) if CUSTOM else "",
-        code=code("data.catalog"),
+        code=code("catalog.table"),
     shell:
         "lesion catalog --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
@@ -110,7 +110,7 @@ rule splits:
     params:
         root=LAYOUT.root,
         settings=given("splits"),
-        code=code("data.splits"),
+        code=code("catalog.splits"),
     shell:
         "lesion splits --root {params.root} --settings {params.settings:q} > {log} 2>&1"
 
@@ -145,7 +145,7 @@ rule reference:
         root=LAYOUT.root,
         settings=given("harmonization"),
         size=REFERENCE_SIZE,
-        code=code("data.reference"),
+        code=code("pixels.reference"),
     shell:
         "lesion reference --root {params.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
 
@@ -193,7 +193,7 @@ rule harmonize:
     params:
         root=LAYOUT.root,
         settings=given("harmonization"),
-        code=code("data.harmonized_arrays"),
+        code=code("pixels.harmonized_arrays"),
     shell:
         "lesion harmonize {wildcards.dataset} {wildcards.size} --root {params.root}"
         " --settings {params.settings:q} > {log} 2>&1"

@@ -1,5 +1,5 @@
 # A trained segmenter's masks for a whole dataset that the classifiers read.
-from lesion_core.config_check import WITH_MASKS
+from lesion_core.settings.check import WITH_MASKS
 
 
 def pseudo_mask_inputs(wildcards):
@@ -65,7 +65,7 @@ rule audit_pseudo_masks:
         root=LAYOUT.root,
         size=lambda wildcards: SEGMENTERS[wildcards.run_id].spec.model.image_size,
         settings=given("statistics"),
-        code=code("inference.audit"),
+        code=code("inference.pseudo_mask_audit"),
     shell:
         "lesion audit-pseudo-masks --segmenter {wildcards.run_id} {wildcards.dataset} --size {params.size}"
         " --root {params.root} --settings {params.settings:q} > {log} 2>&1"

@@ -15,7 +15,7 @@ rule weights:
                 "data": {**SETTINGS.data.model_dump(mode="json"), "custom": None},
             }
         ),
-        code=code("models.foundation"),
+        code=code("models.sam.foundation"),
     shell:
         "lesion weights {wildcards.weights} --out {output} --settings {params.settings:q} > {log} 2>&1"
 

@@ -96,7 +96,7 @@ def _catalog(root: Path, dataset: str) -> dict[str, str]:
 def _photograph(path: Path) -> np.ndarray:
     import cv2
 
-    from lesion_core.data.images import read_image
+    from lesion_core.acquire.images import read_image
 
     photograph = read_image(path)
     scale = MOST_PIXELS / max(photograph.shape[:2])

@@ -1,0 +1,1 @@
+"""What comes from outside: registry, download, unpack, readers of releases, synthetic images."""

@@ -1,0 +1,278 @@
+"""Safe unpacking of a dataset's verified files, all or nothing.
+
+Every archive lands in a folder of its own name: one whose members all lie below such a folder already is taken as it
+is, any other (HAM10000's images) gets it. So two archives cannot collide. Tables that were downloaded as they are lie
+beside these folders.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from lesion_core.acquire.byte_progress import size_text
+from lesion_core.acquire.rar import unpack_rar
+from lesion_core.acquire.registry import Release, release
+from lesion_core.errors import ArchiveError
+from lesion_core.files import CHUNK_BYTES, read_json, sha256_file, write_csv, write_json
+from lesion_core.progress import say, track
+
+MANIFEST = "manifest.csv"
+# Names the folder as ours and the archives it came from; a folder without it is never replaced.
+MARKER = ".unpacked.json"
+# Photographs hardly compress and masks do by some ten times; below the floor no ratio is suspicious.
+MAX_RATIO = 200
+RATIO_FLOOR_BYTES = 256 << 20
+FETCH_AGAIN = "delete it and run the download again"
+JUNK_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
+
+
+def unpack_dataset(dataset: str, downloads: Path, out: Path) -> Path:
+    """Unpack the files that ``downloads/files.json`` names into ``out``; returns ``out/manifest.csv``.
+
+    Args:
+        dataset: a name of ``settings.DATASETS``.
+        downloads: folder made by ``fetch_dataset``; each file must still have the SHA-256 of its list.
+        out: folder to make. It appears complete or not at all; one of an earlier call is replaced.
+
+    ``manifest.csv`` has the columns path (posix, relative to ``out``), bytes, sha256, sorted by path.
+
+    Raises:
+        ArchiveError: a file is missing, changed, corrupt or not safe to unpack, or the disk is full.
+    """
+    downloads, out = Path(downloads), Path(out)
+    known = release(dataset)
+    files = _listed(dataset, downloads)
+    _require_ours(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    fresh = out.parent / f".{out.name}.unpacking"
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        rows: list[dict[str, Any]] = []
+        for file in files:
+            rows += _unpack(downloads / file["name"], fresh, known, _Allowance(known, rows))
+        rows.sort(key=lambda row: row["path"])
+        write_csv(fresh / MANIFEST, ("path", "bytes", "sha256"), rows)
+        archives = {file["name"]: file["sha256"] for file in files}
+        write_json(fresh / MARKER, {"dataset": dataset, "archives": archives})
+        _replace(fresh, out)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    say(f"{dataset}: {len(rows)} files, {size_text(sum(row['bytes'] for row in rows))} in {out}")
+    return out / MANIFEST
+
+
+class _Allowance:
+    """What the release may still unpack to, after ``rows``."""
+
+    def __init__(self, known: Release, rows: list[dict[str, Any]]) -> None:
+        self.bytes = known.unpacked_limit - sum(row["bytes"] for row in rows)
+        self.members = known.member_limit - len(rows)
+
+    def check(self, archive: Path, members: int, size: int, out: Path) -> None:
+        """ArchiveError for more than the release can hold, for a bomb's ratio, or for a full disk below ``out``."""
+        packed = archive.stat().st_size
+        problem = ""
+        if members > self.members:
+            problem = f"holds {members} files, more than the {self.members} allowed for this release"
+        elif size > self.bytes:
+            problem = f"unpacks to {size_text(size)}, more than the {size_text(self.bytes)} allowed for this release"
+        elif size > RATIO_FLOOR_BYTES and size > MAX_RATIO * packed:
+            problem = f"unpacks {size_text(packed)} to {size_text(size)}, more than {MAX_RATIO} times as much"
+        if problem:
+            raise ArchiveError(f"the archive {problem}", file=archive, remedy="use the official archive")
+        free = shutil.disk_usage(out).free
+        if size > free:
+            raise ArchiveError(
+                f"unpacking needs {size_text(size)}, {size_text(free)} are free",
+                file=archive,
+                remedy="free some space or let the results lie on another disk",
+            )
+
+
+def _listed(dataset: str, downloads: Path) -> list[dict[str, Any]]:
+    """The entries of files.json, each verified against the file."""
+    listing = downloads / "files.json"
+    if not listing.is_file():
+        raise ArchiveError("the list of downloaded files is missing", file=listing, remedy="run the download first")
+    content = read_json(listing)
+    if content["dataset"] != dataset:
+        raise ArchiveError(
+            f"these are the files of {content['dataset']}, not of {dataset}",
+            file=listing,
+            remedy="give each dataset a download folder of its own",
+        )
+    for file in content["files"]:
+        path = downloads / file["name"]
+        if not path.is_file() or path.stat().st_size != file["bytes"] or sha256_file(path) != file["sha256"]:
+            raise ArchiveError("the file is missing or has changed since its download", file=path, remedy=FETCH_AGAIN)
+    return content["files"]
+
+
+def _require_ours(out: Path) -> None:
+    if out.is_dir() and any(out.iterdir()) and not (out / MARKER).is_file():
+        raise ArchiveError(
+            "this folder holds files that were not unpacked here", file=out, remedy="move them away and run again"
+        )
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ArchiveError("there is something else under this name", file=out, remedy="move it away and run again")
+
+
+def _replace(fresh: Path, out: Path) -> None:
+    """Rename ``fresh`` to ``out``; what was there goes away only after it has made room."""
+    old = out.parent / f".{out.name}.replaced"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        out.rename(old)
+    fresh.rename(out)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _unpack(path: Path, out: Path, known: Release, allowance: _Allowance) -> list[dict[str, Any]]:
+    """One downloaded file into ``out``; its manifest rows."""
+    suffix = path.suffix.lower()
+    if suffix == ".zip":
+        return _unpack_zip(path, out, allowance)
+    if suffix == ".rar":
+        raw = out / f".{path.stem}.raw"
+        raw.mkdir()
+        try:
+            unpack_rar(path, raw, allowance.bytes)
+            return _adopt(path, raw, out, allowance)
+        finally:
+            shutil.rmtree(raw, ignore_errors=True)
+    with open(path, "rb") as source:
+        return [_write(_chunks(source), PurePosixPath(path.name), out)]
+
+
+def _unpack_zip(path: Path, out: Path, allowance: _Allowance) -> list[dict[str, Any]]:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, EOFError) as error:
+        raise ArchiveError(f"no readable zip: {error}", file=path, remedy=FETCH_AGAIN) from error
+    with archive:
+        members = [(_safe_path(path, info), info) for info in archive.infolist()]
+        members = _without_junk(path, [pair for pair in members if not pair[1].is_dir()])
+        allowance.check(path, len(members), sum(info.file_size for _, info in members), out)
+        folder = _folder(path, [name for name, _ in members])
+        _require_distinct(path, [name for name, _ in members])
+        rows = []
+        for name, info in track(members, f"unpacking {path.name}", len(members)):
+            try:
+                with archive.open(info) as source:
+                    rows.append(_write(_chunks(source), folder / name, out))
+            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+                raise ArchiveError(
+                    f"a member cannot be read: {error}", file=path, ids=[info.filename], remedy=FETCH_AGAIN
+                ) from error
+            except OSError as error:
+                raise ArchiveError(
+                    f"a member cannot be written: {error}",
+                    file=path,
+                    ids=[info.filename],
+                    remedy="free some space; if there is enough, use the official archive",
+                ) from error
+    return rows
+
+
+def _safe_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
+    """The member's relative path; ArchiveError for a link, a special file or a way out of the folder."""
+    kind = stat.S_IFMT(info.external_attr >> 16)
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        what = "a symbolic link" if kind == stat.S_IFLNK else "a special file"
+        raise _unsafe(archive, info.filename, f"is {what}")
+    if info.flag_bits & 0x1:
+        raise _unsafe(archive, info.filename, "is encrypted")
+    # Some Windows packers separate by backslashes.
+    text = info.filename.replace("\\", "/")
+    parts = [part for part in text.split("/") if part not in ("", ".")]
+    if text.startswith("/") or (parts and parts[0].endswith(":")):
+        raise _unsafe(archive, info.filename, "has an absolute path")
+    if not parts or ".." in parts:
+        raise _unsafe(archive, info.filename, "has a path that leads elsewhere")
+    if any(ord(letter) < 32 for letter in text):
+        raise _unsafe(archive, info.filename, "has control characters in its name")
+    return PurePosixPath(*parts)
+
+
+def _unsafe(archive: Path, member: str, why: str) -> ArchiveError:
+    return ArchiveError(
+        f"a member {why}; nothing was unpacked", file=archive, ids=[member], remedy="use the official archive"
+    )
+
+
+def _without_junk(archive: Path, members: list[tuple[PurePosixPath, Any]]) -> list[tuple[PurePosixPath, Any]]:
+    """Drop what macOS and Windows leave in archives, and say so."""
+    kept = [pair for pair in members if not _is_junk(pair[0])]
+    if len(kept) < len(members):
+        say(f"{archive.name}: {len(members) - len(kept)} files of macOS or Windows (such as .DS_Store) left out")
+    return kept
+
+
+def _is_junk(path: PurePosixPath) -> bool:
+    return "__MACOSX" in path.parts or path.name in JUNK_NAMES or path.name.startswith("._")
+
+
+def _folder(archive: Path, names: list[PurePosixPath]) -> PurePosixPath:
+    """The folder to put before the members: the archive's name, unless they all lie below it already."""
+    if not names:
+        raise ArchiveError("the archive is empty", file=archive, remedy=FETCH_AGAIN)
+    if all(len(name.parts) > 1 and name.parts[0] == archive.stem for name in names):
+        return PurePosixPath()
+    return PurePosixPath(archive.stem)
+
+
+def _require_distinct(archive: Path, names: list[PurePosixPath]) -> None:
+    """Two members of one name, or a file that is also a folder, would overwrite each other."""
+    seen: set[PurePosixPath] = set()
+    twice = sorted({str(name) for name in names if name in seen or seen.add(name)})
+    twice += sorted({str(above) for name in seen for above in name.parents if above in seen})
+    if twice:
+        raise ArchiveError("members have the same name", file=archive, ids=twice, remedy="use the official archive")
+
+
+def _adopt(archive: Path, raw: Path, out: Path, allowance: _Allowance) -> list[dict[str, Any]]:
+    """Take over what a foreign unpacker wrote into ``raw``, under the same rules."""
+    entries = sorted(raw.rglob("*"))
+    members = []
+    for entry in entries:
+        mode = entry.lstat().st_mode
+        name = PurePosixPath(entry.relative_to(raw).as_posix())
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise _unsafe(archive, str(name), "is a link or a special file")
+        if stat.S_ISREG(mode):
+            members.append((name, entry))
+    members = _without_junk(archive, members)
+    allowance.check(archive, len(members), sum(entry.stat().st_size for _, entry in members), out)
+    folder = _folder(archive, [name for name, _ in members])
+    rows = []
+    for name, entry in track(members, f"taking over {archive.name}", len(members)):
+        with entry.open("rb") as source:
+            rows.append(_write(_chunks(source), folder / name, out))
+        entry.unlink()
+    return rows
+
+
+def _chunks(source: Any) -> Iterator[bytes]:
+    while chunk := source.read(CHUNK_BYTES):
+        yield chunk
+
+
+def _write(chunks: Iterator[bytes], name: PurePosixPath, out: Path) -> dict[str, Any]:
+    """Write a new file below ``out``, hashing on the way; its manifest row."""
+    target = out / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest, size = hashlib.sha256(), 0
+    with open(target, "xb") as handle:
+        for chunk in chunks:
+            handle.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+    return {"path": name.as_posix(), "bytes": size, "sha256": digest.hexdigest()}

@@ -1,0 +1,1 @@
+"""The image table: inspection, duplicates, views, splits and their certificate."""

@@ -1,1 +1,0 @@
-"""Datasets: download, catalog, splits, harmonized pixels. Knows no model."""

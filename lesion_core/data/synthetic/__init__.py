@@ -1,9 +1,0 @@
-"""Made dermoscopy photographs with exact masks: for the smoke profile, for tests and for pretraining."""
-
-from __future__ import annotations
-
-from lesion_core.data.synthetic.archives import write_mirror
-from lesion_core.data.synthetic.draw import draw, draw_batch, photograph
-from lesion_core.data.synthetic.lesion import Lesion, make_lesion
-
-__all__ = ["Lesion", "draw", "draw_batch", "make_lesion", "photograph", "write_mirror"]

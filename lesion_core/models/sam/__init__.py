@@ -1,0 +1,1 @@
+"""SAM: encoder, adapters, prompts, and the segmenter built of them."""

@@ -1,0 +1,1 @@
+"""What a plan costs: steps, rates, hours."""

@@ -1,0 +1,106 @@
+"""Seconds of a step: measured in finished runs, or stated by a person."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_core.errors import FormatError, RunError, SettingsError
+from lesion_core.files import read_csv, read_json
+from lesion_core.plan.work import kind_of
+from lesion_core.settings.run import Run
+
+RULES = {"segmentation": "train_segmenter", "classification": "train_classifier", "joint": "train_joint"}
+STAGE_1 = Path("stage_1")
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Seconds of one training step, validation included, measured in a finished run of the same kind.
+
+    Attributes:
+        kind: see ``work.kind_of``.
+        seconds: per optimisation step.
+        batch_size: samples of those steps.
+        device: where it was measured.
+        run_id: in which run.
+    """
+
+    kind: str
+    seconds: float
+    batch_size: int
+    device: str
+    run_id: str
+
+
+def measured_rates(root: Path) -> dict[str, Rate]:
+    """Seconds per step of each kind of run in a finished results folder, the slowest of its runs.
+
+    Raises:
+        RunError: no run was trained there.
+    """
+    records = {path.parent: read_json(path) for path in sorted((root / "runs").glob("*/*/provenance.json"))}
+    runs = {record["run_id"]: Run.model_validate(record["settings"]) for record in records.values()}
+    rates: dict[str, Rate] = {}
+    for folder, record in records.items():
+        steps = _last_step(folder) + _last_step(folder / STAGE_1)
+        if not steps:
+            continue
+        run = runs[record["run_id"]]
+        training = run.spec.training
+        rate = Rate(
+            kind_of(run, runs),
+            _training_seconds(root, run, record) / steps,
+            training.batch_size * training.accumulation,
+            record["device"],
+            run.run_id,
+        )
+        if rate.kind not in rates or rates[rate.kind].seconds < rate.seconds:
+            rates[rate.kind] = rate
+    if not rates:
+        raise RunError("No run was trained here", file=root, remedy="give a finished results folder with --rates")
+    return rates
+
+
+def _last_step(folder: Path) -> int:
+    history = folder / "history.csv"
+    rows = read_csv(history) if history.is_file() else []
+    return int(rows[-1]["step"]) if rows and "step" in rows[-1] else 0
+
+
+def _training_seconds(root: Path, run: Run, record: dict) -> float:
+    """Over all attempts, as the run recorded them; of an older run its last job's, by Snakemake's clock or its own."""
+    if seconds := record.get("extra", {}).get("training_seconds"):
+        return seconds
+    path = root / "benchmarks" / RULES[run.task] / run.place / f"{run.run_id}.tsv"
+    if not path.is_file():
+        return record["seconds"]
+    rows = read_csv(path, delimiter="\t")
+    if not rows:
+        raise FormatError("It has no row", file=path, remedy="delete the run's folder and train it again")
+    return float(rows[0]["s"])
+
+
+def stated_rates(texts: Iterable[str], runs: Mapping[str, Run]) -> dict[str, Rate]:
+    """Rates that a person knows, as ``KIND=SECONDS`` of one step at the batch size of the matrix.
+
+    Raises:
+        SettingsError: not of that form, or no run is of that kind.
+    """
+    kinds = {kind_of(run, runs): run for run in runs.values()}
+    rates = {}
+    for text in texts:
+        kind, _, number = text.rpartition("=")
+        try:
+            seconds = float(number)
+        except ValueError:
+            seconds = math.nan
+        if kind not in kinds or not 0 < seconds < math.inf:
+            raise SettingsError(
+                f"'{text}' is no rate", ids=sorted(kinds), remedy="give KIND=SECONDS with a kind of the matrix"
+            )
+        training = kinds[kind].spec.training
+        rates[kind] = Rate(kind, seconds, training.batch_size * training.accumulation, "your machine", "stated")
+    return rates

@@ -1,0 +1,129 @@
+"""How much a run computes: optimisation steps, and the images that go through its model, counted from the settings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lesion_core.files import read_csv
+from lesion_core.paths import Layout
+from lesion_core.settings import Settings
+from lesion_core.settings.classification import NETWORKS
+from lesion_core.settings.run import Run
+
+# Photographs of each release that can train: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
+# Data 5:180161, 2018), PH2 (Mendonca et al., EMBC 2013), ISIC 2016 and 2017 training sets, ISIC 2019 training set.
+RELEASED = {
+    "isic2018_task1": 2594,
+    "isic2018_task3": 10015,
+    "ham10000": 10015,
+    "ph2": 200,
+    "isic2016": 900,
+    "isic2017": 2000,
+    "isic2019": 25331,
+}
+CLICKS = {"oracle_click_3": 3}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a training job does.
+
+    Attributes:
+        steps: optimisation steps, of all stages.
+        passes: what goes through the model -> images: ``train`` (forward and backward), ``reconstruct`` (the same, of
+            SegMAE's other branch), ``forward`` (validation), ``encode`` (embeddings that are stored), ``decode`` (the
+            decoder alone, forward).
+    """
+
+    steps: int
+    passes: Mapping[str, int]
+
+
+def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tuple[int, int]]:
+    """Dataset -> training and validation images: by its release (made images by their number) and the splits' shares.
+
+    Args:
+        settings: of the profile.
+        root: results whose splits are made: their own counts come first.
+    """
+    made = settings.synthetic
+    sizes = dict(RELEASED)
+    if made is not None:
+        lesions = round(made.ham10000_lesions * made.photographs_per_lesion)
+        sizes |= {"isic2018_task1": made.isic2018_task1, "ham10000": lesions, "isic2018_task3": made.isic2018_task3}
+        sizes["ph2"] = made.ph2
+    shares = settings.splits
+    counts = {name: (round(size * shares.train), round(size * shares.val)) for name, size in sizes.items()}
+    for name in () if root is None else settings.data.datasets:
+        path = Layout(root).split(name)
+        if path.is_file():
+            found = Counter(row["split"] for row in read_csv(path))
+            counts[name] = (found["train"], found["val"])
+    return counts
+
+
+def learns(run: Run) -> bool:
+    """Whether a run takes optimisation steps."""
+    training = getattr(run.spec, "training", None)
+    if training is None or not training.epochs:
+        return False
+    return run.task != "classification" or run.spec.model.kind in NETWORKS
+
+
+def training_work(run: Run, images: Mapping[str, tuple[int, int]]) -> Work:
+    """Steps and passes of a training job that is not stopped early.
+
+    Args:
+        run: of any task.
+        images: dataset -> training and validation images.
+    """
+    if not learns(run):
+        return Work(0, {})
+    training = run.spec.training
+    count, validation = (sum(images.get(name, (0, 0))[part] for name in run.spec.train_on) for part in (0, 1))
+    batch = max(1, min(training.batch_size * training.accumulation, count))
+    epoch = max(1, count // batch)
+    steps = training.epochs * epoch
+    passes = {"train": steps * batch, "forward": training.epochs * validation}
+    if reconstruction := getattr(run.spec, "reconstruction", None):
+        # stage 2 takes two steps a batch, one of each kind; stage 1 knows the one kind
+        first = reconstruction.epochs * epoch
+        passes["reconstruct"] = (steps + first) * batch
+        passes["forward"] += reconstruction.epochs * validation
+        steps = 2 * steps + first
+    if run.task == "segmentation":
+        if run.spec.model.embedding_cache != "none":
+            passes = {"encode": count + validation, "train": passes["train"], "decode": passes["forward"]}
+        later = CLICKS.get(run.spec.model.prompt, 1) - 1
+        if later:
+            passes["decode"] = passes.get("decode", 0) + later * (passes["train"] + passes["forward"])
+    return Work(steps, passes)
+
+
+def kind_of(run: Run, runs: Mapping[str, Run]) -> str:
+    """What decides a step's time: task, model, size, what learns; e.g. ``segmentation sam sam_vit_b 512 lora qv``.
+
+    Args:
+        run: of any task.
+        runs: among which a joint run's two models are found.
+    """
+    model = getattr(run.spec, "model", None)
+    if model is None:
+        parts = [runs.get(name or "") for name in (run.segmenter_run, run.classifier_run)]
+        return " + ".join([run.task, *(kind_of(part, runs) for part in parts if part is not None)])
+    named = [run.task, model.kind, getattr(model, "backbone", None) or getattr(model, "encoder", None)]
+    named.append(str(model.image_size))
+    if run.task == "segmentation":
+        named += [name for name in (model.adapter, model.prompt) if name != "none"]
+        named += [f"x{model.depth}"] if model.adapter == "bottleneck" and model.depth != 1 else []
+        named += ["gated"] if model.gated else []
+        named += [model.lora_targets] if model.adapter == "lora" else []
+        if model.kind == "segmae":
+            named += [name for name in ("stem", "mae_decoder") if getattr(model, name)]
+    else:
+        named += [f"/{model.patch_size}"]
+        named += [model.fusion] if model.fusion != "none" else []
+    return " ".join(part for part in named if part)

@@ -1,0 +1,1 @@
+"""What a job was made of and what it opened."""

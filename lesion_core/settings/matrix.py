@@ -1,0 +1,118 @@
+"""The experiment matrix expanded into runs: which methods, with what they need, and which seeds of each."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lesion_core.settings import NETWORKS, Plan, Settings
+from lesion_core.settings.run import Run
+
+
+def needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
+    """(key, needed method, needed task) of one method."""
+    method = settings.methods[name]
+    if method.task == "classification" and method.masks not in (None, "true"):
+        return [("masks", str(method.masks), "segmentation")]
+    if method.task == "joint":
+        return [
+            ("segmenter", method.segmenter, "segmentation"),
+            ("classifier", method.classifier, "classification"),
+        ]
+    if method.task == "derived":
+        return [("of", method.of, "classification")]
+    return []
+
+
+def closure(settings: Settings, problems: list[str]) -> list[str]:
+    """The matrix's methods, then its ablations, and all that they need, in an order that can be run."""
+    ordered: list[str] = []
+
+    def visit(name: str) -> None:
+        if name in ordered or name not in settings.methods:
+            return
+        for key, needed, task in needs(settings, name):
+            other = settings.methods.get(needed)
+            if other is None or other.task != task:
+                problems.append(f"methods.{name}.{key}: '{needed}' is not a {task} method")
+                continue
+            visit(needed)
+        ordered.append(name)
+
+    for name in (*settings.matrix.methods, *settings.matrix.ablations):
+        visit(name)
+    return ordered
+
+
+def expand(settings: Settings) -> dict[str, Run]:
+    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run.
+
+    A run is an ablation's where ``matrix.ablations`` alone asks for it and nothing is built on it, so that every run
+    has one owner and ablations are the graph's leaves.
+    """
+    runs: dict[str, Run] = {}
+    by_name: dict[tuple[str, int], Run] = {}
+    by_content: dict[str, Run] = {}
+    for name in closure(settings, []):
+        spec = settings.methods[name]
+        for seed in seeds(settings, name):
+            linked: dict[str, Any] = {}
+            for key, needed, _ in needs(settings, name):
+                other = by_name.get((needed, seed)) or by_name[(needed, seeds(settings, needed)[0])]
+                if key == "of":
+                    members = seeds(settings, needed) if spec.how == "ensemble" else [other.seed]
+                    linked["source_runs"] = [by_name[(needed, member)].run_id for member in members]
+                else:
+                    linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
+            run = Run(
+                method=name,
+                seed=seed,
+                spec=spec,
+                harmonization=settings.harmonization,
+                extraction=settings.extraction,
+                threads=settings.compute.threads,
+                processes=settings.compute.processes,
+                ablation=name in settings.matrix.ablations,
+                **linked,
+            )
+            content = run.run_id.rsplit("-", 1)[1]
+            run = by_content.setdefault(content, run)
+            by_name[(name, seed)] = run
+            runs.setdefault(run.run_id, run)
+    needed = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
+    return {key: run.model_copy(update={"ablation": run.ablation and key not in needed}) for key, run in runs.items()}
+
+
+def seeds(settings: Settings, name: str) -> list[int]:
+    """The seeds that a method is run with: ``matrix.seeds_for``'s, else all; one where nothing is random."""
+    spec = settings.methods[name]
+    if spec.task == "derived":  # one run per run that is augmented; one of all of them
+        own = seeds(settings, spec.of)
+        return own[:1] if spec.how == "ensemble" else settings.matrix.seeds_for.get(name, own)
+    asked = settings.matrix.seeds_for.get(name, settings.matrix.seeds)
+    return asked if _is_seeded(settings.methods[name]) else asked[:1]
+
+
+def _is_seeded(spec: Any) -> bool:
+    """Methods without randomness run once, whatever the number of seeds."""
+    if spec.task == "segmentation":
+        random_start = spec.model.adapter != "none" and spec.model.adapter_init == "random"
+        return random_start or (
+            spec.model.kind != "otsu" and not (spec.model.kind == "sam" and spec.model.adapter == "none")
+        )
+    return spec.task == "joint" or spec.model.kind in NETWORKS
+
+
+def plan(settings: Settings) -> Plan:
+    """What the report's stages are told: tables, and the runs of every method (aliases share runs)."""
+    runs = expand(settings).values()
+    return Plan(
+        profile=settings.profile,
+        tables=settings.tables,
+        runs={
+            name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in closure(settings, [])
+        },
+        ablations=[run.run_id for run in runs if run.ablation],
+        statistics=settings.statistics,
+        ledger=settings.ledger,
+        report=settings.report,
+    )

@@ -1,0 +1,133 @@
+"""Who opened what: every job that must not see a test mask is looked at, and a job that says nothing is named."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow
+import pytest
+
+from lesion_core.audit.seal import sealed
+from lesion_core.files import read_json, write_bytes, write_csv, write_json, write_parquet
+from lesion_core.paths import Layout
+from lesion_core.settings import Plan
+from lesion_core.settings import load as config
+
+TEST_MASK, TRAIN_MASK = "data/ph2/te_mask.png", "data/ph2/tr_mask.png"
+
+
+def told(path: Path, opened: list[str] | None) -> None:
+    write_json(path, {"opened": opened})
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    return config.plan(config.load("smoke", {"matrix": {"seeds": [0], "methods": ["unet"], "ablations": ["otsu"]}}))
+
+
+@pytest.fixture
+def root(tmp_path, plan) -> Path:
+    """Two runs, one array, one dataset of pseudo-masks and one robustness table, each with its record."""
+    root = tmp_path / "results"
+    layout = Layout(root)
+    rows = [{"dataset": "ph2", "image_id": name, "mask_path": f"data/ph2/{name}_mask.png"} for name in ("tr", "te")]
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(rows))
+    write_csv(layout.split("ph2"), ["image_id", "split"], [{"image_id": n, "split": s} for n, s in SPLIT.items()])
+    runs = config.expand(config.load("smoke", {"matrix": {"seeds": [0], "methods": ["unet"], "ablations": ["otsu"]}}))
+    for run in runs.values():
+        folder = layout.run(run.place, run.run_id)
+        run.save(folder)
+        told(folder / "provenance.json", ["harmonized/ph2/128/images.npy"])
+    size = next(run.spec.model.image_size for run in runs.values() if run.method == "unet")
+    array = layout.harmonized("ph2", size)
+    entries = [
+        {"image_id": name, "split": split, "mask_row": row}
+        for (name, split), row in zip(SPLIT.items(), (0, -1), strict=True)
+    ]
+    write_csv(array / "index.csv", ["image_id", "split", "mask_row"], entries)
+    np.save(array / "masks.npy", np.zeros((1, 2, 2), np.uint8))
+    told(array / "opened.json", ["data/ph2/te.jpg", "data/ph2/tr.jpg", TRAIN_MASK])
+    told(layout.reference.with_name("opened.json"), ["data/ph2/tr.jpg"])
+    run_id = plan.runs["unet"][0]
+    write_bytes(layout.pseudo_masks(run_id, "ph2") / "masks.csv", b"image_id\n")
+    told(layout.pseudo_masks(run_id, "ph2") / "opened.json", [])
+    write_bytes(root / "robustness" / f"{run_id}.csv", b"run_id\n")
+    told(root / "robustness" / f"{run_id}.opened.json", ["data/ph2/te.jpg"])
+    told(root / "figures" / "opened.json", ["data/ph2/te.jpg", f"runs/segmentation/{run_id}/test_masks.zip"])
+    told(root / "figures" / "page.opened.json", [])
+    return root
+
+
+SPLIT = {"tr": "train", "te": "test"}
+RECORDS = (
+    "runs/segmentation/*/provenance.json",
+    "runs/ablations/*/provenance.json",
+    "harmonized/opened.json",
+    "harmonized/ph2/*/opened.json",
+    "pseudo_masks/*/ph2/opened.json",
+    "robustness/*.opened.json",
+)
+
+
+def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(root, plan):
+    answer = sealed(root, plan)
+    assert answer.problems == []
+    for kind in ("2 of training", "1 of the reference", "1 of harmonization", "1 of pseudo-masks", "1 of robustness"):
+        assert kind in answer.evidence
+    assert "figures 8 and 9 and the page opened 1 archives of true outlines" in answer.evidence
+
+
+@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
+def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
+    [path] = root.glob(pattern)
+    told(path, [*read_json(path)["opened"], TEST_MASK])
+    [problem] = sealed(root, plan).problems
+    assert problem.startswith(f"{TEST_MASK}: a test mask, opened by ")
+
+
+@pytest.mark.parametrize("pattern", RECORDS)
+def test_what_scoring_stored_is_sealed_too(root, plan, pattern):
+    [path] = root.glob(pattern)
+    stored = "runs/segmentation/unet-s0/test_masks.zip"
+    told(path, [stored])
+    assert [line.split(":")[0] for line in sealed(root, plan).problems] == [stored]
+
+
+@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
+def test_a_job_without_a_record_is_named(root, plan, pattern):
+    [path] = root.glob(pattern)
+    if path.name == "provenance.json":
+        told(path, None)
+    else:
+        path.unlink()
+    [problem] = sealed(root, plan).problems
+    assert problem.startswith(f"{path.relative_to(root).as_posix()}: does not tell")
+
+
+def test_arrays_at_sizes_of_earlier_settings_are_not_asked(root, plan):
+    """They may be of other splits: no run of the matrix reads them."""
+    write_csv(root / "harmonized" / "ph2" / "999" / "index.csv", ["image_id", "split", "mask_row"], [])
+    assert sealed(root, plan).problems == []
+
+
+def test_a_record_names_photographs_and_masks_alone(tmp_path):
+    """In a process of its own: an audit hook cannot be taken off."""
+    for name in ("data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip", "tables/t.csv"):
+        write_bytes(tmp_path / name, b"x")
+    write_bytes(tmp_path / "data" / "ph2" / "before.jpg", b"x")
+    script = f"""
+from pathlib import Path
+from lesion_core.record import observe
+root = Path({str(tmp_path)!r})
+open(root / "data/ph2/before.jpg").close()
+observe.begin()
+for name in ("data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip", "tables/t.csv"):
+    open(root / name).close()
+observe.record_opened(root / "opened.json", root)
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+    opened = ["data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip"]
+    assert read_json(tmp_path / "opened.json") == {"opened": opened}

@@ -1,0 +1,107 @@
+"""The audit of pseudo-masks: Dice and IoU by hand, groups, intervals over lesions, refusals; no torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from lesion_core.arrow import table_of
+from lesion_core.errors import MaskError
+from lesion_core.files import read_csv, write_csv, write_parquet
+from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks, summarise
+from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import INDEX_COLUMNS
+from lesion_core.settings import load as config
+
+RUN, SIZE = "sam_adapter-s0-00000000", 16
+STATISTICS = config.load("smoke").statistics.model_copy(update={"resamples": 200})
+# (label, site, split, columns of the pseudo-mask that are lesion; the truth is columns 0..7)
+IMAGES = (("mel", "back", "test", 8), ("nv", "back", "train", 4), ("nv", "", "val", 16), ("nv", "face", "test", 0))
+
+
+@pytest.fixture
+def layout(tmp_path):
+    layout = Layout(tmp_path)
+    index, lines, catalog, masks = [], [], [], []
+    for number, (label, site, split, width) in enumerate(IMAGES):
+        name = f"im{number}"
+        index.append(
+            dict.fromkeys(INDEX_COLUMNS, "")
+            | {"row": number, "image_id": name, "lesion_id": f"le{number // 2}", "split": split, "label": label}
+            | {"site": site, "width": 32, "height": 32, "mask_row": -1}
+        )
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[:, :width] = 255
+        masks.append(mask)
+        lines.append({"image_id": name, "components": 1, "confidence": 0.9, "flags": "full" if width == 16 else ""})
+        truth = np.zeros((32, 32), np.uint8)
+        truth[:, :16] = 255
+        cv2.imwrite(str(tmp_path / f"{name}.png"), truth)
+        catalog.append({"dataset": "ham10000", "image_id": name, "mask_path": f"{name}.png"})
+    write_csv(layout.harmonized("ham10000", SIZE) / "index.csv", INDEX_COLUMNS, index)
+    home = layout.pseudo_masks(RUN, "ham10000")
+    write_csv(home / "masks.csv", list(lines[0]), lines)
+    np.save(home / "masks.npy", np.stack(masks))
+    write_parquet(layout.catalog, table_of(catalog, dict.fromkeys(catalog[0], "string")))
+    return layout
+
+
+def test_by_hand(layout):
+    audit_pseudo_masks(RUN, "ham10000", SIZE, layout.root, STATISTICS)
+    home = layout.pseudo_masks(RUN, "ham10000")
+    rows = read_csv(home / "audit.csv")
+    assert [float(row["dice"]) for row in rows] == pytest.approx([1, 2 / 3, 2 / 3, 0], abs=1e-6)
+    assert [float(row["iou"]) for row in rows] == pytest.approx([1, 1 / 2, 1 / 2, 0], abs=1e-6)
+    summary = {(row["split"], row["attribute"], row["group"]): row for row in read_csv(home / "audit_summary.csv")}
+    nevi = summary["all", "label", "nv"]
+    assert (nevi["n"], nevi["lesions"], nevi["flagged"]) == ("3", "2", "1")
+    assert float(nevi["dice"]) == pytest.approx(4 / 9, abs=1e-6)
+    assert float(nevi["dice_low"]) <= float(nevi["dice"]) <= float(nevi["dice_high"])
+    assert "few" in nevi["notes"]
+    assert summary["all", "site", "not known"]["n"] == "1"
+    assert summary["test", "all", "all"]["n"] == "2"
+    melanoma = summary["all", "label", "mel"]
+    assert melanoma["dice_low"] == ""
+    assert "cannot be resampled" in melanoma["notes"]
+
+
+def test_the_same_audit_has_the_same_bytes(layout):
+    home = layout.pseudo_masks(RUN, "ham10000")
+    contents = []
+    for _ in range(2):
+        audit_pseudo_masks(RUN, "ham10000", SIZE, layout.root, STATISTICS)
+        contents.append([(home / name).read_bytes() for name in ("audit.csv", "audit_summary.csv")])
+    assert contents[0] == contents[1]
+
+
+def test_lesions_and_not_images_are_resampled():
+    rng = np.random.default_rng(3)
+    rows = []
+    for lesion in range(30):
+        level = rng.uniform(0.3, 1.0)
+        for image in range(4):
+            value = {"dice": level, "iou": level / 2, "flags": "", "label": "nv", "site": ""}
+            rows.append({**value, "image_id": f"{lesion}-{image}", "lesion_id": str(lesion)})
+    clustered = summarise(rows, "all", STATISTICS)[0]
+    alone = summarise([{**row, "lesion_id": ""} for row in rows], "all", STATISTICS)[0]
+    widths = [float(line["dice_high"]) - float(line["dice_low"]) for line in (clustered, alone)]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.25)
+
+
+def test_what_cannot_be_audited_is_refused(layout):
+    with pytest.raises(MaskError, match="no pseudo-masks of ph2"):
+        audit_pseudo_masks(RUN, "ph2", SIZE, layout.root, STATISTICS)
+    home = layout.pseudo_masks(RUN, "ham10000")
+    lines = read_csv(home / "masks.csv")
+    write_csv(home / "masks.csv", list(lines[0]), lines[:-1])
+    with pytest.raises(MaskError, match="im3"):
+        audit_pseudo_masks(RUN, "ham10000", SIZE, layout.root, STATISTICS)
+
+
+def test_it_needs_no_torch():
+    code = "import sys, lesion_core.inference.pseudo_mask_audit\nprint({*sys.modules} & {'torch', 'pandas'})"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True).strip() == "set()"

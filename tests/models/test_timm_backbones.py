@@ -1,0 +1,135 @@
+"""The paper's encoders through timm: they exist under these names, have these sizes, and give tokens to fuse."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.models.backbones import TIMM_NAMES, build_encoder
+from lesion_core.models.classifier import build_classifier
+from lesion_core.settings import NETWORKS, ClassificationModel, Extraction
+from lesion_core.settings import load as config
+
+EXTRACTION = Extraction(threshold=0.5, closing=0, smoothing=0.0, largest_component=True, crop_margin=0.0, blend=0.7)
+# (token length, tokens per side at 224 px, parameters of the encoder without its ImageNet head)
+EXPECTED = {
+    ("vit_base", 8): (768, 28, 85_807_872),
+    ("vit_base", 16): (768, 14, 85_798_656),
+    ("vit_base", 32): (768, 7, 87_455_232),
+    ("efficientnet_b4", 32): (1792, 7, 17_548_616),
+    ("convnext_tiny", 32): (768, 7, 27_820_128),
+    ("densenet201", 32): (1920, 7, 18_092_928),
+}
+
+
+def parameters(module: torch.nn.Module) -> int:
+    return sum(item.numel() for item in module.parameters())
+
+
+def test_every_name_is_expected():
+    assert set(EXPECTED) == set(TIMM_NAMES)
+
+
+@pytest.mark.parametrize(("backbone", "patch"), sorted(EXPECTED))
+def test_tokens_of_the_full_size_encoders(backbone: str, patch: int):
+    width, grid, count = EXPECTED[backbone, patch]
+    with torch.device("meta"):  # sizes and shapes without memory or arithmetic
+        encoder = build_encoder(backbone, 224, patch, pretrained=False).eval()
+        tokens = encoder(torch.zeros(2, 3, 224, 224))
+    assert tokens.shape == (2, 1 + grid * grid, width)
+    assert (encoder.width, encoder.grid, encoder.stride) == (width, grid, patch)
+    assert parameters(encoder) == count
+
+
+@pytest.mark.parametrize(("backbone", "patch"), sorted(EXPECTED))
+def test_imagenet_weights_are_published_under_the_name(backbone: str, patch: int):
+    import timm
+
+    published = timm.get_pretrained_cfg(TIMM_NAMES[backbone, patch], allow_unregistered=False)
+    assert published.hf_hub_id == f"timm/{TIMM_NAMES[backbone, patch]}"
+    assert published.num_classes == 1000
+
+
+@pytest.mark.parametrize(
+    ("backbone", "patch", "fusion"),
+    [
+        ("vit_base", 8, "cross_attention"),
+        ("efficientnet_b4", 32, "cross_attention"),
+        ("convnext_tiny", 32, "concat"),
+        ("densenet201", 32, "gated"),
+    ],
+)
+def test_fusion_takes_tokens_of_any_encoder(backbone: str, patch: int, fusion: str):
+    settings = ClassificationModel(
+        kind="fusion", backbone=backbone, image_size=224, patch_size=patch, fusion=fusion, heads=4
+    )
+    with torch.device("meta"):
+        model = build_classifier(settings, EXTRACTION, seed=1).eval()
+        logits = model(torch.zeros(1, 3, 224, 224), torch.zeros(1, 1, 224, 224))
+    assert logits.shape == (1, 7)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "densenet201"])
+def test_convolutional_tokens_are_aligned_with_the_photograph(backbone: str):
+    """Forward in earnest, on a small photograph: a change in a corner moves that corner's token most."""
+    torch.manual_seed(1)
+    encoder = build_encoder(backbone, 128, 32, pretrained=False).eval()
+    image = torch.randn(1, 3, 128, 128)
+    changed = image.clone()
+    changed[..., 96:, :32] += 2.0
+    with torch.inference_mode():
+        before, after = encoder(image), encoder(changed)
+    assert torch.isfinite(after).all()
+    moved = (after - before)[0, 1:].norm(dim=-1).view(4, 4)
+    assert int(moved.argmax()) == 12
+    torch.testing.assert_close(after[:, 0], after[:, 1:].mean(dim=1), rtol=1e-4, atol=1e-4)
+
+
+def test_every_network_of_the_paper_profile_can_be_built():
+    networks = {
+        (model.backbone, model.image_size, model.patch_size, model.heads)
+        for method in config.load("paper").methods.values()
+        if method.task == "classification" and (model := method.model).kind in NETWORKS
+    }
+    assert {backbone for backbone, *_ in networks} == {backbone for backbone, _ in EXPECTED}
+    for backbone, size, patch, heads in networks:
+        width, grid, _ = EXPECTED[backbone, patch]
+        assert size // patch == grid
+        assert width % heads == 0
+
+
+def test_the_dual_network_at_full_size():
+    heads = 8
+    settings = ClassificationModel(
+        kind="dual", backbone="densenet201", image_size=224, patch_size=32, input="masked", fusion="cross_attention",
+        heads=heads,
+    )  # fmt: skip
+    with torch.device("meta"):
+        model = build_classifier(settings, EXTRACTION, seed=1).eval()
+        assert model(torch.zeros(1, 3, 224, 224), torch.zeros(1, 1, 224, 224)).shape == (1, 7)
+    width, _, encoder = EXPECTED["densenet201", 32]
+    attention, norms, head = 4 * (width * width + width) + 4 * width, 4 * width, 7 * width + 7
+    assert parameters(model) == 2 * encoder + attention + norms + head
+
+
+def test_patch_sizes_that_an_encoder_does_not_come_in_are_refused():
+    with pytest.raises(SettingsError, match=r"\[8, 16, 32\]"):
+        build_encoder("vit_base", 224, 14, pretrained=False)
+    with pytest.raises(SettingsError, match=r"\[32\]"):
+        build_encoder("densenet201", 224, 16, pretrained=False)
+    with pytest.raises(ValueError, match="efficientnet_b4 comes with patch_size"):
+        ClassificationModel(kind="fusion", backbone="efficientnet_b4", patch_size=16)
+    with pytest.raises(ValueError, match="no pretrained weights"):
+        ClassificationModel(kind="fusion", backbone="vit_t", pretrained=True)
+
+
+def test_weights_that_cannot_be_had_are_told(monkeypatch: pytest.MonkeyPatch):
+    import timm
+
+    def offline(*args: object, **options: object) -> None:
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    with pytest.raises(WeightsError, match="HF_HOME"):
+        build_encoder("vit_base", 224, 16, pretrained=True)

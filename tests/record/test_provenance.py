@@ -1,0 +1,94 @@
+"""A module's code identity follows its imports, and does not follow comments."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from lesion_core.record import provenance
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """A copy of the package whose files may be changed."""
+    copy = tmp_path / "lesion_core"
+    shutil.copytree(provenance.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    monkeypatch.setattr(provenance, "PACKAGE", copy)
+
+    def clear():
+        for cached in (provenance._parsed, provenance.code_modules, provenance.code_hash):
+            cached.cache_clear()
+
+    clear()
+    yield copy, clear
+    clear()
+
+
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_lazy_imports_count():
+    modules = provenance.code_modules("lesion_core.inference.score_segmentation")
+    assert "lesion_core.metrics.segmentation" in modules
+    assert "lesion_core.report.tables" not in modules
+
+
+def test_comment_and_docstring_do_not_count_but_code_does(package):
+    folder, clear = package
+    entries = ("lesion_core.inference.predict", "lesion_core.report.tables")
+    before = [provenance.code_hash(entry) for entry in entries]
+    edit(folder / "inference" / "refine.py", '"""Lesion extraction', '"""Extraction of lesions')
+    edit(folder / "inference" / "refine.py", "def upsample", "# a remark\ndef upsample")
+    clear()
+    assert [provenance.code_hash(entry) for entry in entries] == before
+    edit(folder / "inference" / "refine.py", "REFERENCE_SIDE = 512", "REFERENCE_SIDE = 511")
+    clear()
+    after = [provenance.code_hash(entry) for entry in entries]
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+
+
+def test_files_that_code_names_count(package):
+    folder, clear = package
+    (folder / "weights").mkdir()
+    weights = folder / "weights" / "sam_vit_t.safetensors"
+    weights.write_bytes(b"weights")
+    entries = ("report.tables", "report.ledger", "report.page", "models.foundation", "training.segmentation")
+
+    def hashes() -> dict[str, str]:
+        clear()
+        return {entry: provenance.code_hash(f"lesion_core.{entry}") for entry in entries}
+
+    def changed(before: dict[str, str]) -> set[str]:
+        after = hashes()
+        return {entry for entry in entries if after[entry] != before[entry]}
+
+    first = hashes()
+    with open(folder / "report" / "published.yaml", "a") as file:
+        file.write("# misread before\n")
+    assert changed(first) == {"report.tables", "report.ledger", "report.page"}
+    second = hashes()
+    edit(folder / "report" / "page.css", "{", "{ ")
+    assert changed(second) == {"report.page"}
+    third = hashes()
+    weights.write_bytes(b"weighty")
+    assert changed(third) == {"models.foundation"}
+
+
+def test_every_file_of_the_package_is_named_by_a_module():
+    """A file that code reads by another way than its name would be no part of any identity."""
+    files = {path for path in provenance.PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
+    modules = [path.relative_to(provenance.PACKAGE) for path in provenance.PACKAGE.rglob("*.py")]
+    names = [".".join(("lesion_core", *path.with_suffix("").parts)).removesuffix(".__init__") for path in modules]
+    assert files
+    assert files == {file for name in names for file in provenance.code_files(name)}
+
+
+def test_unknown_module_is_refused():
+    with pytest.raises(ValueError, match="not a module"):
+        provenance.code_modules("lesion_core.nowhere")

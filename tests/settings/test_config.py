@@ -1,0 +1,223 @@
+"""Settings are refused before any job, with the key's name and what is allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from lesion_core.errors import SettingsError
+from lesion_core.settings import load as config
+
+PROFILES = ("smoke", "mini", "paper")
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_profiles_load_and_expand(profile):
+    settings = config.load(profile)
+    runs = config.expand(settings)
+    assert settings.profile == profile
+    assert all(key == run.run_id for key, run in runs.items())
+    assert {run.task for run in runs.values()} - {"derived"} == {"segmentation", "classification", "joint"}
+    for run in runs.values():
+        for needed in (run.segmenter_run, run.classifier_run, *run.source_runs):
+            assert needed is None or needed in runs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "said"),
+    [
+        ({"splits": {"trian": 0.7}}, "splits.trian", "unknown key"),
+        ({"splits": {"train": "0.7"}}, "splits.train", "valid number"),
+        ({"splits": {"train": 0.9}}, "splits", "add up to 1"),
+        ({"nonsense": 1}, "nonsense", "unknown key"),
+        ({"compute": {"device": "tpu"}}, "compute.device", "'auto', 'cpu' or 'cuda'"),
+        ({"methods": {"unet": {"model": {"adapter": "lora"}}}}, "methods.unet.model", "kind unet does not use adapter"),
+        ({"methods": {"unet": {"model": {"prompt": "oracle_box"}}}}, "methods.unet.model", "does not use prompt"),
+        ({"methods": {"sam_frozen": {"model": {"rank": 8}}}}, "methods.sam_frozen", "adapter none does not use rank"),
+        ({"methods": {"sam_adapter_lora": {"model": {"depth": 4}}}}, "methods.sam_adapter_lora", "not use depth"),
+        ({"methods": {"gl_med_sa_1": {"model": {"gated": True}}}}, "methods.gl_med_sa_1", "not use gated"),
+        ({"methods": {"sam_adapter": {"model": {"lora_targets": "qkvo"}}}}, "methods.sam_adapter", "lora_targets"),
+        ({"methods": {"sam_adapter": {"model": {"encoder": "resnet34"}}}}, "methods.sam_adapter", "not use encoder"),
+        ({"methods": {"sam_adapter": {"model": {"prompt": "automatic"}}}}, "methods.sam_adapter.model.prompt", "Input"),
+        ({"methods": {"unet": {"model": {"encoder": None}}}}, "methods.unet.model", "encoder_weights needs an encoder"),
+        ({"methods": {"unet": {"model": {"image_size": 48}}}}, "methods.unet.model", "multiple of 32"),
+        ({"methods": {"sam_frozen": {"model": {"image_size": 100}}}}, "methods.sam_frozen.model", "multiple of 16"),
+        ({"methods": {"segmae": {"model": {"encoder": "resnet34"}}}}, "methods.segmae.model", "vit_b_16"),
+        ({"methods": {"segmae": {"reconstruction": None}}}, "methods.segmae", "reconstruction must be set"),
+        ({"methods": {"segmae": {"model": {"mae_decoder": False}}}}, "methods.segmae", "reconstruction must be set"),
+        ({"methods": {"deeplabv3_plus": {"training": {"batch_size": 1}}}}, "methods.deeplabv3_plus", "at least 2"),
+        ({"methods": {"unet": {"model": {"stem": False}}}}, "methods.unet.model", "does not use stem"),
+        ({"methods": {"unet": {"loss": {"patch_temperature": 1.0}}}}, "methods.unet.loss", "does not use patch_temp"),
+        ({"methods": {"peft_medsam": {"augmentation": {"noise_std": 1.0}}}}, "methods.peft_medsam", "noise_std"),
+        (
+            {"methods": {"sam_adapter": {"model": {"embedding_cache": "fp16"}}}},
+            "methods.sam_adapter",
+            "embedding_cache",
+        ),
+        ({"harmonization": {"colour_for": {"isic2042": "grey_world"}}}, "harmonization.colour_for", "Input should be"),
+        ({"methods": {"otsu": {"model": {"backbone": "sam_vit_b"}}}}, "methods.otsu.model", "backbone"),
+        ({"methods": {"vit_none": {"masks": "sam_adapter"}}}, "methods.vit_none", "masks must be null"),
+        ({"methods": {"vit_concat": {"masks": None}}}, "methods.vit_concat", "need masks"),
+        ({"methods": {"vit_concat": {"masks": "majority"}}}, "methods.vit_concat.masks", "not a segmentation method"),
+        (
+            {"methods": {"vit_concat": {"masks": "med_sa_1"}}},
+            "methods.vit_concat.masks",
+            "'med_sa_1' learnt with oracle_c",
+        ),
+        (
+            {"methods": {"joint_proposed": {"segmenter": "med_sa_3"}}},
+            "methods.joint_proposed.segmenter",
+            "gives no prompts",
+        ),
+        (
+            {"methods": {"joint_proposed": {"segmenter": "peft_medsam"}}},
+            "methods.joint_proposed.segmenter",
+            "gives no prompts",
+        ),
+        ({"explain": {"methods": ["vit_cross_attention_tta"]}}, "explain.methods", "an average has several"),
+        ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
+        ({"matrix": {"ablations": ["vit_gatedd"]}}, "matrix.ablations", "'vit_gatedd' is none of methods"),
+        ({"matrix": {"ablations": ["unet"]}}, "matrix.ablations", "'unet' stands in matrix.methods too"),
+        ({"matrix": {"seeds_for": {"unett": [0]}}}, "matrix.seeds_for.unett", "is none of methods"),
+        ({"matrix": {"seeds_for": {"unet": [7]}}}, "matrix.seeds_for.unet", "must be among matrix.seeds"),
+        ({"matrix": {"seeds_for": {"unet": [1, 1]}}}, "matrix.seeds_for.unet", "stands twice"),
+        ({"methods": {"unet": {"train_on": ["isic2019"]}}}, "methods.unet.train_on", "not in data.datasets"),
+        ({"methods": {"unet": {"train_on": ["isic2018_task3"]}}}, "methods.unet.train_on", "cannot train"),
+        ({"scoring": {"prompts": ["automatic"]}}, "scoring", "must contain none"),
+        (
+            {"data": {"datasets": ["custom", "ham10000", "isic2018_task1", "isic2018_task3", "ph2"]}},
+            "data.custom",
+            "set",
+        ),
+        ({"subgroups": {"methods": ["unet"]}}, "subgroups.methods", "no method that classifies"),
+        ({"subgroups": {"age_bands": [60.0, 30.0]}}, "subgroups", "must ascend"),
+        ({"robustness": {"methods": ["vit_nine"]}}, "robustness.methods", "'vit_nine' is no classifier"),
+        (
+            {"robustness": {"methods": ["vit_cross_attention_true_masks"]}},
+            "robustness.methods",
+            "no classifier with masks of its own",
+        ),
+        ({"robustness": {"corruptions": {"blur": [3.0, 1.0]}}}, "robustness", "amounts of blur must grow"),
+        ({"robustness": {"corruptions": {"fog": [3.0]}}}, "robustness.corruptions", "Input should be"),
+        ({"methods": {"vit_none": {"mask_order": "shuffled"}}}, "methods.vit_none", "needs masks that are used"),
+        ({"methods": {"vit_concat": {"model": {"metadata": "binned"}}}}, "methods.vit_concat", "belongs to kind dual"),
+        ({"methods": {"dual_network": {"loss": {"mixup_alpha": 0.4}}}}, "methods.dual_network", "cannot mix metadata"),
+        ({"methods": {"vit_patch_8": {"model": {"patch_size": 7}}}}, "methods.vit_patch_8", "comes with patch_size"),
+        ({"methods": {"new": {"extends": "nowhere"}}}, "methods.new.extends", "does not exist"),
+        ({"methods": {"a": {"extends": "b"}, "b": {"extends": "a"}}}, "extends", "circle"),
+    ],
+)
+def test_bad_settings_name_the_key(overrides, key, said):
+    with pytest.raises(SettingsError) as caught:
+        config.load("paper", overrides)
+    assert key in str(caught.value)
+    assert said in str(caught.value)
+
+
+def test_a_segmenter_that_learnt_with_boxes_may_make_masks():
+    """It is given the automatic box, as in scoring."""
+    settings = config.load("paper", {"methods": {"vit_concat": {"masks": "peft_medsam"}}})
+    runs = config.expand(settings)
+    assert {runs[run.segmenter_run].method for run in runs.values() if run.method == "vit_concat"} == {"peft_medsam"}
+
+
+def test_unknown_profile_lists_the_known():
+    with pytest.raises(SettingsError, match="mini, paper, smoke"):
+        config.load("papre")
+
+
+def test_same_settings_share_a_run():
+    alias = {"methods": {"sam_adapter_depth_2": {"extends": "sam_adapter"}}}
+    base = config.load("paper")
+    methods = [*base.matrix.methods, "sam_adapter_depth_2"]
+    settings = config.load("paper", {**alias, "matrix": {"methods": methods}})
+    assert list(config.expand(settings)) == list(config.expand(base))
+    plan = config.plan(settings)
+    assert plan.runs["sam_adapter_depth_2"] == plan.runs["sam_adapter"]
+
+
+def test_an_ablation_lies_apart_and_only_where_nothing_is_built_on_it():
+    matrix = {"seeds": [0], "methods": ["unet"], "ablations": ["sam_adapter_lora", "vit_gated"]}
+    settings = config.load("paper", {"matrix": matrix})
+    places = {run.method: run.place for run in config.expand(settings).values()}
+    assert places == {
+        "unet": "segmentation",
+        "sam_adapter": "segmentation",  # what vit_gated needs, though no list names it
+        "sam_adapter_lora": "ablations",
+        "vit_gated": "ablations",
+    }
+    assert [run.split("-")[0] for run in config.plan(settings).ablations] == ["sam_adapter_lora", "vit_gated"]
+    built_on = config.load("paper", {"matrix": {**matrix, "ablations": ["sam_adapter", "vit_gated"]}})
+    places = {run.method: run.place for run in config.expand(built_on).values()}
+    assert (places["sam_adapter"], places["vit_gated"]) == ("segmentation", "ablations")
+
+
+def test_a_run_that_a_method_and_an_ablation_share_is_the_methods():
+    alias = {"methods": {"sam_adapter_depth_2": {"extends": "sam_adapter"}}}
+    for methods, ablations in ((["sam_adapter"], ["sam_adapter_depth_2"]), (["sam_adapter_depth_2"], ["sam_adapter"])):
+        matrix = {"seeds": [0], "methods": methods, "ablations": ablations}
+        [run] = config.expand(config.load("paper", {**alias, "matrix": matrix})).values()
+        assert run.place == "segmentation"
+        assert run.model_copy(update={"ablation": True}).run_id == run.run_id
+
+
+def test_a_method_may_take_fewer_seeds():
+    settings = config.load("paper", {"matrix": {"seeds_for": {"sam_adapter": [1], "joint_proposed": [2]}}})
+    plan, runs = config.plan(settings), config.expand(settings)
+    assert [runs[key].seed for key in plan.runs["sam_adapter"]] == [1]
+    assert [runs[key].seed for key in plan.runs["unet"]] == [0, 1, 2]
+    # what needs the method at a seed that it does not have takes its first
+    [joint] = plan.runs["joint_proposed"]
+    assert runs[joint].seed == 2
+    assert runs[runs[joint].segmenter_run].seed == 1
+    assert runs[runs[joint].classifier_run].seed == 2
+
+
+def test_id_depends_on_content_alone():
+    run = next(iter(config.expand(config.load("smoke")).values()))
+    again = run.model_validate(run.model_dump())
+    assert again.run_id == run.run_id
+    assert run.model_copy(update={"seed": 99}).run_id.rsplit("-", 1)[1] != run.run_id.rsplit("-", 1)[1]
+    assert run.model_copy(update={"method": "other"}).run_id.rsplit("-", 1)[1] == run.run_id.rsplit("-", 1)[1]
+
+
+def test_an_ablation_touches_its_own_runs_only():
+    before = set(config.expand(config.load("paper")))
+    after = set(config.expand(config.load("paper", {"methods": {"sam_adapter_depth_4": {"model": {"depth": 3}}}})))
+    gone = {run.split("-")[0] for run in before - after}
+    assert gone == {"sam_adapter_depth_4"}
+    assert len(before - after) == 3
+
+
+def test_changing_the_segmenter_changes_what_rests_on_it():
+    settings = config.load("smoke")
+    resting = {
+        name
+        for name in (*settings.matrix.methods, *settings.matrix.ablations)
+        if "sam_adapter" in (getattr(settings.methods[name], key, None) for key in ("masks", "segmenter"))
+    }
+    resting |= {name for name in settings.matrix.methods if getattr(settings.methods[name], "of", None) in resting}
+    before = set(config.expand(settings))
+    after = set(config.expand(config.load("smoke", {"methods": {"sam_adapter": {"model": {"rank": 8}}}})))
+    gone = {run.split("-")[0] for run in before - after}
+    assert {"vit_cross_attention", "joint_proposed"} <= resting
+    assert gone == {"sam_adapter", *resting}
+
+
+def test_sections_hand_over_typed_settings():
+    given = config.sections('{"splits": {"seed": 1, "train": 0.7, "val": 0.1, "test": 0.2}, "mirror": null}')
+    assert given.splits.seed == 1
+    assert given.mirror is None
+    with pytest.raises(SettingsError, match="lack the section 'harmonization'"):
+        _ = given.harmonization
+    with pytest.raises(SettingsError, match="no section"):
+        config.sections('{"split": {}}')
+
+
+def test_isic_2019_joins_by_the_command_line():
+    overrides = {
+        "data": {"datasets": ["isic2017", "isic2018_task1", "ham10000", "isic2019", "ph2"]},
+        "scoring": {"classification_on": ["ham10000", "isic2019"]},
+        "matrix": {"methods": ["dual_network_isic2019"], "ablations": []},
+    }
+    runs = config.expand(config.load("paper", overrides)).values()
+    assert {run.spec.train_on[0] for run in runs if run.task == "classification"} == {"isic2019"}

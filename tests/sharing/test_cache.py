@@ -1,0 +1,193 @@
+"""`lesion cache`: what is current is kept to the byte, everything else is named, sized and removed."""
+
+from __future__ import annotations
+
+import fcntl
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from lesion_core.audit.current import Current
+from lesion_core.audit.manifest import product_files, write_manifest
+from lesion_core.cli import app
+from lesion_core.errors import RunError
+from lesion_core.files import read_json, write_bytes, write_json
+from lesion_core.paths import Layout
+from lesion_core.settings import load as config
+from lesion_core.settings.run import Run
+from lesion_core.sharing import cache
+from lesion_core.sharing.part import Part, table
+
+NARROW = {"methods": {"sam_adapter": {"model": {"rank": 8}}, "unet": {"model": {"image_size": 160}}}}
+
+
+def finish(root: Path, run: Run) -> None:
+    """A run's files and what jobs made of it, one byte for each file but the settings."""
+    layout = Layout(root)
+    folder = layout.run(run.place, run.run_id)
+    run.save(folder)
+    write_bytes(folder / "weights.safetensors", b"w")
+    embedding = f"embeddings/sam_vit_t-1/{run.seed}/{run.run_id}.npy"
+    write_json(folder / "provenance.json", {"opened": [embedding, "harmonized/reference.npy"]})
+    write_bytes(root / embedding, b"e")
+    for name in (
+        f"pseudo_masks/{run.run_id}/ham10000/masks.csv",
+        f"explain/{run.run_id}.csv",
+        f"robustness/{run.run_id}.csv",
+        f"summary/curves/{run.task}/{run.run_id}.csv",
+        f"benchmarks/train_segmenter/{run.place}/{run.run_id}.tsv",
+        f"logs/pseudo_masks/{run.run_id}_ham10000.txt",
+    ):
+        write_bytes(root / name, b"x")
+    if run.task == "segmentation":
+        write_bytes(layout.harmonized("ph2", run.spec.model.image_size) / "images.npy", b"p")
+
+
+@pytest.fixture(scope="module")
+def matrix() -> dict[str, Run]:
+    return config.expand(config.load("smoke"))
+
+
+@pytest.fixture(scope="module")
+def earlier() -> dict[str, Run]:
+    return config.expand(config.load("smoke", NARROW))
+
+
+@pytest.fixture
+def root(tmp_path, matrix, earlier) -> Path:
+    """The smoke matrix finished, over runs of an earlier rank and size."""
+    root = tmp_path / "results" / "smoke"
+    for run in (earlier | matrix).values():
+        finish(root, run)
+    write_bytes(root / "harmonized" / "reference.npy", b"r")
+    write_bytes(root / "report.html", b"page")
+    write_manifest(root, config.recorded(config.load("smoke")), config.plan(config.load("smoke")))
+    return root
+
+
+def files(root: Path) -> dict[str, bytes]:
+    found = (path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in found}
+
+
+def test_runs_sizes_and_embeddings_of_earlier_settings_are_named_and_sized(root, matrix, earlier):
+    parts = {part.name: part for part in cache.contents(root)}
+    stale = set(earlier) - set(matrix)
+    assert len(stale) > 5
+    assert set(parts["runs of earlier settings"].units) == stale
+    assert set(parts["pixels at sizes of earlier settings"].units) == {"harmonized/ph2/160"}
+    assert parts["pixels at sizes of earlier settings"].size == len(b"p")
+    assert parts["embeddings"].files == len(matrix)
+    assert parts["embeddings that no finished run read"].files == len(stale)
+    everything = files(root)
+    assert sum(part.files for part in parts.values()) == len(everything)
+    assert sum(part.size for part in parts.values()) == sum(map(len, everything.values()))
+
+
+def test_trim_removes_those_and_nothing_else(root, matrix, earlier):
+    before, stale = files(root), set(earlier) - set(matrix)
+    current = set(product_files(root, config.plan(config.load("smoke"))))
+    freed = cache.trim(root)
+    after = files(root)
+    removed = before.keys() - after.keys()
+    assert all(after[name] == before[name] for name in after)
+    assert current <= after.keys()
+    assert {name for name in removed if not any(run_id in name for run_id in stale)} == {
+        "harmonized/ph2/160/images.npy"
+    }
+    assert not any(run_id in name for name in after for run_id in stale)
+    assert freed == sum(len(before[name]) for name in removed)
+    assert not any(path.is_dir() and not any(path.iterdir()) for path in (root / "embeddings").rglob("*"))
+    assert cache.trim(root) == 0
+    assert files(root) == after
+
+
+def test_what_the_settings_ask_for_is_kept_before_it_is_finished(root, matrix):
+    """The manifest is of the earlier matrix: both its runs and those that the settings ask for now stay."""
+    plan = config.plan(config.load("smoke", NARROW))
+    write_manifest(root, config.recorded(config.load("smoke", NARROW)), plan)
+    assert cache.trim(root) == 0
+
+
+def test_a_run_that_became_an_ablation_leaves_its_old_place_but_not_its_logs(root, matrix):
+    run = next(run for run in matrix.values() if run.ablation)
+    old = Layout(root).run(run.task, run.run_id)
+    write_bytes(old / "weights.safetensors", b"old")
+    assert not any(name.startswith(old.relative_to(root).as_posix()) for name in _products(root))
+    assert cache.trim(root) > 0
+    assert not old.exists()
+    assert (root / "logs" / "pseudo_masks" / f"{run.run_id}_ham10000.txt").exists()
+    assert Layout(root).run("ablations", run.run_id).exists()
+
+
+def _products(root: Path) -> list[str]:
+    return list(product_files(root, config.plan(config.load("smoke"))))
+
+
+def test_what_an_interrupted_trim_left_is_deleted_by_the_next(root):
+    cache.trim(root)
+    write_bytes(root / cache.TRASH / "1-0" / "weights.safetensors", b"half")
+    assert cache.trim(root) == len(b"half")
+    assert not (root / cache.TRASH).exists()
+
+
+def test_while_another_run_works_there_nothing_is_removed(root):
+    before = files(root)
+    with open(root / ".lock", "w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        with pytest.raises(RunError, match="Another run works in"):
+            cache.trim(root)
+    assert files(root) == before
+
+
+def test_without_a_finished_pipeline_nothing_is_removed(root):
+    (root / "manifest.json").unlink()
+    with pytest.raises(RunError, match="no manifest"):
+        cache.trim(root)
+    assert len(list((root / "runs").glob("*/*"))) > 10
+
+
+def test_a_manifest_of_another_checkout_is_told(root):
+    manifest = read_json(root / "manifest.json")
+    write_json(root / "manifest.json", manifest | {"settings": {"plan": {"profile": "smoke"}}})
+    with pytest.raises(RunError, match="settings cannot be read"):
+        cache.trim(root)
+
+
+def test_the_command_shows_a_dry_run_changes_nothing_and_trim_tells_what_it_freed(root, matrix, earlier):
+    def ask(*options: str) -> str:
+        done = CliRunner().invoke(app, ["cache", "--root", str(root), *options])
+        assert done.exit_code == 0, done.output
+        return done.output
+
+    before = files(root)
+    assert f"removes it ({len(set(earlier) - set(matrix))})" in ask()
+    dry = ask("--trim", "--dry-run")
+    stale = next(iter(set(earlier) - set(matrix)))
+    assert f"would remove runs of earlier settings: {stale}" in dry
+    assert files(root) == before
+    assert "freed" in ask("--trim")
+    assert stale not in ask("--trim")
+    assert files(root).keys() < before.keys()
+
+
+def test_the_table_has_a_line_for_each_kind():
+    parts = [Part("results", kept=True, files=1234, size=5_678_900), Part("runs", kept=False, units={"a": [], "b": []})]
+    assert table(parts).splitlines() == [
+        "what         files           MB  --trim",
+        "results      1,234          5.7  keeps it",
+        "runs             0          0.0  removes it (2)",
+    ]
+
+
+def test_a_matrix_owns_its_runs_its_sizes_and_what_is_of_no_run(matrix):
+    current = Current.of(matrix.values())
+    run = next(run for run in matrix.values() if run.place == "segmentation")
+    assert current.owns(("runs", "segmentation", run.run_id, "weights.safetensors"))
+    assert not current.owns(("runs", "ablations", run.run_id, "weights.safetensors"))
+    assert not current.owns(("pseudo_masks", "another-s0-12345678", "ph2", "masks.csv"))
+    assert current.owns(("harmonized", "ph2", "64", "images.npy")) == (64 in current.sizes)
+    assert not current.owns(("harmonized", "ph2", "9999", "images.npy"))
+    assert current.owns(("harmonized", "reference.npy"))
+    assert current.owns(("tables", "table_05.csv"))

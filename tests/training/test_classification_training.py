@@ -1,0 +1,334 @@
+"""Training of classifiers on a small made root: learning, determinism, resuming, the data's refusals."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lesion_core.errors import MaskError, RunError, SettingsError, SplitError
+from lesion_core.files import read_csv, read_json, write_csv
+from lesion_core.inference.classify import class_probabilities, load_classifier
+from lesion_core.inference.load import read_tensors
+from lesion_core.models.classifier import build_classifier
+from lesion_core.paths import Layout
+from lesion_core.seeding import generator
+from lesion_core.settings import CLASSES
+from lesion_core.settings.run import Run
+from lesion_core.training.classification import (
+    ClassificationTask,
+    epoch_order,
+    selection_value,
+    train_run,
+    validation_metrics,
+)
+from lesion_core.training.classification_data import load_labelled_images
+
+SIZE = 32
+SEGMENTER = "segmenter-ham10000-s1-00000000"
+COLUMNS = [
+    "row",
+    "image_id",
+    "lesion_id",
+    "group_id",
+    "split",
+    "label",
+    "mask_row",
+    "width",
+    "height",
+    "age",
+    "sex",
+    "site",
+]
+SPLITS = ["train"] * 5 + ["val"] * 2 + ["test"]
+
+
+def make_root(root: Path, dataset: str = "ham10000", drop: str | None = None) -> Layout:
+    """56 images, one colour per class, 5 : 2 : 1; ``drop``: a class without training images."""
+    layout = Layout(root)
+    folder = layout.harmonized(dataset, SIZE)
+    folder.mkdir(parents=True)
+    rng = generator("made root", dataset)
+    colours = rng.integers(30, 226, size=(7, 3))
+    images, masks, rows = [], [], []
+    for number in range(56):
+        name, split = CLASSES[number % 7], SPLITS[number // 7]
+        if name == drop and split == "train":
+            split = "val"
+        mask = np.zeros((SIZE, SIZE), np.uint8)
+        mask[8:24, 6:22] = 255
+        image = np.full((SIZE, SIZE, 3), 128.0)
+        image[mask > 0] = colours[number % 7]
+        images.append(np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8))
+        mask_row = -1
+        if split != "test":
+            mask_row = len(masks)
+            masks.append(mask)
+        values = [number, f"im{number:03d}", f"le{number:03d}", f"g{number}", split, name, mask_row, 64, 64, "", "", ""]
+        rows.append(dict(zip(COLUMNS, values, strict=True)))
+    np.save(folder / "images.npy", np.stack(images))
+    np.save(folder / "masks.npy", np.stack(masks))
+    write_csv(folder / "index.csv", COLUMNS, rows)
+    np.save(layout.reference, np.full((3, 256), 1 / 256))
+    return layout
+
+
+def make_pseudo_masks(layout: Layout, ids: list[str], dataset: str = "ham10000", size: int = 16) -> Path:
+    home = layout.pseudo_masks(SEGMENTER, dataset)
+    home.mkdir(parents=True)
+    maps = np.zeros((len(ids), size, size), np.uint8)
+    maps[:, 4:12, 4:12] = np.arange(100, 100 + len(ids), dtype=np.uint8)[:, None, None]
+    np.save(home / "probabilities.npy", maps)
+    write_csv(home / "masks.csv", ["image_id"], [{"image_id": name} for name in ids])
+    return home
+
+
+def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None = None, **model: object) -> Run:
+    description = {"kind": "fusion", "backbone": "vit_t", "image_size": SIZE, "patch_size": 16, **model}
+    off = dict.fromkeys(("flip_vertical", "affine", "translation", "elastic_alpha", "contrast", "saturation"), 0.0)
+    return Run.model_validate(
+        {
+            "method": "test",
+            "seed": 1,
+            "threads": 1,
+            "segmenter_run": segmenter,
+            "harmonization": {
+                "histogram": "specification",
+                "colour": "none",
+                "hair_removal": False,
+                "mask_closing": 0,
+                "mask_min_component": 0.0,
+                "mask_smoothing": 0.0,
+                "soft_mask_sigma": 0.0,
+            },
+            "extraction": {
+                "threshold": 0.5,
+                "closing": 0,
+                "smoothing": 0.0,
+                "largest_component": True,
+                "crop_margin": 0.1,
+                "blend": 0.7,
+            },
+            "spec": {
+                "task": "classification",
+                "train_on": ["ham10000"],
+                "masks": masks,
+                "model": description,
+                "loss": {
+                    "weighting": "effective_number",
+                    "beta": 0.99,
+                    "focal_gamma": 0.0,
+                    "label_smoothing": 0.05,
+                    "sampling": "inverse_frequency",
+                    "mixup_alpha": 0.2,
+                },
+                "training": {
+                    "epochs": epochs,
+                    "batch_size": 7,
+                    "optimizer": "adamw",
+                    "learning_rate": 1e-3,
+                    "weight_decay": 0.01,
+                    "momentum": 0.9,
+                    "schedule": "cosine",
+                    "warmup_fraction": 0.0,
+                    "gradient_clip": 1.0,
+                    "precision": "fp32",
+                    "checkpoint_steps": 2,
+                    "patience": 0,
+                },
+                "augmentation": {
+                    **off,
+                    "flip_horizontal": 0.5,
+                    "rotation_degrees": 10.0,
+                    "elastic_grid": 4,
+                    "noise_std": 2.0,
+                    "brightness": 0.02,
+                },
+            },
+        },
+        strict=False,
+    )
+
+
+def run_dir(layout: Layout, name: str) -> Path:
+    return layout.run("classification", name)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    return make_root(tmp_path)
+
+
+def test_a_network_learns_and_its_folder_predicts_alike(layout: Layout):
+    folder = run_dir(layout, "a")
+    train_run(make_run(masks="true", epochs=6, fusion="cross_attention", input="crop"), folder, layout.root, "cpu")
+    history = read_csv(folder / "history.csv")
+    assert len(history) == 6
+    assert float(history[-1]["train_loss"]) < float(history[0]["train_loss"])
+    best = max(float(row["val_balanced_accuracy"]) for row in history)
+    assert best > 0.5
+    loaded = load_classifier(folder)
+    assert loaded.needs_masks
+    np.testing.assert_array_equal(loaded.reference, np.load(layout.reference))
+    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    images, masks = data.data.images[data.val], np.stack([data.mask(row) for row in data.val])
+    found = class_probabilities(loaded.model, images, masks)
+    correct = found.argmax(axis=1) == data.labels[data.val]
+    assert correct.mean() == pytest.approx(best)  # as many validation images per class: both accuracies agree
+    provenance = read_json(folder / "provenance.json")
+    assert provenance["run_id"].startswith("test-ham10000-s1-")
+    assert not (folder / "checkpoint.pt").exists()
+
+
+def test_the_same_run_twice_gives_the_same_bytes_also_after_an_interruption(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch
+):
+    run = make_run(masks="true", fusion="gated", input="blend", dropout=0.1, epochs=2)
+    train_run(run, run_dir(layout, "a"), layout.root, "cpu")
+    calls = 0
+    whole = ClassificationTask.batch
+
+    def stop(self: ClassificationTask, rows: np.ndarray, epoch: int, step: int) -> dict[str, torch.Tensor]:
+        nonlocal calls
+        calls += 1
+        if calls == 8:
+            raise KeyboardInterrupt
+        return whole(self, rows, epoch, step)
+
+    monkeypatch.setattr(ClassificationTask, "batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(run, run_dir(layout, "b"), layout.root, "cpu")
+    assert not (run_dir(layout, "b") / "weights.safetensors").exists()
+    train_run(run, run_dir(layout, "b"), layout.root, "cpu")
+    first, second = (run_dir(layout, name) / "weights.safetensors" for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    assert calls < 8 + 10
+
+
+@pytest.mark.parametrize(("kind", "least"), [("majority", 1 / 7), ("color_histogram", 0.9)])
+def test_baselines_train_in_closed_form(layout: Layout, kind: str, least: float):
+    changes = {"kind": kind, "backbone": None}
+    masks = None if kind == "majority" else "true"
+    run = make_run(masks=masks, **changes, **({} if masks is None else {"input": "masked"}))
+    train_run(run, run_dir(layout, kind), layout.root, "cpu")
+    loaded = load_classifier(run_dir(layout, kind))
+    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    images, masks_given = data.data.images[data.val], np.stack([data.mask(row) for row in data.val])
+    found = class_probabilities(loaded.model, images, masks_given)
+    assert (found.argmax(axis=1) == data.labels[data.val]).mean() >= least - 1e-9
+    assert "harmonization.reference" in read_tensors(run_dir(layout, kind) / "weights.safetensors")
+
+
+def test_pseudo_masks_are_those_of_the_image_at_the_classifiers_size(layout: Layout):
+    ids = [f"im{number:03d}" for number in range(56)]
+    make_pseudo_masks(layout, ids)
+    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
+    for row in (0, 30):
+        mask = data.mask(row)
+        assert mask.shape == (SIZE, SIZE)
+        assert mask.max() == 100 + row
+        assert mask[16, 16] == 100 + row
+        assert mask[0, 0] == 0
+
+
+def test_two_datasets_keep_their_own_pseudo_masks(layout: Layout):
+    make_root(layout.root, "isic2018_task3")
+    ids = [f"im{number:03d}" for number in range(56)]
+    make_pseudo_masks(layout, ids)
+    maps = make_pseudo_masks(layout, ids, "isic2018_task3") / "probabilities.npy"
+    np.save(maps, np.full((56, 16, 16), 7, np.uint8))
+    names = ["isic2018_task3", "ham10000"]
+    data = load_labelled_images(layout.root, names, SIZE, masks="method", segmenter_run=SEGMENTER)
+    assert len(data.train) == 70
+    assert data.mask(3).max() == 103
+    assert set(np.unique(data.mask(56))) == {7}
+
+
+def test_images_without_pseudo_mask_are_named(layout: Layout):
+    make_pseudo_masks(layout, [f"im{number:03d}" for number in range(56) if number != 17])
+    with pytest.raises(MaskError, match="im017"):
+        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
+    with pytest.raises(MaskError, match="no pseudo-masks of ham10000"):
+        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run="other")
+    with pytest.raises(SettingsError, match="segmenter_run"):
+        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=None)
+
+
+def test_pseudo_masks_in_another_order_are_refused(layout: Layout):
+    make_pseudo_masks(layout, [f"im{number:03d}" for number in reversed(range(56))])
+    with pytest.raises(MaskError, match="row-aligned"):
+        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
+
+
+def test_a_class_without_training_images_is_named_with_those_that_wait(tmp_path: Path):
+    layout = make_root(tmp_path, drop="df")
+    with pytest.raises(SplitError, match="df") as caught:
+        load_labelled_images(layout.root, ["ham10000"], SIZE, masks=None, segmenter_run=None)
+    assert len(caught.value.ids) == 8
+    assert caught.value.ids[0] == "im003"
+    assert caught.value.ids[-1] == "im052"  # a test image: training lacks its class
+
+
+def test_images_without_true_mask_are_named(layout: Layout):
+    path = layout.harmonized("ham10000", SIZE) / "index.csv"
+    with open(path, newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    for row in rows:
+        shift = int(row["mask_row"])
+        row["mask_row"] = "-1" if shift == 5 else str(shift - (shift > 5))
+    write_csv(path, COLUMNS, rows)
+    masks = path.with_name("masks.npy")
+    np.save(masks, np.delete(np.load(masks), 5, axis=0))
+    with pytest.raises(MaskError, match="im005"):
+        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+
+
+def test_a_missing_reference_histogram_is_told(layout: Layout):
+    layout.reference.unlink()
+    with pytest.raises(RunError, match="reference histogram"):
+        train_run(make_run(), run_dir(layout, "a"), layout.root, "cpu")
+    assert not (run_dir(layout, "a") / "settings.yaml").exists()
+
+
+def test_samples_differ_between_epochs_and_places_but_not_between_calls(layout: Layout):
+    run = make_run()
+    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    task = ClassificationTask(
+        build_classifier(run.spec.model, run.extraction, seed=1),
+        data,
+        loss=run.spec.loss.model_copy(update={"mixup_alpha": 0.0}),
+        augmentation=run.spec.augmentation,
+        seed=1,
+        device="cpu",
+    )
+    rows = np.array([3, 3])
+    first, again = task.batch(rows, 0, 0), task.batch(rows, 0, 0)
+    assert torch.equal(first["images"], again["images"])
+    assert not torch.equal(first["images"][0], first["images"][1])
+    assert not torch.equal(first["images"], task.batch(rows, 1, 5)["images"])
+    assert first["targets"].argmax(dim=1).tolist() == [3, 3]
+    assert first["masks"].min() >= 0
+    assert first["masks"].max() == 1
+    assert set(task.epoch_rows(0)) <= set(data.train)
+    assert not np.array_equal(task.epoch_rows(0), task.epoch_rows(1))
+
+
+def test_balanced_sampling_draws_classes_alike_and_uniform_is_a_permutation():
+    labels = np.repeat([0, 1], [900, 100])
+    drawn = labels[epoch_order(labels, "inverse_frequency", 1, 0)]
+    assert 400 < drawn.sum() < 600
+    order = epoch_order(labels, "uniform", 1, 0)
+    assert sorted(order) == list(range(1000))
+
+
+def test_selection_is_balanced_accuracy_and_loss_only_breaks_ties():
+    assert selection_value(0.5, 1.0) > selection_value(0.5, 2.0)
+    step = 1 / (7 * 700)
+    assert selection_value(0.5 + step, 1e9) > selection_value(0.5, 0.0)
+    logits = torch.tensor([[2.0, 0.0, 0, 0, 0, 0, 0], [2.0, 0.0, 0, 0, 0, 0, 0], [0.0, 3.0, 0, 0, 0, 0, 0]])
+    found = validation_metrics(logits, np.array([0, 1, 1]))
+    assert found["balanced_accuracy"] == pytest.approx((1 + 1 / 2) / 2)
+    assert found["accuracy"] == pytest.approx(2 / 3)

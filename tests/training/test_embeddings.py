@@ -1,0 +1,196 @@
+"""Stored embeddings: equal to computed ones, keyed by all that they depend on, resumable, and refused when broken."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_segmentation_training import SETTINGS, SIZE, make_run, write_dataset
+
+from lesion_core.errors import RunError
+from lesion_core.files import read_json
+from lesion_core.inference.predict import to_input
+from lesion_core.models.registry import build_segmenter
+from lesion_core.models.sam import network as sam
+from lesion_core.models.sam.network import VARIANTS, build_sam
+from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized
+from lesion_core.seeding import seed_torch
+from lesion_core.training import embeddings as module
+from lesion_core.training import segmentation
+from lesion_core.training.checkpoint import write_safetensors
+from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
+from lesion_core.training.segmentation import SegmentationTask, train_run
+
+OFF = dict.fromkeys(SETTINGS["spec"]["augmentation"], 0.0) | {"elastic_grid": 4}
+MODEL = {"kind": "sam", "backbone": "sam_vit_t", "adapter": "decoder", "prompt": "oracle_box"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("results") / "smoke"
+    write_dataset(root, "isic2018_task1", SIZE, 0, ["train"] * 4 + ["val"] * 2 + ["test"])
+    np.save(Layout(root).reference, np.full((3, 256), 1 / 256))
+    for seed, name in enumerate(("sam_vit_t", "other")):
+        seed_torch(seed, "test weights")
+        write_safetensors(Layout(root).weights(name), dict(build_sam("sam_vit_t").state_dict()))
+    return root
+
+
+def run_of(cache: str, **training):
+    return make_run(model={**MODEL, "embedding_cache": cache}, augmentation=OFF, training=training)
+
+
+def cache_of(root, folder, number_format="fp32", weights="sam_vit_t", size=SIZE, backbone="sam_vit_t"):
+    file = Layout(root).weights(weights)
+    spec = run_of("none").spec.model.model_copy(update={"image_size": size, "backbone": backbone})
+    return EmbeddingCache(folder, build_segmenter(spec, file, 0), file, number_format, "cpu")
+
+
+def data_of(root):
+    return Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+
+
+def test_stored_equals_computed(root, tmp_path):
+    data, cache = data_of(root), cache_of(root, tmp_path)
+    paths = cache.fill(data, [0, 3])
+    with torch.no_grad():
+        alone = torch.cat([cache.segmenter.encode(to_input(data.image(row)[None], "cpu")) for row in (0, 3)])
+        assert torch.equal(read_embeddings([paths[0], paths[3]]), alone)
+        half = cache_of(root, tmp_path, "fp16")
+        stored = read_embeddings(half.fill(data, [0, 3]).values())
+        assert stored.dtype == torch.float16
+        assert torch.equal(stored, alone.half())
+
+
+def test_processes_share_the_images_between_them(root, tmp_path, monkeypatch):
+    data, whole = data_of(root), {}
+    written = []
+    plain = EmbeddingCache.write
+    monkeypatch.setattr(EmbeddingCache, "write", lambda self, *given: written.append(given) or plain(self, *given))
+    met = []
+    monkeypatch.setattr(module, "any_process", lambda flag, device: met.append(len(written)))
+    for rank in range(2):
+        monkeypatch.setattr(module, "world", lambda rank=rank: (rank, 2))
+        whole = cache_of(root, tmp_path).fill(data, [0, 1, 2, 3, 4])
+    assert met == [3, 5], "each waits for the other once its own share is there"
+    assert all(path.is_file() for path in whole.values())
+    assert len({path for _, path in written}) == 5
+
+
+def test_training_on_stored_equals_training_on_computed(root):
+    """The same change of the weights, up to what a batch of two does to the encoder's last bits, or half precision."""
+    results = {}
+    for cache in ("none", "fp32", "fp16"):
+        run = run_of(cache, epochs=2, batch_size=2, optimizer="sgd", learning_rate=0.1)
+        folder = Layout(root).run("segmentation", run.run_id)
+        train_run(run, folder, root, "cpu")
+        state = segmentation.build_segmenter(run.spec.model, Layout(root).weights("sam_vit_t"), 0).trainable_state()
+        kept = module_tensors(folder)
+        assert kept.keys() == state.keys() | {"harmonization.reference"}
+        results[cache] = {name: kept[name] - state[name] for name in state}
+        assert read_json(folder / "provenance.json")["extra"]["trainable_parameters"] > 0
+    moved = max(float(change.abs().max()) for change in results["none"].values())
+    assert moved > 1e-3
+    for name, change in results["none"].items():
+        assert float((results["fp32"][name] - change).abs().max()) < 1e-3 * moved, name
+        assert float((results["fp16"][name] - change).abs().max()) < 0.05 * moved, name
+
+
+def module_tensors(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "weights.safetensors")
+
+
+def test_loss_of_a_batch_is_that_of_the_images(root, tmp_path):
+    data, losses = data_of(root), {}
+    for cache in ("none", "fp32"):
+        run = run_of(cache)
+        model = build_segmenter(run.spec.model, Layout(root).weights("sam_vit_t"), 0)
+        stored = None if cache == "none" else cache_of(root, tmp_path)
+        task = SegmentationTask(model, data, run.spec, threshold=0.5, seed=1, device="cpu", cache=stored)
+        batch = task.batch(np.array([1, 2]), 0, 0)
+        assert ("images" in batch) == (cache == "none")
+        losses[cache] = float(task.loss(batch)[0].detach()), task.validate()["dice"]
+    assert losses["fp32"] == pytest.approx(losses["none"], rel=1e-5)
+
+
+def test_a_stopped_fill_goes_on_where_it_was(root, tmp_path, monkeypatch):
+    data, cache = data_of(root), cache_of(root, tmp_path)
+    plain, written = EmbeddingCache.write, []
+
+    def stop(self, image, path):
+        if len(written) == 2:
+            raise KeyboardInterrupt
+        written.append(path)
+        plain(self, image, path)
+
+    monkeypatch.setattr(EmbeddingCache, "write", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cache.fill(data, range(4))
+    first = {path: path.read_bytes() for path in written}
+    assert sorted(path for path in cache.folder.rglob("*") if path.is_file()) == sorted(written), "no half file is left"
+    monkeypatch.setattr(
+        EmbeddingCache, "write", lambda self, image, path: written.append(path) or plain(self, image, path)
+    )
+    paths = cache.fill(data, range(4))
+    assert len(written) == 4, "what was there is not computed again"
+    assert all(path.read_bytes() == content for path, content in first.items())
+    whole = cache_of(root, tmp_path / "whole").fill(data, range(4))
+    assert all(paths[row].read_bytes() == whole[row].read_bytes() for row in paths)
+
+
+def test_whatever_an_embedding_depends_on_is_in_its_place(root, tmp_path, monkeypatch):
+    data, cache = data_of(root), cache_of(root, tmp_path)
+    folders = {
+        cache.folder,
+        cache_of(root, tmp_path, "fp16").folder,
+        cache_of(root, tmp_path, weights="other").folder,
+        cache_of(root, tmp_path, size=SIZE // 2).folder,
+    }
+    monkeypatch.setattr(module, "code_hash", lambda name: "changed")
+    folders.add(cache_of(root, tmp_path).folder)
+    monkeypatch.undo()
+    monkeypatch.setattr(sam, "PIXEL_MEAN", (0.0, 0.0, 0.0))
+    folders.add(cache_of(root, tmp_path).folder)
+    assert len(folders) == 6
+    image = data.image(0).copy()
+    before = cache.path(image)
+    image[0, 0, 0] ^= 1
+    assert cache.path(image) != before
+    image[0, 0, 0] ^= 1
+    assert cache.path(image) == before
+
+
+def test_sam_and_medsam_with_the_same_weights_share_nothing(root, tmp_path, monkeypatch):
+    """MedSAM's rule of normalisation alone sets them apart; without it the place would be the same."""
+    data, rule = data_of(root), VARIANTS["medsam"].normalisation
+    monkeypatch.setitem(VARIANTS, "medsam", replace(VARIANTS["sam_vit_t"], normalisation=rule))
+    own, other = cache_of(root, tmp_path), cache_of(root, tmp_path, backbone="medsam")
+    assert own.folder != other.folder
+    stored = read_embeddings(other.fill(data, [0]).values())
+    assert not any(own.folder.glob("**/*.npy"))
+    pixels = data.image(0).astype(np.float64)
+    scaled = (pixels - pixels.min()) / np.clip(pixels.max() - pixels.min(), 1e-8, None)
+    given = torch.from_numpy(scaled.astype(np.float32)).permute(2, 0, 1)[None]
+    monkeypatch.setattr("lesion_core.models.sam.segmenter.normalise", lambda sam, images: given)
+    with torch.no_grad():
+        assert torch.equal(stored, other.segmenter.encode(to_input(data.image(0)[None], "cpu")))
+    monkeypatch.setitem(VARIANTS, "medsam", VARIANTS["sam_vit_t"])
+    assert cache_of(root, tmp_path, backbone="medsam").folder == own.folder
+
+
+def test_a_broken_file_is_named(root, tmp_path):
+    cache = cache_of(root, tmp_path)
+    [path] = cache.fill(data_of(root), [0]).values()
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(RunError, match=path.name):
+        read_embeddings([path])
+
+
+def test_augmentation_and_stored_embeddings_exclude_each_other():
+    with pytest.raises(ValueError, match="augmentation must be off"):
+        make_run(model={**MODEL, "embedding_cache": "fp16"})

@@ -1,0 +1,339 @@
+"""What a GPU would run, as far as a machine without one can tell.
+
+Devices: models, losses, prompts and scoring on torch's fake tensors, which compute shapes and devices and refuse to mix
+two devices as a GPU would. Types: gradients under bfloat16 autocast on the CPU. The rest by stand-ins.
+"""
+
+# ruff: noqa: F811 - fixtures come from other files
+from __future__ import annotations
+
+import dataclasses
+import math
+import threading
+
+import numpy as np
+import pytest
+import torch
+from engine_tasks import Curve, training
+from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
+from test_segmentation_training import SAM, SIZE, make_run, restore_torch, root  # noqa: F401
+
+from lesion_core.errors import RunError
+from lesion_core.inference import score_segmentation
+from lesion_core.inference.load import LoadedSegmenter
+from lesion_core.models.registry import build_segmenter
+from lesion_core.models.sam import fast_attention, fast_mlp
+from lesion_core.models.sam.network import build_sam
+from lesion_core.models.sam.prompts import Prompts
+from lesion_core.models.sam.segmenter import SamSegmenter
+from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized
+from lesion_core.seeding import make_deterministic, seed_torch
+from lesion_core.settings import load as config
+from lesion_core.training import batches as batching
+from lesion_core.training import device as devices
+from lesion_core.training import engine, segmentation_task, step
+from lesion_core.training.batches import batches
+from lesion_core.training.device import autocast, resolve_precision
+from lesion_core.training.distributed import process_group
+from lesion_core.training.engine import fit
+from lesion_core.training.oom import is_out_of_memory
+from lesion_core.training.optim import build_optimizer
+from lesion_core.training.segmae import ReconstructionTask, SegMAETask
+from lesion_core.training.segmentation_task import SegmentationTask
+from lesion_core.training.step import Stepper
+
+MASKING = {"epochs": 1, "mask_ratio": 0.5, "temperature": 0.1}
+SEGMENTERS = {
+    "U-Net": {"kind": "unet"},
+    "Deep-UNet": {"kind": "deep_unet"},
+    "SegMAE": {"kind": "segmae"},
+    "adapters": {**SAM, "adapter": "bottleneck", "rank": 2, "depth": 1},
+    "adapters in the reference attention": {**SAM, "adapter": "bottleneck", "rank": 2, "attention": "reference"},
+    "LoRA, box": {**SAM, "adapter": "lora", "rank": 2, "lora_targets": "qkvo", "prompt": "oracle_box"},
+    "GL-Med-SA, a session of clicks": {**SAM, "adapter": "gl_med_sa", "rank": 2, "prompt": "oracle_click_3"},
+    "decoder, box": {**SAM, "adapter": "decoder", "prompt": "oracle_box"},
+    "decoder, a session of clicks": {**SAM, "adapter": "decoder", "prompt": "oracle_click_3"},
+}
+
+
+def task_of(kind, root, run, device):
+    data = Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+    weights = Layout(root).weights("sam_vit_t") if run.spec.model.kind == "sam" else None
+    model = build_segmenter(run.spec.model, weights, run.seed)
+    return kind(model, data, run.spec, threshold=0.5, seed=0, device=device)
+
+
+def run_of(model, **change):
+    return make_run(model=model, **({"reconstruction": MASKING} if model["kind"] == "segmae" else {}), **change)
+
+
+def kinds_of(model):
+    return (SegMAETask, ReconstructionTask) if model["kind"] == "segmae" else (SegmentationTask,)
+
+
+@pytest.fixture
+def fake_sam(monkeypatch):
+    """SAM at a random start: reading a file gives real tensors, which do not mix with fake ones."""
+    monkeypatch.setattr(
+        "lesion_core.models.registry.build_sam",
+        lambda name, *, image_size, weights: build_sam(name, image_size=image_size),
+    )
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_a_step_and_a_validation_stay_on_one_device(root, name, fake_sam, pretended):
+    run = run_of(SEGMENTERS[name])
+    for kind in kinds_of(run.spec.model.model_dump()):
+        step_and_validate(task_of(kind, root, run, GPU), run.spec.training)
+
+
+@pytest.mark.parametrize("name", ["adapters", "decoder, box", "U-Net"])
+def test_scoring_stays_on_one_device_under_every_prompt(root, name, fake_sam, pretended, monkeypatch):
+    run = run_of(SEGMENTERS[name])
+    scoring = config.load("smoke").scoring
+    model = build_segmenter(run.spec.model, Layout(root).weights("sam_vit_t"), 0).to(GPU)
+    prompts = score_segmentation.prompts_of(run.spec.model.model_copy(update={"adapter": "none"}), scoring)
+    assert ("automatic" in prompts) == (run.spec.model.kind == "sam")
+    monkeypatch.setattr("lesion_core.acquire.images.read_mask", lambda path, shape: np.ones(shape, bool))
+    folder = Layout(root).harmonized("isic2018_task1", SIZE)
+    truths = {entry["image_id"]: folder for entry in Harmonized.open(folder).index}
+    # automatic masks choose by values, which fake tensors do not have
+    kept = [prompt for prompt in prompts if prompt != "automatic_masks"]
+    found = score_segmentation._predictions(
+        LoadedSegmenter(model, run, None), folder, truths, "isic2018_task1", 0, kept, scoring, GPU
+    )
+    assert [sorted(maps) for _, _, maps in found] == [sorted(kept)] * 2
+
+
+def test_prompts_come_to_the_embeddings_wherever_they_are(pretended):
+    model = SamSegmenter(build_sam("sam_vit_t", image_size=80), adapter="none").to(GPU)
+    images = torch.rand(2, 3, 80, 80, device=GPU)
+    points = Prompts(points=torch.rand(2, 1, 2), point_labels=torch.ones(2, 1, dtype=torch.int64))
+    for prompts in (Prompts(boxes=torch.rand(2, 4)), points):
+        assert model(images, prompts).device.type == GPU
+
+
+def test_mixed_devices_are_noticed(pretended):
+    """The planted fault: without this the tests above could not fail."""
+    with pytest.raises(RuntimeError, match="device"):
+        torch.rand(2, device=GPU) + torch.rand(2)
+
+
+def gradients(task, batch) -> dict[str, torch.Tensor]:
+    task.module.train()
+    for parameter in task.trainable().values():
+        parameter.grad = None
+    with step.autocast("bf16"):
+        loss, _ = task.loss(batch)
+    assert loss.dtype == torch.float32
+    loss.backward()
+    return {name: item.grad for name, item in task.trainable().items() if item.grad is not None}
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_half_precision_reaches_every_learnt_tensor_in_the_same_direction(root, name, monkeypatch):
+    run = run_of(SEGMENTERS[name])
+    for kind in kinds_of(run.spec.model.model_dump()):
+        task = task_of(kind, root, run, "cpu")
+        with torch.no_grad():
+            for parameter in task.trainable().values():
+                # not at the start, where many gradients are zero
+                seed_torch(0, "noise")
+                parameter.add_(0.02 * torch.randn_like(parameter))
+        batch = task.batch(task.epoch_rows(0)[:4], 0, 1)
+        monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+        exact = gradients(task, batch)
+        monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", torch.bfloat16))
+        half = gradients(task, batch)
+        assert half.keys() == exact.keys()
+        both = [torch.cat([part[name].flatten() for name in exact]) for part in (exact, half)]
+        assert torch.isfinite(both[1]).all()
+        assert float(torch.cosine_similarity(*both, dim=0)) > 0.9
+        assert {item.dtype for item in half.values()} == {torch.float32}
+
+
+def test_precision_follows_the_device(monkeypatch):
+    assert resolve_precision("bf16", "cpu") == resolve_precision("fp16", "cpu") == "fp32"
+    asked = []
+    for has, expected in ((True, "bf16"), (False, "fp16")):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda has=has, **options: asked.append(options) or has)
+        assert resolve_precision("bf16", GPU) == expected
+        assert resolve_precision("fp32", GPU) == "fp32"
+        assert resolve_precision("fp16", GPU) == "fp16"
+    assert asked == [{"including_emulation": False}] * 2
+    made = []
+    monkeypatch.setattr(devices.torch, "autocast", lambda *arguments: made.append(arguments))
+    for precision in ("bf16", "fp16", "fp32"):
+        autocast(precision)
+    assert made == [(GPU, torch.bfloat16), (GPU, torch.float16)]
+
+
+def overflowing(plain, parameter):
+    """The loss, whose gradient is now infinite."""
+
+    def loss(batch):
+        value, parts = plain(batch)
+        return value + (0.0 * parameter.sum()).sqrt(), parts
+
+    return loss
+
+
+def test_fp16_scales_the_loss_unscales_before_clipping_and_skips_overflows(monkeypatch):
+    """The order that AMP needs, with torch's own scaler on the CPU: the same weights as without it."""
+    plain = torch.amp.GradScaler
+    monkeypatch.setattr(
+        torch.amp, "GradScaler", lambda device, enabled: plain("cpu", init_scale=1024.0, enabled=enabled)
+    )
+    monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+    ends = {}
+    for precision in ("fp32", "fp16"):
+        task = Curve()
+        settings = training(batch_size=3, accumulation=2, gradient_clip=0.01)
+        parameters = task.trainable()
+        optimizer = build_optimizer(parameters, name="sgd", learning_rate=0.1, weight_decay=0.0)
+        stepper = Stepper(
+            task, settings, parameters, optimizer, seed=0, device="cpu", precision=precision, check=lambda *_: None
+        )
+        for number in range(3):
+            stepper.step(task.batch(np.arange(6), 0, number), number, 6)
+        ends[precision] = {name: item.clone() for name, item in task.module.state_dict().items()}
+        if precision == "fp32":
+            continue
+        before, scale = ends[precision], stepper.scaler.get_scale()
+        task.loss = overflowing(task.loss, next(task.module.parameters()))
+        stepper.step(task.batch(np.arange(6), 0, 9), 9, 6)
+        assert all(torch.equal(before[name], item) for name, item in task.module.state_dict().items())
+        assert stepper.scaler.get_scale() < scale
+    for name, expected in ends["fp32"].items():
+        torch.testing.assert_close(ends["fp16"][name], expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.fixture
+def fp16_on_the_cpu(monkeypatch):
+    """A training in fp16 with torch's own scaler, its arithmetic in float64."""
+    plain = torch.amp.GradScaler
+    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: plain("cpu", enabled=enabled))
+    monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(engine, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(engine, "resolve_precision", lambda precision, device: precision)
+
+
+def overflowing_at(steps, task):
+    """``task``, the gradient of whose loss is infinite at ``steps``, counted from 0."""
+    plain, bad, done = task.loss, overflowing(task.loss, next(task.module.parameters())), []
+
+    def loss(batch):
+        done.append(len(done))
+        return (bad if done[-1] in steps else plain)(batch)
+
+    task.loss = loss
+    return task, done
+
+
+def test_a_gradient_that_no_scale_mends_ends_a_training_in_fp16(fp16_on_the_cpu, tmp_path, capsys):
+    task, done = overflowing_at(range(1000), Curve(samples=16))
+    start = {name: item.clone() for name, item in task.state().items()}
+    with pytest.raises(RunError, match="gradient is not finite at step 16") as caught:
+        fit(task, training(precision="fp16", epochs=50), tmp_path, seed=0, device="cpu")
+    assert "precision" in caught.value.remedy
+    assert len(done) == 17  # 65536 is halved to one half
+    assert all(torch.equal(start[name], item) for name, item in task.state().items())
+    said = capsys.readouterr().err
+    assert "step 0 skipped" in said
+    assert "scaled by 32768 from now on" in said
+
+
+def test_some_overflows_are_skipped_and_the_training_goes_on(fp16_on_the_cpu, tmp_path, capsys):
+    task, done = overflowing_at((0, 1, 5), Curve(samples=16))
+    result = fit(task, training(precision="fp16"), tmp_path, seed=0, device="cpu")
+    assert (result.epochs, len(done)) == (2, 8)
+    assert capsys.readouterr().err.count("skipped") == 3
+
+
+def test_a_norm_that_overflows_alone_is_no_skipped_step(fp16_on_the_cpu, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    with pytest.raises(RunError, match="gradient is not finite at step 0"):
+        fit(Curve(samples=16), training(precision="fp16"), tmp_path, seed=0, device="cpu")
+
+
+def test_a_gpus_batches_are_made_ahead_pinned_and_in_order(monkeypatch):
+    chosen, pinned = [], []
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: chosen.append((number, threading.get_ident())))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor)
+    monkeypatch.setattr(batching.os, "cpu_count", lambda: 4)
+    task = Curve(samples=24)
+    arguments = {"epoch": 0, "steps": range(1, 6), "step": 7}
+    ahead = list(batches(task, np.arange(24), 4, **arguments, device=GPU))
+    plain = list(batches(Curve(samples=24), np.arange(24), 4, **arguments, device="cpu"))
+    assert len(ahead) == len(plain) == 5
+    for one, other in zip(ahead, plain, strict=True):
+        assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(pinned) == 5 * 3
+    assert {number for number, _ in chosen} == {3}
+    assert threading.get_ident() not in {thread for _, thread in chosen}
+
+
+def test_each_process_takes_its_own_gpu_before_it_joins(monkeypatch):
+    calls = []
+    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LESION_RENDEZVOUS": "/nowhere"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: calls.append(("device", number)))
+    monkeypatch.setattr(
+        "torch.distributed.init_process_group", lambda backend, **options: calls.append((backend, options["rank"]))
+    )
+    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: calls.append(("left", None)))
+    with process_group(GPU):
+        pass
+    assert calls == [("device", 1), ("nccl", 1), ("left", None)]
+
+
+def test_running_out_of_a_gpus_memory_is_known_in_all_its_words():
+    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
+    for words in (
+        # torch.AcceleratorError, raised where the CUDA runtime itself finds no room
+        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
+        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    ):
+        assert is_out_of_memory(RuntimeError(words))
+    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
+
+
+def test_deterministic_settings(monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    kept = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        make_deterministic(1)
+        assert segmentation_task.torch.get_deterministic_debug_mode() == 1
+        assert batching.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert not torch.backends.cudnn.allow_tf32
+        assert not torch.backends.cuda.matmul.allow_tf32
+        assert not torch.backends.cudnn.benchmark
+        assert not torch.utils.deterministic.fill_uninitialized_memory
+    finally:
+        torch.backends.cudnn.allow_tf32 = kept
+        monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+
+def test_fields_of_prompts_are_all_moved():
+    assert {field.name for field in dataclasses.fields(Prompts)} == {"boxes", "points", "point_labels"}
+
+
+@pytest.mark.parametrize("rule", ["mean_std", "min_max"])
+def test_the_gpus_encoder_compiles_in_one_piece(monkeypatch, rule):
+    """What models_gpu times: traced whole, nothing falls back to Python, the same numbers."""
+    monkeypatch.setattr(fast_attention, "attend_in_pieces", fast_attention.attend_fused)
+    monkeypatch.setattr(fast_mlp, "_FrozenMLP", None)
+    seed_torch(0, "compiled")
+    model = SamSegmenter(build_sam("sam_vit_t", image_size=80), adapter="none", attention="fast").double()
+    model.sam.normalisation = rule
+    for block in model.sam.image_encoder.blocks:
+        monkeypatch.setattr(block.mlp, "in_pieces", lambda x: False)
+    images = torch.rand(1, 3, 80, 80, dtype=torch.float64)
+    with torch.no_grad():
+        compiled = torch.compile(model.encode, backend="eager", fullgraph=True)
+        torch.testing.assert_close(compiled(images), model.encode(images))
