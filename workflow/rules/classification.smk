@@ -42,7 +42,7 @@ rule train_classifier:
         settings=given_run,
         code=code("training.classification"),
     shell:
-        "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion train --root {params.root:q} --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def joint_parts(run):
@@ -89,7 +89,7 @@ rule train_joint:
         settings=given_run,
         code=code("training.joint"),
     shell:
-        "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion train --root {params.root:q} --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def scoring_files(run):
@@ -132,8 +132,8 @@ rule score_classifier:
         run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.score_classification"),
     shell:
-        "lesion score classification --run {params.run} --root {params.root} --out {output.scores}"
-        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion score classification --run {params.run:q} --root {params.root:q} --out {output.scores:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def derived_score_inputs(wildcards):
@@ -166,8 +166,8 @@ rule score_derived:
         settings=lambda wildcards: given_run(wildcards, "scoring"),
         code=code("inference.score_derived"),
     shell:
-        "lesion score-derived --root {params.root} --out {output.scores} --device {params.device}"
-        " --settings {params.settings:q} > {log} 2>&1"
+        "lesion score-derived --root {params.root:q} --out {output.scores:q} --device {params.device:q}"
+        " --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def joint_score_inputs(wildcards):
@@ -212,5 +212,5 @@ rule score_joint:
         run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=[code("inference.score_segmentation"), code("inference.score_classification")],
     shell:
-        "lesion score {wildcards.kind} --run {params.run} --root {params.root} --out {output}"
-        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion score {wildcards.kind:q} --run {params.run:q} --root {params.root:q} --out {output:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"

@@ -15,7 +15,7 @@ if SETTINGS.synthetic is not None:
             settings=given("synthetic"),
             code=code("acquire.synthetic.archives"),
         shell:
-            "lesion synthetic --out {params.made} --settings {params.settings:q} > {log} 2>&1"
+            "lesion synthetic --out {params.made:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def mirror_files(wildcards):
@@ -45,7 +45,7 @@ rule download:
         out=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
         code=code("acquire.download"),
     shell:
-        "lesion download {wildcards.dataset} --out {params.out} --settings {params.settings:q} > {log} 2>&1"
+        "lesion download {wildcards.dataset:q} --out {params.out:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule unpack:
@@ -62,7 +62,7 @@ rule unpack:
         out=lambda wildcards: LAYOUT.data(wildcards.dataset),
         code=code("acquire.unpack"),
     shell:
-        "lesion unpack {wildcards.dataset} --downloads {params.downloads} --out {params.out} > {log} 2>&1"
+        "lesion unpack {wildcards.dataset:q} --downloads {params.downloads:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 CUSTOM = SETTINGS.data.custom
@@ -93,7 +93,7 @@ rule catalog:
         own=lambda wildcards: own_content(CUSTOM, CUSTOM_MEMORY) if CUSTOM else "",
         code=code("catalog.table"),
     shell:
-        "lesion catalog --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion catalog --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule splits:
@@ -112,7 +112,7 @@ rule splits:
         settings=given("splits"),
         code=code("catalog.splits"),
     shell:
-        "lesion splits --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion splits --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 DATA_REPORT = [
@@ -147,7 +147,7 @@ rule reference:
         size=REFERENCE_SIZE,
         code=code("pixels.reference"),
     shell:
-        "lesion reference --root {params.root} --size {params.size} --settings {params.settings:q} > {log} 2>&1"
+        "lesion reference --root {params.root:q} --size {params.size:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule data_report:
@@ -164,7 +164,7 @@ rule data_report:
         root=LAYOUT.root,
         code=code("report.data_report"),
     shell:
-        "lesion data-report --root {params.root} > {log} 2>&1"
+        "lesion data-report --root {params.root:q} > {log:q} 2>&1"
 
 
 rule harmonize:
@@ -195,5 +195,5 @@ rule harmonize:
         settings=given("harmonization"),
         code=code("pixels.harmonized_arrays"),
     shell:
-        "lesion harmonize {wildcards.dataset} {wildcards.size} --root {params.root}"
-        " --settings {params.settings:q} > {log} 2>&1"
+        "lesion harmonize {wildcards.dataset:q} {wildcards.size:q} --root {params.root:q}"
+        " --settings {params.settings:q} > {log:q} 2>&1"

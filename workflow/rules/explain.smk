@@ -46,5 +46,5 @@ rule explain:
         run=lambda wildcards: run_dir(EXPLAINED[wildcards.run_id]),
         code=code("explain.score"),
     shell:
-        "lesion explain --run {params.run} --root {params.root} --out {output.scores}"
-        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion explain --run {params.run:q} --root {params.root:q} --out {output.scores:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"

@@ -39,8 +39,8 @@ rule pseudo_masks:
         run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.pseudo_masks"),
     shell:
-        "lesion pseudo-masks --segmenter {params.run} {wildcards.dataset} --root {params.root}"
-        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion pseudo-masks --segmenter {params.run:q} {wildcards.dataset:q} --root {params.root:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def audits():
@@ -67,5 +67,5 @@ rule audit_pseudo_masks:
         settings=given("statistics"),
         code=code("inference.pseudo_mask_audit"),
     shell:
-        "lesion audit-pseudo-masks --segmenter {wildcards.run_id} {wildcards.dataset} --size {params.size}"
-        " --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion audit-pseudo-masks --segmenter {wildcards.run_id:q} {wildcards.dataset:q} --size {params.size:q}"
+        " --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"

@@ -24,7 +24,7 @@ rule tables:
         settings=given("plan"),
         code=code("report.tables"),
     shell:
-        "lesion tables --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion tables --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule statistics:
@@ -42,7 +42,7 @@ rule statistics:
         settings=given("plan"),
         code=code("report.statistics"),
     shell:
-        "lesion statistics --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion statistics --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule subgroups:
@@ -60,7 +60,7 @@ rule subgroups:
         settings=given("plan", "subgroups"),
         code=code("report.subgroups"),
     shell:
-        "lesion subgroups --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion subgroups --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -83,7 +83,7 @@ rule figures:
         settings=given("plan"),
         code=code("report.figures"),
     shell:
-        "lesion figures --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion figures --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule ledger:
@@ -102,7 +102,7 @@ rule ledger:
         settings=given("plan"),
         code=code("report.ledger"),
     shell:
-        "lesion ledger --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion ledger --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -128,7 +128,7 @@ rule report:
         settings=given("plan"),
         code=code("report.page"),
     shell:
-        "lesion report --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion report --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 # For `dvc metrics show` and `dvc plots show`.
@@ -152,7 +152,7 @@ rule summary:
         settings=given("plan"),
         code=code("sharing.summary"),
     shell:
-        "lesion summary --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion summary --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 # Last: what `lesion audit` compares a results folder with.
@@ -178,4 +178,4 @@ rule manifest:
         settings=canonical_json(settings_reader.recorded(SETTINGS)),
         code=code("audit.manifest"),
     shell:
-        "lesion manifest --root {params.root} --settings {params.settings:q} > {log} 2>&1"
+        "lesion manifest --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"

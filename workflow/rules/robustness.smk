@@ -44,8 +44,8 @@ rule robustness:
         run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.robustness"),
     shell:
-        "lesion robustness --run {params.run} --root {params.root} --out {output.scores} --device {params.device}"
-        " --settings {params.settings:q} > {log} 2>&1"
+        "lesion robustness --run {params.run:q} --root {params.root:q} --out {output.scores:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule gather_robustness:
@@ -60,4 +60,4 @@ rule gather_robustness:
     params:
         code=code("inference.robustness"),
     shell:
-        "lesion gather-robustness --out {output} {input} > {log} 2>&1"
+        "lesion gather-robustness --out {output:q} {input:q} > {log:q} 2>&1"

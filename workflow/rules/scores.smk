@@ -24,4 +24,4 @@ rule gather_scores:
     params:
         code=code("scores"),
     shell:
-        "lesion gather {wildcards.kind} --out {output} {input} > {log} 2>&1"
+        "lesion gather {wildcards.kind:q} --out {output:q} {input:q} > {log:q} 2>&1"

@@ -33,7 +33,7 @@ rule train_segmenter:
         settings=given_run,
         code=code("training.segmentation"),
     shell:
-        "lesion train --root {params.root} --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion train --root {params.root:q} --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def segmentation_score_inputs(wildcards):
@@ -71,5 +71,5 @@ rule score_segmenter:
         run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
         code=code("inference.score_segmentation"),
     shell:
-        "lesion score segmentation --run {params.run} --root {params.root} --out {output.scores}"
-        " --device {params.device} --settings {params.settings:q} > {log} 2>&1"
+        "lesion score segmentation --run {params.run:q} --root {params.root:q} --out {output.scores:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"

@@ -17,7 +17,7 @@ rule weights:
         ),
         code=code("models.sam.foundation"),
     shell:
-        "lesion weights {wildcards.weights} --out {output} --settings {params.settings:q} > {log} 2>&1"
+        "lesion weights {wildcards.weights:q} --out {output:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 # Trains sam_vit_t anew: `snakemake --cores 1 pretrain`. The package ships the result; nothing depends on this rule.
@@ -36,5 +36,5 @@ rule pretrain:
         device=DEVICE,
         settings=given("pretrain"),
     shell:
-        "lesion pretrain --out {output} --work results/pretrain/work --threads {threads} --device {params.device}"
-        " --settings {params.settings:q} > {log} 2>&1"
+        "lesion pretrain --out {output:q} --work results/pretrain/work --threads {threads:q} --device {params.device:q}"
+        " --settings {params.settings:q} > {log:q} 2>&1"
