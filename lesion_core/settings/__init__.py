@@ -17,9 +17,11 @@ from lesion_core.settings.base import (
     Count,
     Dataset,
     Fraction,
+    Name,
     NotNegative,
     Positive,
     Prompt,
+    RunId,
     Strict,
     TrainingPrompt,
     Whole,
@@ -84,6 +86,7 @@ __all__ = [
     "Ledger",
     "Matrix",
     "Method",
+    "Name",
     "NotNegative",
     "Plan",
     "Positive",
@@ -92,6 +95,7 @@ __all__ = [
     "Reconstruction",
     "Report",
     "Robustness",
+    "RunId",
     "Scoring",
     "SegmentationKind",
     "SegmentationLoss",
@@ -119,9 +123,9 @@ class Matrix(Strict):
     """Which methods and which ablations this profile runs; ``seeds_for`` names the methods that take fewer seeds."""
 
     seeds: Annotated[list[int], Field(min_length=1)]
-    seeds_for: dict[str, Annotated[list[int], Field(min_length=1)]] = Field(default_factory=dict)
-    methods: Annotated[list[str], Field(min_length=1)]
-    ablations: list[str] = Field(default_factory=list)
+    seeds_for: dict[Name, Annotated[list[int], Field(min_length=1)]] = Field(default_factory=dict)
+    methods: Annotated[list[Name], Field(min_length=1)]
+    ablations: list[Name] = Field(default_factory=list)
 
 
 class Settings(Strict):
@@ -145,5 +149,5 @@ class Settings(Strict):
     report: Report
     pretrain: Pretrain
     matrix: Matrix
-    methods: dict[str, Method]
-    tables: dict[str, Table]
+    methods: dict[Name, Method]
+    tables: dict[Name, Table]

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_+-]*")
+
+
+def _check_name(name: str) -> str:
+    if not NAME.fullmatch(name):
+        raise ValueError("a name takes letters, digits, _, - and +, and starts with a letter, a digit or _")
+    return name
+
+
+# Names of methods, bases, tables and runs become parts of paths and of shell lines.
+Name = Annotated[str, AfterValidator(_check_name), Field(max_length=64)]
+RunId = Annotated[str, AfterValidator(_check_name), Field(max_length=200)]
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]

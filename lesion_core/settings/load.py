@@ -8,10 +8,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lesion_core.errors import SettingsError
-from lesion_core.settings import Plan, Settings
+from lesion_core.settings import Name, Plan, Settings
 from lesion_core.settings.check import check
 from lesion_core.settings.matrix import expand as expand  # who reads settings wants the runs that they ask for
 from lesion_core.settings.matrix import plan
@@ -20,6 +20,13 @@ from lesion_core.settings.run import Run
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMS = REPOSITORY / "params.yaml"
 PROFILES = REPOSITORY / "workflow" / "profiles"
+
+
+class Unresolved(BaseModel):
+    """Methods and bases as written, before ``extends``."""
+
+    methods: dict[Name, dict[str, Any]] = {}
+    bases: dict[Name, dict[str, Any]] = {}
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -62,6 +69,8 @@ def _extend(methods: Mapping[str, Any], bases: Mapping[str, Any]) -> dict[str, A
                 remedy=f"use one of: {', '.join(sorted({*methods, *bases}))}",
             )
         parent = own.get("extends")
+        if not isinstance(parent, str | None):
+            raise SettingsError(f"{name}.extends: it names one base or method, not {parent!r}", file=PARAMS.name)
         body = {key: value for key, value in own.items() if key != "extends"}
         resolved[name] = merge(resolve(parent, (*chain, name)), body) if parent else dict(body)
         return resolved[name]
@@ -130,9 +139,10 @@ def resolve(
         )
     raw = merge(merge(base, _read_yaml(overlay_file)), overrides)
     raw["profile"] = name
-    bases = raw.pop("bases", {})
-    raw["methods"] = _extend(raw.get("methods", {}), bases)
     try:
+        written = Unresolved.model_validate(raw)
+        raw.pop("bases", None)
+        raw["methods"] = _extend(written.methods, written.bases)
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise _explain(error) from None

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lesion_core.settings.base import Dataset, NotNegative, Prompt, Strict
+from lesion_core.settings.base import Dataset, Name, NotNegative, Prompt, RunId, Strict
 
 
 class Statistics(Strict):
@@ -49,7 +49,7 @@ class TableRow(Strict):
     ``dataset``: another than the table's."""
 
     label: str
-    method: str
+    method: Name
     published: str | None = None
     prompt: Prompt = "none"
     dataset: Dataset | None = None
@@ -59,8 +59,8 @@ class Table(Strict):
     """A table of a paper: which rows we fill, scored on which dataset."""
 
     title: str
-    paper: str
-    published: str
+    paper: Name
+    published: Name
     task: Literal["segmentation", "classification", "both"]
     dataset: Dataset
     segmentation_dataset: Dataset | None = None
@@ -80,9 +80,9 @@ class Plan(Strict):
     """
 
     profile: str
-    tables: dict[str, Table]
-    runs: dict[str, list[str]]
-    ablations: list[str] = Field(default_factory=list)
+    tables: dict[Name, Table]
+    runs: dict[Name, list[RunId]]
+    ablations: list[RunId] = Field(default_factory=list)
     statistics: Statistics
     ledger: Ledger
     report: Report

@@ -8,7 +8,7 @@ from pydantic import Field, ValidationError
 
 from lesion_core.errors import FormatError, RunError
 from lesion_core.files import canonical_json, read_text, sha256_text, write_text
-from lesion_core.settings import Extraction, Harmonization, Method, Strict
+from lesion_core.settings import Extraction, Harmonization, Method, Name, RunId, Strict
 
 ABLATIONS = "ablations"  # the folder under runs/ of runs of any task
 
@@ -29,14 +29,14 @@ class Run(Strict):
         ablation: listed under ``matrix.ablations`` alone, and nothing is built on it.
     """
 
-    method: str
+    method: Name
     seed: int
     spec: Method
     harmonization: Harmonization
     extraction: Extraction
-    segmenter_run: str | None = None
-    classifier_run: str | None = None
-    source_runs: list[str] = Field(default_factory=list)
+    segmenter_run: RunId | None = None
+    classifier_run: RunId | None = None
+    source_runs: list[RunId] = Field(default_factory=list)
     threads: int
     processes: int = Field(default=1, ge=1)
     ablation: bool = False

@@ -104,6 +104,17 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"vit_patch_8": {"model": {"patch_size": 7}}}}, "methods.vit_patch_8", "comes with patch_size"),
         ({"methods": {"new": {"extends": "nowhere"}}}, "methods.new.extends", "does not exist"),
         ({"methods": {"a": {"extends": "b"}, "b": {"extends": "a"}}}, "extends", "circle"),
+        ({"methods": {"x;touch F;": {"extends": "otsu"}}}, "methods.x;touch F;", "a name takes letters"),
+        ({"methods": {"../../../../evil": {"extends": "otsu"}}}, "methods.../", "a name takes letters"),
+        ({"methods": {"-rf": {"extends": "otsu"}}}, "methods.-rf", "starts with a letter"),
+        ({"methods": {"x\n": {"extends": "otsu"}}}, "methods.x", "a name takes letters"),
+        ({"methods": {"x" * 65: {"extends": "otsu"}}}, "methods.x", "at most 64"),
+        ({"bases": {"$(id)": {}}}, "bases.$(id)", "a name takes letters"),
+        ({"tables": {"../t": {}}}, "tables.../t", "a name takes letters"),
+        ({"data": {"datasets": ["ham10000", "a b"]}}, "data.datasets.1", "Input should be"),
+        ({"methods": ["a"]}, "methods", "valid dictionary"),
+        ({"bases": ["a"]}, "bases", "valid dictionary"),
+        ({"methods": {"a": {"extends": ["otsu"]}}}, "a.extends", "one base or method"),
     ],
 )
 def test_bad_settings_name_the_key(overrides, key, said):
