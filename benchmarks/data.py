@@ -86,7 +86,7 @@ def harmonization(rounds: int, folder: Path, template: np.ndarray, settings: Har
 
     def ours() -> None:
         for path in paths:
-            harmonize_image(read_photograph(path, size, settings), size, reference, settings)
+            harmonize_image(read_photograph(path, size, settings), size, reference, settings, [])
 
     def skimage_resize() -> None:
         for path in paths:
@@ -125,7 +125,7 @@ def scaled_decoding(rounds: int, folder: Path, settings: Harmonization) -> None:
     plain = settings.model_copy(update={"scaled_decoding": False})
 
     def run(chosen: Harmonization) -> list[np.ndarray]:
-        return [harmonize_image(read_photograph(path, size, chosen), size, reference, chosen) for path in paths]
+        return [harmonize_image(read_photograph(path, size, chosen), size, reference, chosen, []) for path in paths]
 
     differences = {
         histogram_mode: np.mean(
@@ -203,10 +203,10 @@ def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
             "decode": lambda: read_image(path),
             "resize": lambda size=size: resize_square(photograph, size),
             "grey world (optional)": lambda size=size: prepare_image(
-                photograph, size, settings.model_copy(update={"colour": "grey_world"})
+                photograph, size, settings.model_copy(update={"colour": "grey_world"}), []
             ),
             "hair removal (optional)": lambda size=size: prepare_image(
-                photograph, size, settings.model_copy(update={"hair_removal": True})
+                photograph, size, settings.model_copy(update={"hair_removal": True}), []
             ),
             "histogram": lambda image=image: histogram.channel_histograms(image),
             "tables": lambda counts=counts, reference=reference: histogram.specification_tables(counts, reference),

@@ -46,7 +46,7 @@ def scaling(rounds: int, folder: Path, harmonize: Harmonization, augmented: Augm
     def run(workers: int) -> None:
         def work(item: tuple[int, Path]) -> None:
             row, path = item
-            harmonize_image(read_photograph(path, size, harmonize), size, reference, harmonize, out=target[row])
+            harmonize_image(read_photograph(path, size, harmonize), size, reference, harmonize, [], out=target[row])
 
         list(in_threads(work, list(enumerate(paths)), f"harmonizing on {workers} threads", workers))
 

@@ -179,7 +179,7 @@ def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int)
         data = arrays[number]
         image_id = data.index[row]["image_id"]
         photograph = read_photograph(where[data.name, image_id], data.size, harmonization)
-        made = harmonize_image(photograph, data.size, reference, harmonization)
+        made = harmonize_image(photograph, data.size, reference, harmonization, data.names)
         if not np.array_equal(made, data.images[row]):
             answer.problems.append(f"harmonized/{data.name}/{data.size}/images.npy: {image_id} has other pixels")
     answer.evidence = f"{len(chosen)} of {len(everything)} stored images harmonized anew and compared bit for bit"

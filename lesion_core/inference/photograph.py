@@ -59,7 +59,9 @@ def photograph_classifier(
         say(f"the classifier learnt on masks of {learnt_on}; here it sees those of {segmenter_run}")
 
     def classify(name: str, photograph: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-        pixels = harmonize_image(photograph, loaded.size, loaded.reference, loaded.run.appearance)
+        pixels = harmonize_image(
+            photograph, loaded.size, loaded.reference, loaded.run.harmonization, loaded.run.spec.train_on
+        )
         soft = np.round(probability * 255).astype(np.uint8)[None] if loaded.needs_masks else None
         values = class_probabilities(loaded.model, pixels[None], soft, loaded.metadata([known.get(name, UNKNOWN)]))
         calibrated = [""] * len(CLASSES)

@@ -169,7 +169,9 @@ def predict_folder(
     for path in track(paths, "predict"):
         photograph = read_image(path)
         height, width = photograph.shape[:2]
-        pixels = harmonize_image(photograph, segmenter.size, segmenter.reference, segmenter.run.appearance)
+        pixels = harmonize_image(
+            photograph, segmenter.size, segmenter.reference, segmenter.run.harmonization, segmenter.run.spec.train_on
+        )
         probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
         native = upsample(probability, height, width)
         mask = refine_mask(native, segmenter.run.extraction)

@@ -145,7 +145,10 @@ def _classify(
     from lesion_core.pixels.harmonize import harmonize_image
 
     def at(size: int, reference: np.ndarray | None, run: Run) -> np.ndarray:
-        return np.stack([harmonize_image(image, size, reference, run.harmonization) for image in photographs])
+        pairs = zip(photographs, records, strict=True)
+        return np.stack(
+            [harmonize_image(image, size, reference, run.harmonization, [record["dataset"]]) for image, record in pairs]
+        )
 
     masks = None
     if segmenter is not None and loaded.needs_masks:

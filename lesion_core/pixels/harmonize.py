@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +27,22 @@ def read_photograph(path: str | Path, size: int, settings: Harmonization) -> np.
     return read_image(path, at_least=size if settings.scaled_decoding else None)
 
 
-def prepare_image(image: np.ndarray, size: int, settings: Harmonization) -> np.ndarray:
+def prepare_image(image: np.ndarray, size: int, settings: Harmonization, datasets: Sequence[str]) -> np.ndarray:
     """All steps before the histogram: colour constancy, hair removal, resizing.
 
     Args:
         image: uint8 (H, W, 3) RGB.
         size: side of the result, in pixels.
-        settings: ``colour`` and ``hair_removal``.
+        settings: ``colour``, ``colour_for`` and ``hair_removal``.
+        datasets: the image's dataset; for an image of unknown origin those that its model was trained on.
 
     Returns:
         uint8 (size, size, 3).
     """
-    if settings.colour == "grey_world":
+    correction = settings.correction(datasets)
+    if correction == "grey_world":
         image = grey_world(image)
-    elif settings.colour == "shades_of_grey":
+    elif correction == "shades_of_grey":
         image = shades_of_grey(image)
     if settings.hair_removal:
         image = remove_hair(image)
@@ -51,6 +54,7 @@ def harmonize_image(
     size: int,
     reference: np.ndarray | None,
     settings: Harmonization,
+    datasets: Sequence[str],
     out: np.ndarray | None = None,
 ) -> np.ndarray:
     """Harmonize one photograph: the stage and ``lesion predict`` both call this.
@@ -60,6 +64,7 @@ def harmonize_image(
         size: side of the result, in pixels.
         reference: (3, 256) as made by ``reference_histogram``; may be None if ``settings.histogram`` is ``none``.
         settings: all keys but those of masks.
+        datasets: see ``prepare_image``.
         out: uint8 (size, size, 3), contiguous, that receives the result; None makes a new array.
 
     Returns:
@@ -71,7 +76,7 @@ def harmonize_image(
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
-    prepared = prepare_image(image, size, settings)
+    prepared = prepare_image(image, size, settings, datasets)
     if settings.histogram == "none":
         if out is None:
             return prepared

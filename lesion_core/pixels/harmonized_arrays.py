@@ -68,7 +68,6 @@ def harmonize_dataset(
         ImageError, MaskError: a file cannot be read.
         RunError: the reference is missing or wrong.
     """
-    settings = settings.of([dataset])
     entries = dataset_entries(dataset, catalog, splits_dir)
     wanted = None if settings.histogram == "none" or reference is None else read_reference(reference)
     masks = 0
@@ -91,7 +90,7 @@ def harmonize_dataset(
 
         def work(entry: dict[str, Any]) -> tuple[dict[str, Any], Sample | None]:
             photograph = read_photograph(root / entry["path"], size, settings)
-            image = harmonize_image(photograph, size, wanted, settings, out=images[entry["row"]])
+            image = harmonize_image(photograph, size, wanted, settings, [dataset], out=images[entry["row"]])
             soft = None
             if entry["mask_row"] != NO_MASK:
                 mask = read_mask(root / entry["mask_path"], (entry["height"], entry["width"]))

@@ -62,7 +62,7 @@ def reference_histogram(
     def measure(place: tuple[Path, str]) -> tuple[np.ndarray, np.ndarray]:
         path, dataset = place
         photograph = read_photograph(path, size, settings)
-        counts = histogram.channel_histograms(prepare_image(photograph, size, settings.of([dataset])))
+        counts = histogram.channel_histograms(prepare_image(photograph, size, settings, [dataset]))
         return colour_frequencies(photograph).astype(np.float32), counts.astype(np.int32)
 
     measured = dict(zip(paths, in_threads(measure, list(paths.values()), "reference histogram", workers), strict=True))

@@ -81,18 +81,21 @@ class Splits(Strict):
         return self
 
 
+Colour = Literal["none", "grey_world", "shades_of_grey"]
+
+
 class Harmonization(Strict):
     """One appearance for all datasets (paper A, section 3.1)."""
 
     histogram: Literal["specification", "none"]
-    colour: Literal["none", "grey_world", "shades_of_grey"]
+    colour: Colour
     hair_removal: bool
     mask_closing: Whole
     mask_min_component: Fraction
     mask_smoothing: NotNegative
     soft_mask_sigma: NotNegative
     scaled_decoding: bool = False
-    colour_for: dict[Dataset, Literal["none", "grey_world", "shades_of_grey"]] = Field(default_factory=dict)
+    colour_for: dict[Dataset, Colour] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _hair_needs_every_pixel(self) -> Harmonization:
@@ -100,10 +103,10 @@ class Harmonization(Strict):
             raise ValueError("scaled_decoding must be false with hair_removal: hair is sought at full resolution")
         return self
 
-    def of(self, datasets: Sequence[str]) -> Harmonization:
-        """These settings with the colour correction that all of ``datasets`` share; with ``colour`` if they differ."""
-        colours = {self.colour_for.get(name, self.colour) for name in datasets}
-        return self.model_copy(update={"colour": colours.pop() if len(colours) == 1 else self.colour, "colour_for": {}})
+    def correction(self, datasets: Sequence[str]) -> Colour:
+        """The colour correction that images of all of ``datasets`` share; ``colour`` if they differ."""
+        corrections = {self.colour_for.get(name, self.colour) for name in datasets}
+        return corrections.pop() if len(corrections) == 1 else self.colour
 
 
 class Augmentation(Strict):

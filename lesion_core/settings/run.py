@@ -52,11 +52,6 @@ class Run(Strict):
         return ABLATIONS if self.ablation else self.task
 
     @property
-    def appearance(self) -> Harmonization:
-        """How a photograph of unknown origin is harmonized for this run: as what it was trained on."""
-        return self.harmonization.of(self.spec.train_on)
-
-    @property
     def run_id(self) -> str:
         """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
         identity = self.model_dump(exclude={"method", "ablation"})

@@ -48,8 +48,8 @@ def test_a_jpeg_is_reduced_as_far_as_both_sides_allow(jpeg: Path, at_least: int,
 def test_scaled_decoding_is_close_and_off_by_default(jpeg: Path) -> None:
     plain, scaled = Harmonization(**SETTINGS), Harmonization(**SETTINGS, scaled_decoding=True)
     assert not plain.scaled_decoding
-    whole = harmonize_image(read_photograph(jpeg, 128, plain), 128, None, plain).astype(int)
-    reduced = harmonize_image(read_photograph(jpeg, 128, scaled), 128, None, scaled).astype(int)
+    whole = harmonize_image(read_photograph(jpeg, 128, plain), 128, None, plain, []).astype(int)
+    reduced = harmonize_image(read_photograph(jpeg, 128, scaled), 128, None, scaled, []).astype(int)
     difference = np.abs(whole - reduced).mean()
     assert 0 < difference < 2.5
     # Had the reduced image been shifted by a pixel, the difference would be larger than this.
@@ -86,8 +86,8 @@ def test_a_given_array_receives_the_result(jpeg: Path, histogram: str) -> None:
     settings = Harmonization(**{**SETTINGS, "histogram": histogram})
     pixels = read_image(jpeg)
     reference = channel_histograms(pixels[::3, ::3].copy())
-    expected = harmonize_image(pixels, 96, reference, settings)
+    expected = harmonize_image(pixels, 96, reference, settings, [])
     stored = np.zeros((2, 96, 96, 3), np.uint8)
-    assert harmonize_image(pixels, 96, reference, settings, out=stored[1]) is not None
+    assert harmonize_image(pixels, 96, reference, settings, [], out=stored[1]) is not None
     np.testing.assert_array_equal(stored[1], expected)
     assert not stored[0].any()

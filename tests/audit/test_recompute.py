@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pyarrow
 import pytest
+from test_harmonize import SIZE, Root, settings_with
 
+from lesion_core.audit import recompute
 from lesion_core.audit.recompute import _draw
 from lesion_core.files import write_parquet
 from lesion_core.paths import Layout
@@ -62,3 +65,18 @@ def test_the_draw_is_of_what_is_asked_and_follows_its_seed(root, plan):
         assert sum(map(len, drawn.values())) == min(count, everything)
         assert drawn == _draw(root, plan, count, seed=3)
     assert _draw(root, plan, 5, seed=3) != _draw(root, plan, 5, seed=4)
+
+
+def test_pixels_recompute_where_a_dataset_has_a_colour_correction_of_its_own(tmp_path, plan, monkeypatch):
+    changes = {"colour_for": {"ham10000": "grey_world"}}
+    made = Root(tmp_path)
+    made.make_reference(**changes)
+    made.make("ham10000", **changes)
+    made.make("ph2", **changes)
+    monkeypatch.setattr(recompute.Current, "of_results", lambda root, plan: recompute.Current({}, frozenset([SIZE])))
+    answer = recompute.pixels(tmp_path, plan, settings_with(**changes), 16, seed=0)
+    assert not answer.problems
+    images = np.load(tmp_path / "harmonized" / "ham10000" / str(SIZE) / "images.npy", mmap_mode="r+")
+    images[3, 0, 0, 0] ^= 1
+    images.flush()
+    assert len(recompute.pixels(tmp_path, plan, settings_with(**changes), 16, seed=0).problems) == 1

@@ -15,6 +15,7 @@ from lesion_core.errors import SettingsError
 from lesion_core.files import read_csv, write_parquet
 from lesion_core.inference.robustness import METRICS, gather_robustness, measure_robustness
 from lesion_core.inference.score_classification import score_classification
+from lesion_core.pixels.colour import grey_world
 from lesion_core.pixels.corruptions import CORRUPTIONS
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.report.values import classification_metrics
@@ -107,6 +108,22 @@ def test_the_clean_row_is_the_score_and_noise_beyond_reason_is_chance(layout):
     assert {row["n"] for row in few} == {"4"}
     gather_robustness([layout.root / "out.csv"], layout.root / "all.csv")
     assert read_csv(layout.root / "all.csv") == few
+
+
+def test_photographs_are_corrected_as_their_dataset_was(layout):
+    home = layout.harmonized("ham10000", 32)
+    np.save(home / "images.npy", np.stack([grey_world(image) for image in np.load(home / "images.npy")]))
+    run = plain(make_run(epochs=3))
+    corrected = run.harmonization.model_copy(update={"colour_for": {"ham10000": "grey_world"}})
+    run = run.model_copy(update={"harmonization": corrected})
+    folder = layout.run("classification", run.run_id)
+    train_run(run, folder, layout.root, "cpu")
+    scoring = config.load("smoke").scoring.model_copy(update={"classification_on": ["ham10000"]})
+    score_classification(folder, run, layout.root, scoring, folder / "scores.parquet")
+    expected = classification_metrics(read_scores(folder / "scores.parquet", "classification"))
+    clean = measured(layout, run, images=None, corruptions={"jpeg": [90.0]})[0]
+    for name in METRICS:
+        assert float(clean[name]) == pytest.approx(expected[name], abs=1e-5)
 
 
 def test_the_mask_is_made_of_the_corrupted_photograph(layout, monkeypatch):

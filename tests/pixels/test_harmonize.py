@@ -32,7 +32,7 @@ def _audit(event: str, arguments: tuple) -> None:
 sys.addaudithook(_audit)
 
 
-def _settings(**changes: object) -> Harmonization:
+def settings_with(**changes: object) -> Harmonization:
     values: dict = {
         "histogram": "specification",
         "colour": "none",
@@ -54,7 +54,7 @@ def _photograph(seed: int, height: int = 45, width: int = 60) -> tuple[np.ndarra
 
 
 class Root:
-    """A small results folder: ``a`` has masks (10 images), ``b`` has labels (6), one photograph stands in both."""
+    """A small results folder: ``ham10000`` has masks (10 images), ``ph2`` labels (6), one image stands in both."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -64,9 +64,11 @@ class Root:
         self.colours = folder / "harmonized" / "colours.json"
         self.rows: list[dict] = []
         for number in range(10):
-            self._add("a", number, ["train", "val", "test"][(number % 5) // 3 + (number % 5 == 4)], masked=number != 6)
+            self._add(
+                "ham10000", number, ["train", "val", "test"][(number % 5) // 3 + (number % 5 == 4)], masked=number != 6
+            )
         for number in range(6):
-            self._add("b", 0 if number == 0 else 20 + number, "test" if number == 5 else "train", label="mel")
+            self._add("ph2", 0 if number == 0 else 20 + number, "test" if number == 5 else "train", label="mel")
         self.write()
 
     def _add(self, dataset: str, seed: int, split: str, masked: bool = False, label: str | None = None) -> None:
@@ -119,11 +121,11 @@ class Root:
             self.reference,
             self.colours,
             SIZE,
-            _settings(**changes),
+            settings_with(**changes),
             workers=2,
         )
 
-    def make(self, dataset: str = "a", workers: int = 2, name: str = "", **changes: object) -> Path:
+    def make(self, dataset: str = "ham10000", workers: int = 2, name: str = "", **changes: object) -> Path:
         out = self.folder / "harmonized" / (name or dataset) / str(SIZE)
         harmonized_arrays.harmonize_dataset(
             dataset,
@@ -133,7 +135,7 @@ class Root:
             self.reference,
             self.folder,
             out,
-            _settings(**changes),
+            settings_with(**changes),
             workers=workers,
         )
         return out
@@ -176,12 +178,22 @@ def test_stage_and_function_give_the_same_pixels(root: Root) -> None:
     wanted = reference.read_reference(root.reference)
     for row in (0, 3, 9):
         photograph = np.asarray(Image.open(root.folder / root.row(data.index[row]["image_id"])["path"]))
-        expected = harmonize.harmonize_image(photograph, SIZE, wanted, _settings())
+        expected = harmonize.harmonize_image(photograph, SIZE, wanted, settings_with(), [])
         np.testing.assert_array_equal(data.image(row), expected)
 
 
+def test_each_dataset_gets_its_own_correction_and_a_mixture_the_common_one(root: Root) -> None:
+    settings = settings_with(histogram="none", colour="shades_of_grey", colour_for={"isic2017": "grey_world"})
+    image = _photograph(1, SIZE, SIZE)[0]
+    grey, shades = colour.grey_world(image), colour.shades_of_grey(image)
+    assert not np.array_equal(grey, shades)
+    for datasets, expected in ((["isic2017"], grey), (["ph2"], shades), (["isic2017", "ph2"], shades), ([], shades)):
+        found = harmonize.harmonize_image(image, SIZE, None, settings, datasets)
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_labels_and_metadata_come_through(root: Root) -> None:
-    data = Harmonized.open(root.make("b"))
+    data = Harmonized.open(root.make("ph2"))
     assert data.masks.shape == (0, SIZE, SIZE)
     assert set(data.labels()) == {4}
     assert data.index[0]["age"] == 40.0
@@ -245,17 +257,17 @@ def test_the_reference_knows_no_other_split(root: Root) -> None:
 
 def test_specification_equals_scikit_image_on_a_reference_photograph() -> None:
     image, template = _photograph(1)[0], _photograph(2)[0]
-    found = harmonize.harmonize_image(image, SIZE, histogram.channel_histograms(template), _settings())
+    found = harmonize.harmonize_image(image, SIZE, histogram.channel_histograms(template), settings_with(), [])
     np.testing.assert_array_equal(found, match_histograms(resize_square(image, SIZE), template, channel_axis=-1))
 
 
 def test_none_only_resizes_and_needs_no_reference(root: Root) -> None:
     image = _photograph(3)[0]
     np.testing.assert_array_equal(
-        harmonize.harmonize_image(image, SIZE, None, _settings(histogram="none")), resize_square(image, SIZE)
+        harmonize.harmonize_image(image, SIZE, None, settings_with(histogram="none"), []), resize_square(image, SIZE)
     )
     with pytest.raises(RunError, match="needs a reference"):
-        harmonize.harmonize_image(image, SIZE, None, _settings())
+        harmonize.harmonize_image(image, SIZE, None, settings_with(), [])
     root.reference.unlink()
     with pytest.raises(RunError, match="cannot be read"):
         root.make()
@@ -272,7 +284,7 @@ def test_a_wrong_reference_file_is_refused(root: Root, array: np.ndarray) -> Non
 @pytest.mark.parametrize("shape", [(5, 5), (5, 5, 4), (0, 5, 3)])
 def test_impossible_images_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ImageError, match="expected uint8"):
-        harmonize.harmonize_image(np.zeros(shape, np.uint8), SIZE, None, _settings(histogram="none"))
+        harmonize.harmonize_image(np.zeros(shape, np.uint8), SIZE, None, settings_with(histogram="none"), [])
 
 
 def test_a_broken_photograph_leaves_nothing_half_written(root: Root) -> None:
@@ -290,17 +302,17 @@ def test_a_broken_photograph_leaves_nothing_half_written(root: Root) -> None:
 def test_catalog_and_splits_must_agree(root: Root) -> None:
     with pytest.raises(CatalogError, match="no image of c"):
         root.make("c")
-    rows = read_csv(root.splits / "a.csv")
-    write_csv(root.splits / "a.csv", ("image_id", "group_id", "split"), rows[1:])
+    rows = read_csv(root.splits / "ham10000.csv")
+    write_csv(root.splits / "ham10000.csv", ("image_id", "group_id", "split"), rows[1:])
     with pytest.raises(SplitError) as caught:
-        root.make("a")
+        root.make("ham10000")
     assert caught.value.ids == (rows[0]["image_id"],)
-    (root.splits / "b.csv").unlink()
+    (root.splits / "ph2.csv").unlink()
     with pytest.raises(SplitError, match="no split table"):
-        root.make("b")
+        root.make("ph2")
     with pytest.raises(CatalogError, match="cannot be read"):
         reference.reference_histogram(
-            root.folder / "none.parquet", root.splits, root.folder, root.reference, root.colours, SIZE, _settings()
+            root.folder / "none.parquet", root.splits, root.folder, root.reference, root.colours, SIZE, settings_with()
         )
 
 
@@ -365,11 +377,11 @@ def test_hair_is_found_and_removed_and_the_lesion_stays() -> None:
 def test_order_of_the_steps() -> None:
     _, hairy, _ = _hairy()
     wanted = histogram.channel_histograms(_photograph(9)[0])
-    every = _settings(colour="shades_of_grey", hair_removal=True)
+    every = settings_with(colour="shades_of_grey", hair_removal=True)
     expected = histogram.specify_histogram(
         resize_square(colour.remove_hair(colour.shades_of_grey(hairy)), SIZE), wanted
     )
-    np.testing.assert_array_equal(harmonize.harmonize_image(hairy, SIZE, wanted, every), expected)
+    np.testing.assert_array_equal(harmonize.harmonize_image(hairy, SIZE, wanted, every, []), expected)
 
 
 def test_resize_averages_down_and_does_not_shift() -> None:
