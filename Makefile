@@ -38,7 +38,7 @@ bench: .venv/.installed
 	.venv/bin/lesion bench --root results/smoke
 
 bench-statistics: .venv/.installed
-	.venv/bin/python -m lesion_core.stats.benchmark
+	.venv/bin/python -m benchmarks.statistics
 
 bench-data: .venv/.installed
 	.venv/bin/python -m benchmarks.data

@@ -127,8 +127,8 @@ def _intervals(members: list[dict[str, Any]], lesions: list[str], statistics: St
     except ScoreError as error:
         return found | {"notes": error.message}
     for place, name in enumerate(("dice", "iou")):
-        found[f"{name}_low"] = f"{result.bca_low[place]:.6f}"
-        found[f"{name}_high"] = f"{result.bca_high[place]:.6f}"
+        found[f"{name}_low"] = f"{result.low[place]:.6f}"
+        found[f"{name}_high"] = f"{result.high[place]:.6f}"
     return found | {"notes": "; ".join(result.notes)}
 
 

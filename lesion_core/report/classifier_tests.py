@@ -9,6 +9,8 @@ import numpy as np
 
 from lesion_core.report.values import truth_and_probabilities
 from lesion_core.settings import CLASSES
+from lesion_core.stats.classifiers import delong, mcnemar_clustered, mcnemar_exact
+from lesion_core.stats.multiple import combine_dependent
 
 Rows = list[dict[str, Any]]
 RANGED = ("p_mcnemar", "p_mcnemar_by_lesion", "p_delong_melanoma")
@@ -29,8 +31,6 @@ def classifier_tests(pairs: Sequence[tuple[Rows, Rows]]) -> dict[str, Any]:
     Args:
         pairs: score rows of both runs, one pair per seed, sorted by image; at least one pair.
     """
-    from lesion_core.stats.multiple import combine_dependent
-
     single = [_one_pair(own, theirs) for own, theirs in pairs]
     found: dict[str, Any] = {"seed_pairs": len(single)}
     for name in single[0]:
@@ -42,8 +42,6 @@ def classifier_tests(pairs: Sequence[tuple[Rows, Rows]]) -> dict[str, Any]:
 
 
 def _one_pair(own: Rows, theirs: Rows) -> dict[str, float]:
-    from lesion_core.stats.classifiers import delong, mcnemar_clustered, mcnemar_exact
-
     truth, ours = truth_and_probabilities(own)
     _, other = truth_and_probabilities(theirs)
     correct = [np.array([row["label"] == row["predicted"] for row in rows]) for rows in (own, theirs)]

@@ -85,7 +85,7 @@ def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Inte
         values = np.mean([[[row[name] for name in SEGMENTATION_METRICS] for row in part] for part in scored], axis=0)
         drawn = bootstrap_means(values, lesions, seed=rule.seed, resamples=rule.resamples, level=1 - rule.alpha)
         return {
-            name: (float(drawn.bca_low[place]), float(drawn.bca_high[place]), count, BCA)
+            name: (float(drawn.low[place]), float(drawn.high[place]), count, BCA)
             for place, name in enumerate(SEGMENTATION_METRICS)
         }
     answers = [truth_and_probabilities(part) for part in scored]

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from lesion_core.metrics.segmentation import Confusion, pooled, scores
+from lesion_core.stats.bootstrap import bootstrap_means
+
 PARAMETERS = ("frozen_parameters", "trainable_parameters")  # from the runs' provenance, not from scores
 DERIVED = ("dice_sd", "dice_ci_low", "dice_ci_high")  # of per-image Dice: its spread, and the interval of its mean
 INTERVAL = {"seed": 2026, "resamples": 10_000, "level": 0.95}  # BCa, clustered by lesion; paper E has 95 % too
@@ -51,8 +54,6 @@ def kind_of(task: str, metric: str) -> str:
 def segmentation_metric(rows: list[dict[str, Any]], measure: Measure) -> float:
     """One segmentation metric of one run: over images, or of the pooled counts."""
     if measure.averaging == "pooled":
-        from lesion_core.metrics.segmentation import Confusion, pooled, scores
-
         counts = Confusion(*(np.array([row[name] for row in rows]) for name in Confusion._fields))
         return float(scores(pooled(counts))[measure.metric])
     if measure.metric == "dice_sd":
@@ -64,10 +65,8 @@ def segmentation_metric(rows: list[dict[str, Any]], measure: Measure) -> float:
 
 def _interval(rows: list[dict[str, Any]]) -> dict[str, float]:
     """Both ends of the mean Dice's bootstrap interval over lesions; NaN for a single lesion."""
-    from lesion_core.stats.bootstrap import bootstrap_means
-
     lesions = [row["lesion_id"] or row["image_id"] for row in rows]
     if len(set(lesions)) < 2:
         return dict.fromkeys(("dice_ci_low", "dice_ci_high"), float("nan"))
     found = bootstrap_means(np.array([row["dice"] for row in rows]), lesions, **INTERVAL)
-    return {"dice_ci_low": float(found.bca_low[0]), "dice_ci_high": float(found.bca_high[0])}
+    return {"dice_ci_low": float(found.low[0]), "dice_ci_high": float(found.high[0])}

@@ -17,6 +17,10 @@ from lesion_core.report.classifier_tests import classifier_tests, lesion_of
 from lesion_core.report.statistics_tables import TITLES, write_table
 from lesion_core.report.values import Store
 from lesion_core.settings import Plan
+from lesion_core.stats.bootstrap import bootstrap_means
+from lesion_core.stats.multiple import holm
+from lesion_core.stats.paired import compare
+from lesion_core.stats.power import smallest_detectable_d_z
 
 COLUMNS = (
     "table",
@@ -206,8 +210,6 @@ def _by_seed(
     own: list[Scored], theirs: list[Scored], a: np.ndarray, b: np.ndarray, other: str, plan: Plan
 ) -> dict[str, Any]:
     """Pairs are seeds: (S,) means over images of each side's runs, matched by seed."""
-    from lesion_core.stats.paired import compare
-
     ours = {run.seed: value for run, value in zip(own, a, strict=True)}
     values = {run.run_id: value for run, value in zip(theirs, b, strict=True)}
     opponents, notes = _opponents(own, theirs, other, plan)
@@ -234,8 +236,6 @@ def _by_seed(
 
 def _by_image(a: np.ndarray, b: np.ndarray, lesions: list[str], plan: Plan) -> dict[str, Any]:
     """Pairs are test images, (N,) means over seeds; images of one lesion are not independent, so tests pair lesions."""
-    from lesion_core.stats.paired import compare
-
     _, cluster = np.unique(lesions, return_inverse=True)
     sizes = np.bincount(cluster)
     notes = []
@@ -256,8 +256,6 @@ def _by_image(a: np.ndarray, b: np.ndarray, lesions: list[str], plan: Plan) -> d
 
 def _add_intervals(tests: list[dict[str, Any]], plan: Plan) -> None:
     """BCa intervals clustered by lesion; comparisons on the same images cost one set of resamples."""
-    from lesion_core.stats.bootstrap import bootstrap_means
-
     shared: dict[tuple[str, ...], list[tuple[dict[str, Any], np.ndarray]]] = {}
     for test in tests:
         if SAMPLE in test:
@@ -274,14 +272,12 @@ def _add_intervals(tests: list[dict[str, Any]], plan: Plan) -> None:
         )
         for place, (test, _) in enumerate(members):
             test["interval"] = "BCa, clustered by lesion"
-            test["ci_low"], test["ci_high"] = float(interval.bca_low[place]), float(interval.bca_high[place])
+            test["ci_low"], test["ci_high"] = float(interval.low[place]), float(interval.high[place])
             test["notes"] = "; ".join(note for note in (test["notes"], *interval.notes) if note)
 
 
 def _paired(result: Any, plan: Plan) -> dict[str, Any]:
     """What both levels report; ``n`` pairs were tested."""
-    from lesion_core.stats.power import smallest_detectable_d_z
-
     detectable = (
         smallest_detectable_d_z(result.n, plan.statistics.alpha, plan.statistics.power) if result.n > 1 else math.nan
     )
@@ -300,8 +296,6 @@ def _paired(result: Any, plan: Plan) -> dict[str, Any]:
 
 def _adjust(tests: list[dict[str, Any]], names: Sequence[str]) -> None:
     """Holm over each family, that is, the tests which agree in all of ``names``; each kind of p by itself."""
-    from lesion_core.stats.multiple import holm
-
     families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for test in tests:
         families.setdefault(tuple(test[name] for name in names), []).append(test)

@@ -12,6 +12,8 @@ import numpy as np
 
 from lesion_core.errors import ScoreError, SettingsError
 from lesion_core.files import read_csv, read_json
+from lesion_core.metrics.calibration import brier, ece, log_probabilities, softmax
+from lesion_core.metrics.classification import scores
 from lesion_core.paths import Layout
 from lesion_core.report.measures import EXPLANATION_METRICS, PARAMETERS, Measure, kind_of, segmentation_metric
 from lesion_core.scores import read_scores
@@ -236,9 +238,6 @@ def classification_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
     Raises:
         ScoreError: the rows have several temperatures, so they are not of one run.
     """
-    from lesion_core.metrics.calibration import brier, ece, log_probabilities, softmax
-    from lesion_core.metrics.classification import scores
-
     truth, probabilities = truth_and_probabilities(rows)
     temperatures = {row["temperature"] for row in rows}
     if len(temperatures) > 1:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
 import numpy as np
+from scipy.stats import binomtest, chi2, norm, rankdata
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.classification import midranks
 
 
 @dataclass(frozen=True)
@@ -52,13 +51,8 @@ def mcnemar_exact(correct_a: np.ndarray, correct_b: np.ndarray) -> McNemarResult
         raise ScoreError(f"Expected bool (N,) twice, got {a.dtype} {a.shape} and {b.dtype} {b.shape}")
     only_a, only_b = int(np.sum(a & ~b)), int(np.sum(b & ~a))
     n = only_a + only_b
-    # Whole numbers to the last division: exact for any n.
-    term, tail = 1, 1
-    for k in range(1, min(only_a, only_b) + 1):
-        term = term * (n - k + 1) // k
-        tail += term
-    p = min(1.0, 2 * tail / 2**n)
-    return McNemarResult(only_a, only_b, p, min(1.0, 2 / 2**n))
+    p = float(binomtest(only_a, n).pvalue) if n else 1.0
+    return McNemarResult(only_a, only_b, p, min(1.0, 2.0 ** (1 - n)))
 
 
 @dataclass(frozen=True)
@@ -93,8 +87,7 @@ def mcnemar_clustered(
     if spread == 0.0:
         return ClusteredMcNemarResult(0.0, 1.0, len(sizes), 0)
     statistic = float(np.sum(shares)) ** 2 / spread
-    # chi-squared with one degree of freedom is a squared normal
-    return ClusteredMcNemarResult(statistic, math.erfc(math.sqrt(statistic / 2)), len(sizes), int((shares != 0).sum()))
+    return ClusteredMcNemarResult(statistic, float(chi2.sf(statistic, 1)), len(sizes), int((shares != 0).sum()))
 
 
 def delong(
@@ -130,10 +123,10 @@ def delong(
     error = math.sqrt(variance) if variance > 1e-15 else 0.0
     if error > 0:
         z = difference / error
-        p = math.erfc(abs(z) / math.sqrt(2.0))
+        p = float(2 * norm.sf(abs(z)))
     else:
         z, p = (0.0, 1.0) if abs(difference) < 1e-12 else (float("nan"), float("nan"))
-    half = NormalDist().inv_cdf((1 + level) / 2) * error
+    half = float(norm.isf((1 - level) / 2)) * error
     return DeLongResult(
         auc_a=float(aucs[0]),
         auc_b=float(aucs[1]),
@@ -156,9 +149,9 @@ def _auc_covariance(positive: np.ndarray, values: np.ndarray, groups: np.ndarray
     i10, i01 = int((with_positive > 0).sum()), int((with_negative > 0).sum())
     if i10 < 2 or i01 < 2:
         raise ScoreError(f"DeLong needs two positive and two negative lesions, not {i10} and {i01}")
-    ranks = np.array([midranks(row) for row in values])
-    inner_positive = np.array([midranks(row[positive]) for row in values])
-    inner_negative = np.array([midranks(row[~positive]) for row in values])
+    ranks = rankdata(values, axis=1)
+    inner_positive = rankdata(values[:, positive], axis=1)
+    inner_negative = rankdata(values[:, ~positive], axis=1)
     # Share of negatives below each positive, and of positives above each negative.
     v10 = (ranks[:, positive] - inner_positive) / n_negative
     v01 = 1.0 - (ranks[:, ~positive] - inner_negative) / n_positive

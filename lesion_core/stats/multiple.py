@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pingouin
 
 from lesion_core.errors import ScoreError
 
@@ -16,15 +17,11 @@ def holm(p_values: np.ndarray) -> np.ndarray:
         ScoreError: a value outside 0..1.
     """
     p_values = np.asarray(p_values, dtype=np.float64)
-    adjusted = np.full(p_values.shape, np.nan)
-    defined = np.flatnonzero(~np.isnan(p_values))
-    values = p_values[defined]
-    if values.size and (values.min() < 0 or values.max() > 1):
+    if (p_values < 0).any() or (p_values > 1).any():
         raise ScoreError("A p value lies outside 0..1")
-    order = np.argsort(values, kind="stable")
-    steps = values[order] * np.arange(len(values), 0, -1)
-    adjusted[defined[order]] = np.minimum(1.0, np.maximum.accumulate(steps))
-    return adjusted
+    if np.isnan(p_values).all():
+        return p_values
+    return pingouin.multicomp(p_values, method="holm")[1]
 
 
 def combine_dependent(p_values: np.ndarray) -> float:

@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import pingouin
+from scipy import stats
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.classification import midranks
+from lesion_core.stats.power import critical_d_z, smallest_p_wilcoxon
 
 EXACT_WILCOXON = 50
 SHAPIRO_RANGE = (3, 5000)
@@ -80,29 +82,38 @@ def compare(a: np.ndarray, b: np.ndarray, alpha: float = 0.05) -> PairedResult:
     sd = float(difference.std(ddof=1)) if n > 1 else float("nan")
     if n > 1 and sd <= 1e-12 * scale:
         sd = 0.0
-    t, p_t, half, critical = _t_test(mean, sd, n, alpha)
-    shapiro_w, shapiro_p = _shapiro(difference, sd)
+    t = p_t = w = p_w = d_z = d_av = critical = nan = math.nan
+    ci_low, ci_high = (mean, mean) if sd == 0 else (nan, nan)
+    if n > 1:
+        critical = critical_d_z(n, alpha)
+        if a.std() > 1e-12 * scale or b.std() > 1e-12 * scale:
+            d_av = float(pingouin.compute_effsize(a, b, paired=True, eftype="cohen"))
+    if sd > 0:
+        test = stats.ttest_rel(a, b)
+        t, p_t, d_z = float(test.statistic), float(test.pvalue), mean / sd
+        ci_low, ci_high = map(float, test.confidence_interval(1 - alpha))
+        if SHAPIRO_RANGE[0] <= n <= SHAPIRO_RANGE[1]:
+            w, p_w = map(float, stats.shapiro(difference))
     statistic, p_wilcoxon, n_nonzero = wilcoxon(np.where(np.abs(difference) <= 1e-12 * scale, 0.0, difference))
     smallest = smallest_p_wilcoxon(n_nonzero)
     notes, too_small = _notes(n, n_nonzero, sd, alpha, smallest, critical)
-    pooled_sd = math.sqrt((a.var(ddof=1) + b.var(ddof=1)) / 2) if n > 1 else float("nan")
     return PairedResult(
         n=n,
         n_nonzero=n_nonzero,
         mean=mean,
         sd=sd,
-        ci_low=mean - half,
-        ci_high=mean + half,
-        shapiro_w=shapiro_w,
-        shapiro_p=shapiro_p,
+        ci_low=ci_low,
+        ci_high=ci_high,
+        shapiro_w=w,
+        shapiro_p=p_w,
         t=t,
         df=n - 1,
         p_t=p_t,
         wilcoxon=statistic,
         p_wilcoxon=p_wilcoxon,
         p_wilcoxon_smallest=smallest,
-        d_z=mean / sd if sd > 0 else float("nan"),
-        d_av=mean / pooled_sd if pooled_sd > 1e-12 * scale else float("nan"),
+        d_z=d_z,
+        d_av=d_av,
         critical_d_z=critical,
         n_too_small=too_small,
         notes=notes,
@@ -120,23 +131,16 @@ def wilcoxon(difference: np.ndarray) -> tuple[float, float, int]:
     n = len(kept)
     if n == 0:
         return 0.0, 1.0, 0
-    ranks = midranks(np.abs(kept))
-    positive = float(ranks[kept > 0].sum())
-    negative = float(ranks[kept < 0].sum())
-    statistic = min(positive, negative)
-    if n <= EXACT_WILCOXON:
-        return statistic, _exact_signed_rank(ranks, statistic), n
-    variance = float(np.sum(ranks**2)) / 4.0
-    z = (statistic - ranks.sum() / 2.0) / math.sqrt(variance)
-    return statistic, min(1.0, math.erfc(-z / math.sqrt(2.0))), n
-
-
-def smallest_p_wilcoxon(n: int) -> float:
-    """Least two-sided p that a signed-rank (or any sign-flip) test reaches with n differing pairs: 2 / 2^n."""
-    return min(1.0, 2.0 ** (1 - n))
+    if n > EXACT_WILCOXON:
+        result = stats.wilcoxon(kept, method="asymptotic", correction=False)
+        return float(result.statistic), float(result.pvalue), n
+    ranks = stats.rankdata(np.abs(kept))
+    statistic = min(float(ranks[kept > 0].sum()), float(ranks[kept < 0].sum()))
+    return statistic, _exact_signed_rank(ranks, statistic), n
 
 
 def _exact_signed_rank(ranks: np.ndarray, statistic: float) -> float:
+    # By hand: scipy's exact p refuses ties, and its permutation test draws 2^n patterns.
     # Twice the mid-ranks are integers, so the distribution of the rank sum is a product of (1 + x^(2r)) / 2.
     doubled = np.rint(2 * ranks).astype(np.int64)
     distribution = np.zeros(int(doubled.sum()) + 1)
@@ -146,28 +150,6 @@ def _exact_signed_rank(ranks: np.ndarray, statistic: float) -> float:
         shifted[rank:] = distribution[: len(distribution) - rank]
         distribution = (distribution + shifted) / 2.0
     return min(1.0, 2.0 * float(distribution[: round(2 * statistic) + 1].sum()))
-
-
-def _t_test(mean: float, sd: float, n: int, alpha: float) -> tuple[float, float, float, float]:
-    """t, two-sided p, half-width of the interval, critical |d_z|."""
-    if n < 2:
-        return (float("nan"),) * 4
-    from scipy.special import stdtr, stdtrit
-
-    critical = float(stdtrit(n - 1, 1 - alpha / 2)) / math.sqrt(n)
-    if sd == 0:
-        return float("nan"), float("nan"), 0.0, critical
-    t = mean / (sd / math.sqrt(n))
-    return t, float(2 * stdtr(n - 1, -abs(t))), critical * sd, critical
-
-
-def _shapiro(difference: np.ndarray, sd: float) -> tuple[float, float]:
-    if not SHAPIRO_RANGE[0] <= len(difference) <= SHAPIRO_RANGE[1] or not sd > 0:
-        return float("nan"), float("nan")
-    from scipy.stats import shapiro
-
-    result = shapiro(difference)
-    return float(result.statistic), float(result.pvalue)
 
 
 def _notes(

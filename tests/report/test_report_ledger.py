@@ -164,5 +164,5 @@ def test_an_interval_is_that_of_the_bootstrap_over_lesions(tmp_path):
     drawn = bootstrap_means(
         np.array(DICE["sam_frozen-s0"]), list(IMAGES), seed=rule.seed, resamples=rule.resamples, level=1 - rule.alpha
     )
-    assert float(found["low"]) == pytest.approx(100 * drawn.bca_low[0], abs=1e-4)
-    assert float(found["high"]) == pytest.approx(100 * drawn.bca_high[0], abs=1e-4)
+    assert float(found["low"]) == pytest.approx(100 * drawn.low[0], abs=1e-4)
+    assert float(found["high"]) == pytest.approx(100 * drawn.high[0], abs=1e-4)

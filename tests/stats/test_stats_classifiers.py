@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from statsmodels.stats.contingency_tables import mcnemar
 
 from lesion_core.errors import ScoreError
 from lesion_core.stats.classifiers import delong, mcnemar_clustered, mcnemar_exact
@@ -109,9 +109,6 @@ def pairs(only_a: int, only_b: int, both: int = 5):
 @settings(max_examples=60, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_equals_statsmodels(only_a, only_b):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from statsmodels.stats.contingency_tables import mcnemar
     result = mcnemar_exact(*pairs(only_a, only_b))
     assert (result.only_a, result.only_b) == (only_a, only_b)
     if only_a + only_b:
@@ -142,9 +139,6 @@ def test_mcnemar_refuses_labels():
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60))
 def test_mcnemar_by_lesion_of_single_images_equals_statsmodels(only_a, only_b):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from statsmodels.stats.contingency_tables import mcnemar
     a, b = pairs(only_a, only_b)
     result = mcnemar_clustered(a, b, np.arange(len(a)))
     if only_a + only_b:
