@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Given, Out, Profile, Root, Side, settings_of
+from lesion_core.cli.options import Given, Out, Profile, Root, settings_of
 
 
 def synthetic(out: Out, settings: Given = None, profile: Profile = None) -> None:
@@ -95,12 +95,7 @@ def leakage(root: Root) -> None:
         raise typer.Exit(1)
 
 
-def reference(
-    root: Root,
-    size: Side,
-    settings: Given = None,
-    profile: Profile = None,
-) -> None:
+def reference(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """The median histogram of the training images."""
     from lesion_core.paths import Layout
     from lesion_core.pixels.reference import reference_histogram
@@ -109,9 +104,7 @@ def reference(
     observe.begin()
     layout = Layout(root)
     section = settings_of(settings, profile).harmonization
-    reference_histogram(
-        layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, size=size, settings=section
-    )
+    reference_histogram(layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, section)
     observe.record_opened(layout.reference.with_name(observe.RECORD), root)
 
 

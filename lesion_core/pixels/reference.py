@@ -22,14 +22,14 @@ def reference_histogram(
     root: Path,
     out: Path,
     out_colours: Path,
-    size: int,
     settings: Harmonization,
     *,
     workers: int | None = None,
 ) -> np.ndarray:
     """Make the reference: per channel, the median of the normalised histograms of all training images.
 
-    Images are prepared at ``size`` as for harmonization. One photograph in several datasets counts once. Beside it the
+    Images are prepared at ``settings.reference_size`` as for harmonization, so that the reference depends on declared
+    settings alone. One photograph in several datasets counts once. Beside it the
     colour distances between the datasets' training images are written, as released and as harmonized.
 
     Args:
@@ -38,8 +38,7 @@ def reference_histogram(
         root: paths in the catalog are relative to it.
         out: reference.npy, float64 (3, 256), rows sum to 1; written atomically.
         out_colours: colours.json, see ``colour_distance.write_colour_distances``; written atomically.
-        size: side, in pixels.
-        settings: see ``prepare_image``.
+        settings: ``reference_size``, and see ``prepare_image``.
         workers: threads; None takes the processors this process may use.
 
     Returns:
@@ -58,6 +57,8 @@ def reference_histogram(
             paths.setdefault(entry["sha256"], (root / entry["path"], dataset))
     if not paths:
         raise SplitError("no training image, so no reference histogram", file=splits_dir)
+
+    size = settings.reference_size
 
     def measure(place: tuple[Path, str]) -> tuple[np.ndarray, np.ndarray]:
         path, dataset = place

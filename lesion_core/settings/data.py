@@ -94,6 +94,7 @@ class Harmonization(Strict):
     mask_min_component: Fraction
     mask_smoothing: NotNegative
     soft_mask_sigma: NotNegative
+    reference_size: Count = 512
     scaled_decoding: bool = False
     colour_for: dict[Dataset, Colour] = Field(default_factory=dict)
 

@@ -87,7 +87,7 @@ def root(settings, clinic: Path) -> Path:
     splits = layout.certificate.parent
     build_splits(layout.catalog, layout.edges, settings.splits, splits)
     chosen = settings.harmonization
-    reference_histogram(layout.catalog, splits, layout.root, layout.reference, layout.colours, 64, chosen)
+    reference_histogram(layout.catalog, splits, layout.root, layout.reference, layout.colours, chosen)
     out = layout.harmonized("custom", 64)
     harmonize_dataset("custom", 64, layout.catalog, splits, layout.reference, layout.root, out, chosen)
     return layout.root

@@ -90,6 +90,7 @@ def test_specification_brings_made_cameras_together(tmp_path: Path, histogram: s
         mask_min_component=0.0005,
         mask_smoothing=2.0,
         soft_mask_sigma=2.0,
+        reference_size=64,
     )
     for name in ("first.json", "second.json"):
         reference_histogram(
@@ -98,7 +99,6 @@ def test_specification_brings_made_cameras_together(tmp_path: Path, histogram: s
             tmp_path,
             tmp_path / "reference.npy",
             tmp_path / name,
-            64,
             settings,
             workers=1 if name == "first.json" else 2,
         )

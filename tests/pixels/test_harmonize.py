@@ -41,6 +41,7 @@ def settings_with(**changes: object) -> Harmonization:
         "mask_min_component": 0.001,
         "mask_smoothing": 3.0,
         "soft_mask_sigma": 2.0,
+        "reference_size": SIZE,
     }
     return Harmonization(**{**values, **changes})
 
@@ -120,7 +121,6 @@ class Root:
             self.folder,
             self.reference,
             self.colours,
-            SIZE,
             settings_with(**changes),
             workers=2,
         )
@@ -312,7 +312,7 @@ def test_catalog_and_splits_must_agree(root: Root) -> None:
         root.make("ph2")
     with pytest.raises(CatalogError, match="cannot be read"):
         reference.reference_histogram(
-            root.folder / "none.parquet", root.splits, root.folder, root.reference, root.colours, SIZE, settings_with()
+            root.folder / "none.parquet", root.splits, root.folder, root.reference, root.colours, settings_with()
         )
 
 

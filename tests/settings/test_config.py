@@ -199,6 +199,14 @@ def test_an_ablation_touches_its_own_runs_only():
     assert len(before - after) == 3
 
 
+def test_run_ids_do_not_depend_on_what_else_is_in_the_matrix():
+    matrix = {"seeds_for": {}, "methods": ["unet", "vit_none"], "ablations": []}
+    whole, part = config.load("smoke"), config.load("smoke", {"matrix": matrix})
+    hashes = [{run.rsplit("-", 1)[1] for run in config.expand(each)} for each in (part, whole)]
+    assert hashes[0] <= hashes[1]
+    assert part.harmonization == whole.harmonization  # all that the reference histogram is made with
+
+
 def test_changing_the_segmenter_changes_what_rests_on_it():
     settings = config.load("smoke")
     resting = {

@@ -20,7 +20,7 @@ COMMANDS = {
     "trace table_05 U-Net dice --root {root}": set(),
     "splits --root {root} --profile smoke": set(),
     "catalog --root {root} --profile smoke": set(),
-    "reference --root {root} --size 64 --profile smoke": set(),
+    "reference --root {root} --profile smoke": set(),
     "harmonize ph2 64 --root {root} --profile smoke": set(),
     "tables --root {root} --profile smoke": set(),
     "ledger --root {root} --profile smoke": set(),

@@ -49,6 +49,18 @@ def test_wrong_settings_are_refused_before_any_job(folder, override, said):
     assert not (folder / "results").exists()
 
 
+def test_the_reference_does_not_depend_on_the_other_methods_of_the_matrix(folder):
+    lines = []
+    for matrix in ("{}", "{methods: [unet, vit_none], ablations: [], seeds_for: {}}"):
+        target = "results/smoke/harmonized/reference.npy"
+        done = snakemake(
+            folder, target, "--dry-run", "--printshellcmds", "--config", "profile=smoke", f"matrix={matrix}"
+        )
+        lines += re.findall(r"lesion reference .*", done.stdout + done.stderr)
+    assert len(lines) == 2
+    assert lines[0] == lines[1]
+
+
 def test_lint_has_no_advice_but_what_does_not_fit(folder):
     done = snakemake(folder, "--lint")
     found = set(re.findall(r"^    \* (.*)$", done.stdout + done.stderr, re.MULTILINE))

@@ -119,9 +119,6 @@ DATA_REPORT = [
     LAYOUT.catalog.with_name(name)
     for name in ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
 ]
-REFERENCE_SIZE = max(
-    run.spec.model.image_size for run in RUNS.values() if run.task in ("segmentation", "classification")
-)
 
 
 rule reference:
@@ -144,10 +141,9 @@ rule reference:
     params:
         root=LAYOUT.root,
         settings=given("harmonization"),
-        size=REFERENCE_SIZE,
         code=code("pixels.reference"),
     shell:
-        "lesion reference --root {params.root:q} --size {params.size:q} --settings {params.settings:q} > {log:q} 2>&1"
+        "lesion reference --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule data_report:
