@@ -46,7 +46,7 @@ def feasible(
 ) -> None:
     """Can a published pair of mean Dice and mean IoU be true? Exit status 1 where one cannot."""
     from lesion_core.errors import SettingsError
-    from lesion_core.report import feasible as pairs
+    from lesion_core.metrics.feasibility import listed as pairs
 
     if (csv is None) == (dice is None or iou is None):
         raise SettingsError(
@@ -74,8 +74,8 @@ def feasible_effect(
     alpha: Annotated[float, typer.Option("--alpha")] = 0.05,
 ) -> None:
     """Can a published d, t and p of n pairs be true together? Exit status 1 where they cannot."""
-    from lesion_core.metrics.feasibility import decimals_of
-    from lesion_core.metrics.feasible_effects import check_effect
+    from lesion_core.metrics.feasibility.effects import check_effect
+    from lesion_core.metrics.feasibility.printed import decimals_of
 
     printed = [decimals_of(text) for text in (d, t) if text is not None]
     verdict = check_effect(
@@ -104,8 +104,8 @@ def feasible_rates(
     ] = None,
 ) -> None:
     """Can published accuracy, sensitivity and specificity be true together (pooled)? Exit status 1 where not."""
-    from lesion_core.metrics.feasibility import decimals_of
-    from lesion_core.metrics.feasible_rates import check_rates
+    from lesion_core.metrics.feasibility.printed import decimals_of
+    from lesion_core.metrics.feasibility.rates import check_rates
 
     printed = [text for text in (accuracy, sensitivity, specificity) if text is not None]
     decimals = min(map(decimals_of, printed))

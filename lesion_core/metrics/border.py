@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import cv2
 import numpy as np
 
 STEPS_PER_SIDE = 64  # outlines are walked in steps of 1/64 of the longer side: what a 64 px grid would leave as stairs
@@ -21,8 +22,6 @@ def border_turning(mask: np.ndarray) -> float:
     Returns:
         At least about 1; NaN where there is no lesion, or its outline has fewer than 8 steps.
     """
-    import cv2
-
     outlines, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     if not outlines:
         return math.nan

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import special
+from scipy.optimize import brentq
 
 from lesion_core.errors import ScoreError
+from lesion_core.metrics.classification import checked
 
 TEMPERATURE_RANGE = (0.01, 100.0)
 LEAST_PROBABILITY = 1e-12
@@ -19,7 +22,7 @@ def brier(truth: np.ndarray, probabilities: np.ndarray) -> float:
         truth: int (N,), class indices.
         probabilities: float (N, C), rows sum to 1.
     """
-    truth, probabilities = _inputs(truth, probabilities)
+    truth, probabilities = checked(truth, probabilities)
     _check_distributions(probabilities)
     errors = probabilities.copy()
     errors[np.arange(len(truth)), truth] -= 1.0
@@ -34,7 +37,7 @@ def ece(truth: np.ndarray, probabilities: np.ndarray, bins: int = 15) -> float:
     """
     if bins < 1:
         raise ScoreError(f"At least one bin is needed, not {bins}")
-    truth, probabilities = _inputs(truth, probabilities)
+    truth, probabilities = checked(truth, probabilities)
     _check_distributions(probabilities)
     confidence = probabilities.max(axis=1)
     correct = probabilities.argmax(axis=1) == truth
@@ -48,9 +51,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """softmax(logits / temperature), float64 (N, C)."""
     if not temperature > 0:
         raise ScoreError(f"A temperature is positive, not {temperature}")
-    scaled = np.asarray(logits, dtype=np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    return special.softmax(np.asarray(logits, dtype=np.float64) / temperature, axis=1)
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
@@ -58,19 +59,10 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
     return np.log(np.maximum(np.asarray(probabilities, dtype=np.float64), LEAST_PROBABILITY))
 
 
-def negative_log_likelihood(truth: np.ndarray, logits: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean negative log-likelihood of the truth, nats."""
-    truth, logits = _inputs(truth, logits)
-    scaled = logits / temperature
-    top = scaled.max(axis=1)
-    log_sum = top + np.log(np.exp(scaled - top[:, None]).sum(axis=1))
-    return float(np.mean(log_sum - scaled[np.arange(len(truth)), truth]))
-
-
 def fit_temperature(truth: np.ndarray, logits: np.ndarray) -> float:
     """The temperature that minimises the negative log-likelihood of *validation* logits.
 
-    The likelihood is convex in 1/T, so its slope is bisected. Logits that are right throughout (or worse than
+    The likelihood is convex in 1/T, so its slope has one root. Logits that are right throughout (or worse than
     none) have no finite optimum: the nearer end of ``TEMPERATURE_RANGE`` is returned. Log-probabilities serve as
     logits.
 
@@ -78,33 +70,19 @@ def fit_temperature(truth: np.ndarray, logits: np.ndarray) -> float:
         truth: int (N,), class indices.
         logits: float (N, C), finite.
     """
-    truth, logits = _inputs(truth, logits)
+    truth, logits = checked(truth, logits)
     logits = logits - logits.max(axis=1, keepdims=True)
     target = logits[np.arange(len(truth)), truth]
 
-    def slope(inverse: float) -> float:
-        return float(np.mean(np.sum(softmax(logits, 1.0 / inverse) * logits, axis=1) - target))
+    def slope(log_temperature: float) -> float:
+        return float(np.mean(np.sum(softmax(logits, np.exp(log_temperature)) * logits, axis=1) - target))
 
-    low, high = 1.0 / TEMPERATURE_RANGE[1], 1.0 / TEMPERATURE_RANGE[0]
-    if slope(low) >= 0.0:
+    low, high = np.log(TEMPERATURE_RANGE)
+    if slope(high) >= 0.0:
         return TEMPERATURE_RANGE[1]
-    if slope(high) <= 0.0:
+    if slope(low) <= 0.0:
         return TEMPERATURE_RANGE[0]
-    while high / low > 1.0 + 1e-12:
-        middle = float(np.sqrt(low * high))
-        low, high = (middle, high) if slope(middle) < 0.0 else (low, middle)
-    return float(1.0 / np.sqrt(low * high))
-
-
-def _inputs(truth: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    truth, values = np.asarray(truth), np.asarray(values, dtype=np.float64)
-    if values.ndim != 2 or truth.shape != (len(values),) or not len(values):
-        raise ScoreError(f"Expected labels (N,) and values (N, C), got {truth.shape} and {values.shape}")
-    if not np.issubdtype(truth.dtype, np.integer) or truth.min() < 0 or truth.max() >= values.shape[1]:
-        raise ScoreError(f"Labels are class indices 0..{values.shape[1] - 1}")
-    if not np.isfinite(values).all():
-        raise ScoreError("The probabilities or logits are not all finite")
-    return truth, values
+    return float(np.exp(brentq(slope, low, high, xtol=1e-13)))
 
 
 def _check_distributions(probabilities: np.ndarray) -> None:

@@ -46,21 +46,6 @@ def confusion(prediction: np.ndarray, truth: np.ndarray) -> Confusion:
     return Confusion(tp, positive - tp, lesion - tp, truth.size - positive - lesion + tp)
 
 
-def confusion_batch(predictions: np.ndarray, truths: np.ndarray) -> Confusion:
-    """Count the pixels of N images of one size: bool (N, H, W) twice, int64 (N,) four times.
-
-    Raises:
-        ScoreError: not bool, of different shapes, or without pixels.
-    """
-    _check(predictions, truths)
-    axes = tuple(range(1, truths.ndim))
-    tp = np.count_nonzero(predictions & truths, axis=axes)
-    positive = np.count_nonzero(predictions, axis=axes)
-    lesion = np.count_nonzero(truths, axis=axes)
-    pixels = truths[0].size
-    return Confusion(tp, positive - tp, lesion - tp, pixels - positive - lesion + tp)
-
-
 def pooled(counts: Confusion) -> Confusion:
     """Add the counts of N images, as if all pixels belonged to one image.
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from sklearn.linear_model import LogisticRegression
 
 from lesion_core.errors import WeightsError
+from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.settings import CLASSES
 
 BINS = 16
@@ -100,8 +102,6 @@ class ColourHistogram:
         Returns:
             The model, and a row {"c", "val_balanced_accuracy"} per candidate.
         """
-        from sklearn.linear_model import LogisticRegression
-
         features, labels = np.asarray(train[0], np.float64), train[1]
         # the floor on the scale keeps nearly empty bins from shouting
         state = {"mean": features.mean(axis=0), "scale": features.std(axis=0) + 1e-3}
@@ -139,11 +139,6 @@ class ColourHistogram:
             "coefficients": np.asarray(self.coefficients),
             "intercept": np.asarray(self.intercept),
         }
-
-
-def balanced_accuracy(labels: np.ndarray, predicted: np.ndarray) -> float:
-    """Mean of the recalls of the classes that occur in ``labels``; both int (N,)."""
-    return float(np.mean([(predicted[labels == name] == name).mean() for name in np.unique(labels)]))
 
 
 SHAPES = {

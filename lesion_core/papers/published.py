@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.errors import SettingsError
-from lesion_core.metrics.feasibility import PairVerdict, check_pair
+from lesion_core.metrics.feasibility.pairs import PairVerdict, check_pair
 from lesion_core.settings import DATASETS
 
 FILE = Path(__file__).with_name("published.yaml")
@@ -118,7 +118,7 @@ def load(path: Path = FILE) -> list[Published]:
 
 
 def pairs(claims: list[Published]) -> list[PublishedPair]:
-    """All rows that publish Dice and IoU on one dataset, with the verdict of ``feasibility.check_pair``.
+    """All rows that publish Dice and IoU on one dataset, with the verdict of ``check_pair``.
 
     Raises:
         SettingsError: the two are printed in different units.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import write_csv
-from lesion_core.metrics.feasible_effects import check_effect
+from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.papers.published import Published, load, pairs
 from lesion_core.paths import Layout
 from lesion_core.report.cells import read_cells

@@ -14,7 +14,8 @@ from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
 from lesion_core.inference.classify import VOCABULARY_KEY
 from lesion_core.inference.load import REFERENCE_KEY
-from lesion_core.models.classical import ColourHistogram, Majority, balanced_accuracy, colour_histogram
+from lesion_core.metrics.classification import balanced_accuracy
+from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
 from lesion_core.models.classifier import ClassifierModule, build_classifier
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import augment

@@ -14,6 +14,7 @@ from torch.nn import functional
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.inference.classify import CLASSIFIER_PREFIX, load_classifier
 from lesion_core.inference.load import load_segmenter
+from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.paths import Layout
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
@@ -159,9 +160,9 @@ class JointTask:
                 mask_logits, class_logits = self.module(images.to(self.device))
                 all_logits.append(class_logits.float().cpu())
                 labels.append(truth)
-                dices.append(_dice(mask_logits.float().cpu(), masks, self.threshold))
+                dices.extend(_dice(mask_logits.float().cpu(), masks, self.threshold))
         metrics = validation_metrics(torch.cat(all_logits), np.concatenate(labels))
-        return {**metrics, "dice": float(torch.cat(dices).mean())}
+        return {**metrics, "dice": float(np.mean(dices))}
 
     def state(self) -> dict[str, Tensor]:
         """Adapters and classifier."""
@@ -172,13 +173,11 @@ class JointTask:
         self.module.load_trainable_state(state)
 
 
-def _dice(logits: Tensor, masks: Tensor, threshold: float) -> Tensor:
-    """(B,) Dice of probability >= threshold, upsampled first, against mask >= 0.5; 1 where both are empty."""
+def _dice(logits: Tensor, masks: Tensor, threshold: float) -> list[float]:
+    """Of each image, Dice of probability >= threshold, upsampled first, against mask >= 0.5."""
     logits = functional.interpolate(logits, size=masks.shape[-2:], mode="bilinear", align_corners=False)
-    predicted, true = (torch.sigmoid(logits) >= threshold).flatten(1), (masks >= 0.5).flatten(1)
-    total = predicted.sum(dim=1) + true.sum(dim=1)
-    overlap = 2 * (predicted & true).sum(dim=1)
-    return torch.where(total == 0, 1.0, overlap / total.clamp_min(1))
+    lesions, truths = (torch.sigmoid(logits) >= threshold).numpy(), (masks >= 0.5).numpy()
+    return [float(dice(confusion(lesion, truth))) for lesion, truth in zip(lesions, truths, strict=True)]
 
 
 def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:

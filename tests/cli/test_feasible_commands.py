@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from lesion_core.cli import app
 from lesion_core.files import read_csv, write_csv
-from lesion_core.metrics.feasibility import decimals_of
+from lesion_core.metrics.feasibility.printed import decimals_of
 from lesion_core.papers.published import load
 
 # METHOD.md: the papers' own rows that publish Dice and IoU, and those of paper 001 that share its table.

@@ -8,9 +8,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility import check_pair, iou_of_dice, least_sd, least_share_below
-from lesion_core.metrics.feasible_effects import check_effect
-from lesion_core.metrics.feasible_rates import check_rates
+from lesion_core.metrics.feasibility.effects import check_effect
+from lesion_core.metrics.feasibility.pairs import check_pair, iou_of_dice, least_sd, least_share_below
+from lesion_core.metrics.feasibility.rates import check_rates
 
 # (Dice, IoU) as printed, with the place where they stand.
 GL_MED_SA = {  # paper 001, Table I, text

@@ -77,10 +77,9 @@ def test_equals_the_challenge_scorer(prediction, truth):
 
 @settings(max_examples=40, deadline=None)
 @given(arrays(np.bool_, (3, 4, 5)), arrays(np.bool_, (3, 4, 5)))
-def test_batch_equals_single_images_and_pooling_adds(predictions, truths):
-    batch = seg.confusion_batch(predictions, truths)
+def test_arrays_of_counts_equal_single_images_and_pooling_adds(predictions, truths):
     singles = [seg.confusion(p, t) for p, t in zip(predictions, truths, strict=True)]
-    assert [tuple(int(part[i]) for part in batch) for i in range(3)] == singles
+    batch = seg.Confusion(*(np.array(part) for part in zip(*singles, strict=True)))
     np.testing.assert_array_equal(seg.dice(batch), [seg.dice(c) for c in singles])
     np.testing.assert_array_equal(seg.thresholded_iou(batch), [seg.thresholded_iou(c) for c in singles])
     assert seg.pooled(batch) == seg.confusion(predictions.reshape(3, -1), truths.reshape(3, -1))
@@ -135,7 +134,7 @@ def test_pooling_nothing_is_refused():
 
 def test_neither_metrics_nor_statistics_nor_tables_need_torch():
     packages = ("metrics", "stats")
-    names = [path.with_suffix("") for name in packages for path in (PACKAGE / name).glob("*.py")]
+    names = [path.with_suffix("") for name in packages for path in (PACKAGE / name).rglob("*.py")]
     names += [PACKAGE / "report" / name for name in ("tables", "statistics", "subgroups", "ledger", "page")]
     modules = ", ".join(".".join(name.relative_to(PACKAGE.parent).parts) for name in names)
     code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from lesion_core.errors import SettingsError
-from lesion_core.metrics.feasible_effects import check_effect
-from lesion_core.metrics.feasible_rates import check_rates
+from lesion_core.metrics.feasibility.effects import check_effect
+from lesion_core.metrics.feasibility.rates import check_rates
 from lesion_core.papers.published import FILE, TABLES, load, pairs
 
 PAPERS = Path(os.environ.get("LESION_SHARED_PAPERS", "papers"))

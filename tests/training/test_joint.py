@@ -129,10 +129,10 @@ def test_dice_of_validation_by_hand():
     logits = torch.full((3, 1, 4, 4), -5.0)
     logits[0, 0, 1:3] = 5.0  # half of the lesion found, as much beside it
     logits[2, 0, 0, 0] = 5.0  # something where there is nothing
-    assert joint._dice(logits, masks, 0.5).tolist() == [0.5, 1.0, 0.0]
+    assert joint._dice(logits, masks, 0.5) == [0.5, 1.0, 0.0]
     logits[0, 0, 2] = 0.0  # what lies beside the lesion is a guess: the threshold decides
-    assert joint._dice(logits, masks, 0.5).tolist() == [0.5, 1.0, 0.0]
-    assert joint._dice(logits, masks, 0.6).tolist() == pytest.approx([2 / 3, 1.0, 0.0])
+    assert joint._dice(logits, masks, 0.5) == [0.5, 1.0, 0.0]
+    assert joint._dice(logits, masks, 0.6) == pytest.approx([2 / 3, 1.0, 0.0])
 
 
 def test_the_threshold_of_validation_is_the_runs(layout: Layout):

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from sklearn.metrics import confusion_matrix
 
+from lesion_core.metrics.calibration import ece, log_probabilities, softmax
+from lesion_core.metrics.classification import auc, average_precision
 from lesion_core.report.figures.style import (
     MARKERS,
     PALETTE,
@@ -28,8 +31,6 @@ def roc(source: Source) -> Drawn | None:
     dataset = _dataset(source)
     if dataset is None:
         return None
-    from lesion_core.metrics.classification import auc
-
     figure, axes = new_figure(4.6, 5.0)
     axis = axes[0][0]
     for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
@@ -54,8 +55,6 @@ def precision_recall(source: Source) -> Drawn | None:
     dataset = _dataset(source)
     if dataset is None:
         return None
-    from lesion_core.metrics.classification import average_precision
-
     figure, axes = new_figure(4.6, 5.0)
     axis = axes[0][0]
     share = 0.0
@@ -88,8 +87,6 @@ def reliability(source: Source) -> Drawn | None:
     dataset = _dataset(source)
     if dataset is None:
         return None
-    from lesion_core.metrics.calibration import ece, log_probabilities, softmax
-
     figure, axes = new_figure(7.4, 4.6, 1, 2)
     for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
         if name == "majority":
@@ -128,8 +125,6 @@ def confusion(source: Source) -> Drawn | None:
     dataset = _dataset(source)
     if dataset is None:
         return None
-    from lesion_core.metrics.classification import confusion_matrix
-
     methods = {name: runs for name, runs in source.classifiers(dataset).items() if name not in ("majority",)}
     columns = min(2, len(methods))
     lines = -(-len(methods) // columns)
@@ -140,7 +135,7 @@ def confusion(source: Source) -> Drawn | None:
         matrix = np.zeros((len(CLASSES), len(CLASSES)), dtype=np.int64)
         for run in runs:
             truth, probabilities = truth_and_probabilities(source.store.classification[run, dataset])
-            matrix += confusion_matrix(truth, probabilities.argmax(axis=1), len(CLASSES))
+            matrix += confusion_matrix(truth, probabilities.argmax(axis=1), labels=range(len(CLASSES)))
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         axis.imshow(share, cmap="Blues", vmin=0, vmax=1)
         axis.grid(visible=False)

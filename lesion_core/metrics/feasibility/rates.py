@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility import TINY, printed_interval
+from lesion_core.metrics.feasibility.printed import TINY, printed_interval
 
 
 @dataclass(frozen=True)

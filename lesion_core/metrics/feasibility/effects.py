@@ -6,8 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+from scipy.special import stdtr, stdtrit
+
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility import TINY
+from lesion_core.metrics.feasibility.printed import TINY
 
 
 @dataclass(frozen=True)
@@ -65,8 +67,6 @@ def check_effect(
         raise ScoreError(f"p < {p_below} is no claim")
     if p is not None and not 0 <= p <= 1:
         raise ScoreError(f"p = {p} lies outside 0..1")
-    from scipy.special import stdtr, stdtrit
-
     half, root = 0.5 * 10.0**-decimals, math.sqrt(n)
     smallest = min(1.0, 2.0 ** (1 - n))
     critical = float(stdtrit(n - 1, 1 - alpha / 2)) / root

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, write_csv
-from lesion_core.metrics.feasibility import PairVerdict, check_pair, decimals_of
+from lesion_core.metrics.feasibility.pairs import PairVerdict, check_pair
+from lesion_core.metrics.feasibility.printed import decimals_of
 
 COLUMNS = (
     "label",
@@ -80,26 +81,15 @@ def is_impossible(item: Judged) -> bool:
 
 
 def record(item: Judged) -> dict[str, object]:
-    """One row of the output, fractions with six decimals; empty where nothing is needed or nothing can help."""
-    verdict = item.verdict
+    """One row of ``COLUMNS``, fractions with six decimals; empty where nothing is needed or nothing can help."""
 
-    def text(value: float) -> str:
-        return "" if math.isnan(value) else f"{value:.6f}"
+    def text(value: object) -> object:
+        if isinstance(value, float):
+            return "" if math.isnan(value) else f"{value:.6f}"
+        return "" if value is None else value
 
-    return {
-        "label": item.label,
-        "dice": item.dice,
-        "iou": item.iou,
-        "n": "" if verdict.n is None else verdict.n,
-        "verdict": verdict.verdict,
-        "iou_low": text(verdict.iou_low),
-        "iou_high": text(verdict.iou_high),
-        "pooled_iou": text(verdict.pooled_iou),
-        "least_sd": text(verdict.least_sd),
-        "least_share_below": text(verdict.least_share_below),
-        "least_images_below": "" if verdict.least_images_below is None else verdict.least_images_below,
-        "explanation": verdict.explanation,
-    }
+    printed = {"label": item.label, "dice": item.dice, "iou": item.iou}
+    return {name: printed.get(name) or text(getattr(item.verdict, name, None)) for name in COLUMNS}
 
 
 def write_verdicts(judged: list[Judged], path: Path) -> None:

@@ -1,13 +1,12 @@
-"""Can published numbers be true together? Arithmetic alone decides; no data are needed.
+"""Can a published mean Dice and mean IoU be true together?
 
-Dice and IoU. For one image j = d / (2 - d), which is convex with j(0) = 0 and j(1) = 1. So for means over images (and
+For one image j = d / (2 - d), which is convex with j(0) = 0 and j(1) = 1. So for means over images (and
 means of such means over seeds or classes) D / (2 - D) <= J <= D, and for pooled pixels J = D / (2 - D) exactly. A pair
 above the lower bound needs spread between images: given D and J, the smallest spread is that of images of two kinds,
 perfect ones (Dice 1) and equal bad ones (Dice x); hence ``least_sd``. Everything allows for rounding of the printed
-numbers (half a unit of the last decimal); truncated numbers are not catered for.
+numbers (half a unit of the last decimal).
 The bounds hold for plain IoU and for one way of averaging in both columns; a thresholded IoU, or Dice and IoU averaged
 differently, can break them, and then the table compares unlike things.
-Effects stand in ``feasible_effects``, accuracy with sensitivity and specificity in ``feasible_rates``.
 """
 
 from __future__ import annotations
@@ -16,13 +15,11 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from lesion_core.errors import ScoreError
+from lesion_core.metrics.feasibility.printed import TINY, printed_interval
 from lesion_core.metrics.segmentation import JACCARD_THRESHOLD
 
 Verdict = Literal["impossible", "possible", "possible only with spread"]
-TINY = 1e-12
 
 
 @dataclass(frozen=True)
@@ -214,30 +211,6 @@ def _explain_pair(
         text += f" and {100 * share:.2g} % of images an IoU under {JACCARD_THRESHOLD}"
         text += "" if images is None else f" ({images} of {n})"
     return text + "; pooled pixels cannot give it."
-
-
-def printed_interval(value: float, decimals: int, percent: bool, name: str) -> tuple[float, tuple[float, float]]:
-    """A printed number as a fraction, and the interval it may have been rounded from."""
-    factor = 100.0 if percent else 1.0
-    if not (np.isfinite(value) and 0.0 <= value <= factor):
-        raise ScoreError(f"{name} {value} lies outside 0..{factor:g}", remedy="say percent=True or False")
-    if not 0 <= decimals <= 12:
-        raise ScoreError(f"{decimals} printed decimals")
-    half = 0.5 * 10.0**-decimals / factor
-    fraction = value / factor
-    return fraction, (max(0.0, fraction - half), min(1.0, fraction + half))
-
-
-def decimals_of(text: str) -> int:
-    """Decimals of a number as it is printed: 1 for "85.0".
-
-    Raises:
-        ScoreError: the text is no plain number.
-    """
-    digits = text.strip().lstrip("+-")
-    if not digits.replace(".", "", 1).isdecimal():
-        raise ScoreError(f"'{text}' is not a printed number", remedy="write 94.27 or 0.9427")
-    return len(digits.partition(".")[2])
 
 
 def _floor3(value: float) -> float:

@@ -1,0 +1,1 @@
+"""Can published numbers be true together? Arithmetic alone decides; no data are needed."""
