@@ -20,13 +20,13 @@ NO_LABEL = "none"
 
 
 def write_data_report(root: Path) -> None:
-    """Write ``catalog/overview.csv``, ``overview.pdf`` and ``.png``, ``colours.pdf`` and ``.png``.
+    """Write ``harmonized/overview.csv``, ``overview.pdf`` and ``.png``, ``colours.pdf`` and ``.png``.
 
     Reads ``catalog/report.json`` and ``harmonized/colours.json``.
     """
     layout = Layout(root)
-    folder = layout.catalog.parent
-    report, colours = read_json(folder / "report.json"), read_json(layout.colours)
+    folder = layout.colours.parent
+    report, colours = read_json(layout.catalog.with_name("report.json")), read_json(layout.colours)
     rows = overview(report)
     write_csv(folder / "overview.csv", list(rows[0]), rows)
     draw_overview(report).save(folder, "overview")

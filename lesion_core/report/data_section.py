@@ -40,7 +40,7 @@ def data_section(root: Path) -> str:
 
 
 def _overview(root: Path, report: dict[str, Any]) -> str:
-    path = Layout(root).catalog.with_name("overview.png")
+    path = Layout(root).colours.with_name("overview.png")
     if not path.is_file():
         return ""
     found = len(report["problems"])
@@ -62,7 +62,7 @@ def _colours(root: Path) -> str:
         " histograms of the other; training images alone.</p>"
     )
     body = table("Colour distance", ["Between", "As released", "Harmonized"], rows) + note if rows else ""
-    path = layout.catalog.with_name("colours.png")
+    path = layout.colours.with_name("colours.png")
     shown = figure(path, "Colours", "mean colour histograms before and after harmonization") if path.is_file() else ""
     return f"<h3>Colour distance between datasets</h3>{body}{shown}"
 

@@ -43,12 +43,6 @@ FOLDERS = {
     "tables": "statistics",
     "statistics": "statistics",
     "ledger": "statistics",
-    # The data report lies beside the catalog and is drawn after harmonization: as files, the stages form no circle.
-    "catalog/overview.csv": "report",
-    "catalog/overview.pdf": "report",
-    "catalog/overview.png": "report",
-    "catalog/colours.pdf": "report",
-    "catalog/colours.png": "report",
     "figures": "report",
     "report.html": "report",
     "summary": "report",

@@ -116,7 +116,7 @@ rule splits:
 
 
 DATA_REPORT = [
-    LAYOUT.catalog.with_name(name)
+    LAYOUT.colours.with_name(name)
     for name in ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
 ]
 
