@@ -6,7 +6,6 @@ validators), until the file is complete; both stay after a failure, so that the 
 
 from __future__ import annotations
 
-import fcntl
 import http.client
 import os
 import re
@@ -15,16 +14,16 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 
-from lesion_core.acquire.byte_progress import byte_progress, size_text
+from filelock import FileLock, Timeout
+
 from lesion_core.acquire.checksums import Checks, Digests, digests
 from lesion_core.errors import DownloadError
 from lesion_core.files import CHUNK_BYTES, read_json, write_json
-from lesion_core.progress import say
+from lesion_core.progress import byte_progress, say, size_text
 
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 MAX_BACKOFF_SECONDS = 60.0
@@ -84,7 +83,25 @@ def transfer(
         raise SourceError("not an http or https address")
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.part")
-    with _locked(part):
+    lock = FileLock(target.with_name(f"{target.name}.lock"), timeout=0)
+    try:
+        with lock:
+            try:
+                return _fetch_verified(url, target, part, checks, retries, timeout, sleep)
+            finally:
+                Path(lock.lock_file).unlink()  # while it is held: nothing but the file is left in the folder
+    except Timeout as error:
+        raise DownloadError(
+            "another process is fetching this file", file=part, remedy="wait for it, or end it"
+        ) from error
+
+
+def _fetch_verified(
+    url: str, target: Path, part: Path, checks: Checks, retries: int, timeout: float, sleep: Callable[[float], None]
+) -> Digests:
+    """Two tries from the start at most; an empty part is not left behind."""
+    part.touch()
+    try:
         problem: str | None = None
         for _ in range(2):
             _complete(url, part, checks, retries, timeout, sleep)
@@ -99,6 +116,10 @@ def transfer(
             _discard(part)
             say(f"{target.name}: {problem}; its bytes were deleted")
         raise WrongContentError(f"wrong content, twice from the start: {problem}")
+    finally:
+        if part.exists() and part.stat().st_size == 0:
+            part.unlink()
+            _validators(part).unlink(missing_ok=True)
 
 
 def _complete(
@@ -256,27 +277,8 @@ def _validators(part: Path) -> Path:
 
 
 def _discard(part: Path) -> None:
-    # Emptied, not deleted: the lock lives on this file.
     os.truncate(part, 0)
     _validators(part).unlink(missing_ok=True)
-
-
-@contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    """One process at a time per file; an empty part is not left behind."""
-    with open(part, "ab") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DownloadError(
-                "another process is fetching this file", file=part, remedy="wait for it, or end it"
-            ) from error
-        try:
-            yield
-        finally:
-            if part.exists() and part.stat().st_size == 0:
-                part.unlink()
-                _validators(part).unlink(missing_ok=True)
 
 
 def _require_space(part: Path, wanted: int | None) -> None:

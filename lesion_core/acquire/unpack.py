@@ -8,6 +8,7 @@ beside these folders.
 from __future__ import annotations
 
 import hashlib
+import lzma
 import shutil
 import stat
 import zipfile
@@ -16,12 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from lesion_core.acquire.byte_progress import size_text
-from lesion_core.acquire.rar import unpack_rar
+import rarfile
+
 from lesion_core.acquire.registry import Release, release
 from lesion_core.errors import ArchiveError
 from lesion_core.files import CHUNK_BYTES, read_json, sha256_file, write_csv, write_json
-from lesion_core.progress import say, track
+from lesion_core.progress import say, size_text, track
 
 MANIFEST = "manifest.csv"
 # Names the folder as ours and the archives it came from; a folder without it is never replaced.
@@ -30,6 +31,11 @@ MARKER = ".unpacked.json"
 MAX_RATIO = 200
 RATIO_FLOOR_BYTES = 256 << 20
 FETCH_AGAIN = "delete it and run the download again"
+# What the readers of zip and rar raise for a damaged member; each is the archive's fault, not the disk's.
+UNREADABLE = (
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
+    *(rarfile.BadRarFile, rarfile.RarExecError),
+)
 JUNK_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
@@ -138,26 +144,27 @@ def _replace(fresh: Path, out: Path) -> None:
 def _unpack(path: Path, out: Path, known: Release, allowance: _Allowance) -> list[dict[str, Any]]:
     """One downloaded file into ``out``; its manifest rows."""
     suffix = path.suffix.lower()
-    if suffix == ".zip":
-        return _unpack_zip(path, out, allowance)
-    if suffix == ".rar":
-        raw = out / f".{path.stem}.raw"
-        raw.mkdir()
-        try:
-            unpack_rar(path, raw, allowance.bytes)
-            return _adopt(path, raw, out, allowance)
-        finally:
-            shutil.rmtree(raw, ignore_errors=True)
+    if suffix in (".zip", ".rar"):
+        return _unpack_archive(path, out, allowance)
     with open(path, "rb") as source:
         return [_write(_chunks(source), PurePosixPath(path.name), out)]
 
 
-def _unpack_zip(path: Path, out: Path, allowance: _Allowance) -> list[dict[str, Any]]:
+def _opened(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
+    """The archive, its table of contents read; PH2 is released as a .rar, which rarfile reads like a zip."""
     try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise ArchiveError(f"no readable zip: {error}", file=path, remedy=FETCH_AGAIN) from error
-    with archive:
+        if path.suffix.lower() == ".zip":
+            return zipfile.ZipFile(path)
+        archive = rarfile.RarFile(path)
+    except (zipfile.BadZipFile, rarfile.Error, OSError, EOFError) as error:
+        raise ArchiveError(f"no readable {path.suffix[1:]}: {error}", file=path, remedy=FETCH_AGAIN) from error
+    if archive.needs_password():
+        raise ArchiveError("the archive is encrypted", file=path, remedy="use the official archive")
+    return archive
+
+
+def _unpack_archive(path: Path, out: Path, allowance: _Allowance) -> list[dict[str, Any]]:
+    with _opened(path) as archive:
         members = [(_safe_path(path, info), info) for info in archive.infolist()]
         members = _without_junk(path, [pair for pair in members if not pair[1].is_dir()])
         allowance.check(path, len(members), sum(info.file_size for _, info in members), out)
@@ -168,7 +175,13 @@ def _unpack_zip(path: Path, out: Path, allowance: _Allowance) -> list[dict[str, 
             try:
                 with archive.open(info) as source:
                     rows.append(_write(_chunks(source), folder / name, out))
-            except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+            except rarfile.RarCannotExec as error:
+                raise ArchiveError(
+                    "no unpacker for .rar is installed",
+                    file=path,
+                    remedy="install unrar, unar, 7-Zip or bsdtar; or unpack it yourself and set data.ph2 to the folder",
+                ) from error
+            except UNREADABLE as error:
                 raise ArchiveError(
                     f"a member cannot be read: {error}", file=path, ids=[info.filename], remedy=FETCH_AGAIN
                 ) from error
@@ -182,13 +195,17 @@ def _unpack_zip(path: Path, out: Path, allowance: _Allowance) -> list[dict[str, 
     return rows
 
 
-def _safe_path(archive: Path, info: zipfile.ZipInfo) -> PurePosixPath:
+def _safe_path(archive: Path, info: zipfile.ZipInfo | rarfile.RarInfo) -> PurePosixPath:
     """The member's relative path; ArchiveError for a link, a special file or a way out of the folder."""
-    kind = stat.S_IFMT(info.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        what = "a symbolic link" if kind == stat.S_IFLNK else "a special file"
-        raise _unsafe(archive, info.filename, f"is {what}")
-    if info.flag_bits & 0x1:
+    if isinstance(info, rarfile.RarInfo):
+        regular, link, encrypted = info.is_file() or info.is_dir(), info.is_symlink(), info.needs_password()
+    else:
+        kind = stat.S_IFMT(info.external_attr >> 16)
+        regular, link = kind in (0, stat.S_IFREG, stat.S_IFDIR), kind == stat.S_IFLNK
+        encrypted = bool(info.flag_bits & 0x1)
+    if not regular:
+        raise _unsafe(archive, info.filename, f"is {'a symbolic link' if link else 'a special file'}")
+    if encrypted:
         raise _unsafe(archive, info.filename, "is encrypted")
     # Some Windows packers separate by backslashes.
     text = info.filename.replace("\\", "/")
@@ -236,28 +253,6 @@ def _require_distinct(archive: Path, names: list[PurePosixPath]) -> None:
     twice += sorted({str(above) for name in seen for above in name.parents if above in seen})
     if twice:
         raise ArchiveError("members have the same name", file=archive, ids=twice, remedy="use the official archive")
-
-
-def _adopt(archive: Path, raw: Path, out: Path, allowance: _Allowance) -> list[dict[str, Any]]:
-    """Take over what a foreign unpacker wrote into ``raw``, under the same rules."""
-    entries = sorted(raw.rglob("*"))
-    members = []
-    for entry in entries:
-        mode = entry.lstat().st_mode
-        name = PurePosixPath(entry.relative_to(raw).as_posix())
-        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-            raise _unsafe(archive, str(name), "is a link or a special file")
-        if stat.S_ISREG(mode):
-            members.append((name, entry))
-    members = _without_junk(archive, members)
-    allowance.check(archive, len(members), sum(entry.stat().st_size for _, entry in members), out)
-    folder = _folder(archive, [name for name, _ in members])
-    rows = []
-    for name, entry in track(members, f"taking over {archive.name}", len(members)):
-        with entry.open("rb") as source:
-            rows.append(_write(_chunks(source), folder / name, out))
-        entry.unlink()
-    return rows
 
 
 def _chunks(source: Any) -> Iterator[bytes]:

@@ -96,7 +96,7 @@ def test_full_disk_is_said_before_the_first_byte(
 def test_log_lines_tell_rate_and_time_left(
     script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("lesion_core.acquire.byte_progress.LOG_SECONDS", 0.0)
+    monkeypatch.setattr("lesion_core.progress.LOG_SECONDS", 0.0)
     get(script.on("/a", serve()), tmp_path / "a.zip")
     text = capsys.readouterr().err
     assert "of 300.0 kB" in text
