@@ -207,10 +207,10 @@ def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str
 def _score(
     root: Path, run_dir: Path, kind: str, scoring: Scoring, images: set[tuple[str, str]], out: Path, device: str
 ) -> None:
-    from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.score_classification import score_classification
     from lesion_core.inference.score_derived import predict_derived
     from lesion_core.inference.score_segmentation import score_segmentation
+    from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.settings.run import Run
 

@@ -102,8 +102,8 @@ def pseudo_masks(
     from lesion_core.record import observe
 
     observe.begin()
-    from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.pseudo_masks import write_pseudo_masks
+    from lesion_core.models.trained import load_segmenter
     from lesion_core.paths import Layout
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
@@ -150,8 +150,8 @@ def score(
     scoring = settings_of(settings, profile).scoring
     run, device = ready(run_dir, device)
     if task == "segmentation":
-        from lesion_core.inference.load import load_segmenter
         from lesion_core.inference.score_segmentation import score_segmentation
+        from lesion_core.models.trained import load_segmenter
 
         segmenter = load_segmenter(run_dir, device=device)
         score_segmentation(segmenter, run, root, scoring, out, run_dir / "test_masks.zip", device=device)
@@ -245,8 +245,8 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Masks (and classes) for your own photographs."""
-    from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.predict import list_photographs, predict_folder
+    from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 

@@ -153,8 +153,8 @@ def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained
     """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
     from lesion_core.explain.cam import segmenter_cam
     from lesion_core.explain.rollout import segmenter_rollout
-    from lesion_core.inference.load import load_segmenter
-    from lesion_core.inference.predict import to_input
+    from lesion_core.models.trainable import to_input
+    from lesion_core.models.trained import load_segmenter
     from lesion_core.pixels.datasets import Harmonized
 
     loaded = load_segmenter(job.run_dir, device=job.device, attention="reference")  # roll-out reads its matrix
@@ -176,11 +176,12 @@ def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explaine
 
     from lesion_core.explain.cam import classifier_cam
     from lesion_core.explain.rollout import classifier_rollout
-    from lesion_core.inference.classify import load_classifier, resize_masks
     from lesion_core.inference.examples import masks_of
-    from lesion_core.inference.predict import to_input
     from lesion_core.models.classifier import lesion_box
+    from lesion_core.models.trainable import to_input
+    from lesion_core.models.trained import load_classifier
     from lesion_core.pixels.datasets import Harmonized
+    from lesion_core.pixels.resize import resize_masks
 
     loaded = load_classifier(job.run_dir, device=job.device)
     if not isinstance(loaded.model, torch.nn.Module):

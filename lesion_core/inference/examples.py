@@ -10,7 +10,7 @@ import numpy as np
 
 from lesion_core.errors import MaskError
 from lesion_core.files import read_array, read_csv, read_parquet
-from lesion_core.inference.classify import LoadedClassifier
+from lesion_core.models.trained import LoadedClassifier
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.shuffle import foreign_rows
@@ -141,8 +141,8 @@ def _own_masks(
     run_dir: Path, layout: Layout, dataset: str, rows: np.ndarray, batch_size: int, device: str
 ) -> np.ndarray:
     """A joint run's own soft masks."""
-    from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.predict import probabilities
+    from lesion_core.models.trained import load_segmenter
 
     segmenter = load_segmenter(run_dir, device=device)
     data = Harmonized.open(layout.harmonized(dataset, segmenter.size))

@@ -41,8 +41,9 @@ def photograph_classifier(
     Raises:
         CatalogError: the metadata cannot be read, or an age is no number.
     """
-    from lesion_core.inference.classify import class_probabilities, load_classifier
+    from lesion_core.inference.classify import class_probabilities
     from lesion_core.metrics.calibration import log_probabilities, softmax
+    from lesion_core.models.trained import load_classifier
     from lesion_core.pixels.harmonize import harmonize_image
     from lesion_core.settings.run import Run
 

@@ -7,28 +7,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from lesion_core.errors import ImageError, RunError
 from lesion_core.files import atomic_path, write_csv
 from lesion_core.inference.refine import count_components, refine_mask, upsample
+from lesion_core.models.sam.prompts import automatic_prompts
+from lesion_core.models.trainable import finish, to_input
 from lesion_core.progress import track
 
 if TYPE_CHECKING:
-    import torch
-
-    from lesion_core.inference.load import LoadedSegmenter
     from lesion_core.inference.photograph import Classify
+    from lesion_core.models.trained import LoadedSegmenter
     from lesion_core.settings.run import Run
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
-
-
-def to_input(images: np.ndarray, device: str) -> torch.Tensor:
-    """(N, S, S, 3) uint8 RGB to the models' float32 (N, 3, S, S) in 0..255."""
-    import torch
-
-    # a copy: torch warns of arrays that it could not write to, such as read-only memory maps
-    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
 
 
 def unaided_prompt(run: Run) -> str:
@@ -78,28 +71,14 @@ def probabilities(
 def _maps(
     segmenter: LoadedSegmenter, images: torch.Tensor, sizes: Sequence[tuple[int, int]], prompt: str
 ) -> np.ndarray:
-    import torch
-
     model, size = segmenter.facing(sizes), images.shape[-1]
     with torch.inference_mode():
         if prompt == "none":
             return finish(model(images, None), size)
-        from lesion_core.models.sam.prompts import automatic_prompts
-
         embeddings = model.encode(images)
         unprompted = finish(model.decode(embeddings, None), size)
         boxes = automatic_prompts(unprompted, threshold=segmenter.run.extraction.threshold)
         return finish(model.decode(embeddings, boxes), size)
-
-
-def finish(logits: torch.Tensor, size: int) -> np.ndarray:
-    """Logits (B, 1, s, s) to probabilities float32 (B, size, size)."""
-    import torch
-    from torch.nn import functional
-
-    if logits.shape[-1] != size:
-        logits = functional.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
-    return torch.sigmoid(logits.float())[:, 0].cpu().numpy()
 
 
 def list_photographs(folder: Path) -> list[Path]:

@@ -18,7 +18,7 @@ from lesion_core.pixels.array_digests import array_digests
 from lesion_core.progress import track
 
 if TYPE_CHECKING:
-    from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.models.trained import LoadedSegmenter
     from lesion_core.pixels.datasets import Harmonized
 
 BATCHES_PER_CHECKPOINT = 16

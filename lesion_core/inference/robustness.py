@@ -21,8 +21,7 @@ from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, Robustness
 
 if TYPE_CHECKING:
-    from lesion_core.inference.classify import LoadedClassifier
-    from lesion_core.inference.load import LoadedSegmenter
+    from lesion_core.models.trained import LoadedClassifier, LoadedSegmenter
     from lesion_core.settings import Plan
     from lesion_core.settings.run import Run
 
@@ -53,7 +52,7 @@ def measure_robustness(
     Raises:
         SettingsError: the run is given true or shuffled masks, which no corruption reaches.
     """
-    from lesion_core.inference.classify import load_classifier
+    from lesion_core.models.trained import load_classifier
     from lesion_core.pixels.datasets import Harmonized
 
     loaded, segmenter = load_classifier(run_dir, device=device), _segmenter(run_dir, run, Path(root), device)
@@ -95,7 +94,7 @@ def gather_robustness(paths: list[Path], out: Path) -> None:
 
 
 def _segmenter(run_dir: Path, run: Run, root: Path, device: str) -> LoadedSegmenter | None:
-    from lesion_core.inference.load import load_segmenter
+    from lesion_core.models.trained import load_segmenter
 
     if run.task == "joint":
         return load_segmenter(run_dir, device=device)

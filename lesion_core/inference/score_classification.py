@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from lesion_core.files import write_json
-from lesion_core.inference.classify import class_probabilities, load_classifier
+from lesion_core.inference.classify import class_probabilities
 from lesion_core.inference.examples import labelled_examples
 from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilities, softmax
+from lesion_core.models.trained import load_classifier
 from lesion_core.progress import say
 from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES

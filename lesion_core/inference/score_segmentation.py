@@ -12,16 +12,16 @@ import numpy as np
 
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
-from lesion_core.inference.predict import finish, to_input
 from lesion_core.inference.refine import refine_mask, upsample
+from lesion_core.models.trainable import finish, to_input
 from lesion_core.progress import track
 from lesion_core.scores import SEGMENTATION, write_scores
 
 if TYPE_CHECKING:
     import torch
 
-    from lesion_core.inference.load import LoadedSegmenter
     from lesion_core.models.sam.prompts import Prompts
+    from lesion_core.models.trained import LoadedSegmenter
     from lesion_core.settings import Scoring, SegmentationModel
     from lesion_core.settings.run import Run
 

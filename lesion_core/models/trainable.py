@@ -1,12 +1,28 @@
-"""What every segmenter shares: which tensors it learns, and how they are kept and restored."""
+"""What every segmenter shares: how images go in and masks come out, which tensors it learns, how they are kept."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from lesion_core.models.sam.network import check_state
+
+
+def to_input(images: np.ndarray, device: str) -> Tensor:
+    """(N, S, S, 3) uint8 RGB to the models' float32 (N, 3, S, S) in 0..255."""
+    # a copy: torch warns of arrays that it could not write to, such as read-only memory maps
+    return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
+
+
+def finish(logits: Tensor, size: int) -> np.ndarray:
+    """Logits (B, 1, s, s) to probabilities float32 (B, size, size)."""
+    if logits.shape[-1] != size:
+        logits = functional.interpolate(logits, size=(size, size), mode="bilinear", align_corners=False)
+    return torch.sigmoid(logits.float())[:, 0].cpu().numpy()
 
 
 class Segmenter(nn.Module):

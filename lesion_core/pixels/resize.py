@@ -25,3 +25,14 @@ def resize_square(image: np.ndarray, size: int, *, cubic: bool = True) -> np.nda
     if shrunk != (size, size):
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_CUBIC if cubic else cv2.INTER_LINEAR)
     return image
+
+
+def resize_masks(masks: np.ndarray, size: int) -> np.ndarray:
+    """Soft masks uint8 (N, S', S') -> uint8 (N, size, size): area average down, bilinear up; the same array
+    if S' = size."""
+    if masks.shape[1] == size:
+        return masks
+    import cv2
+
+    how = cv2.INTER_AREA if masks.shape[1] > size else cv2.INTER_LINEAR
+    return np.stack([cv2.resize(mask, (size, size), interpolation=how) for mask in masks])

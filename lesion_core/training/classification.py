@@ -12,11 +12,10 @@ from torch import Tensor
 
 from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
-from lesion_core.inference.classify import VOCABULARY_KEY
-from lesion_core.inference.load import REFERENCE_KEY
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
 from lesion_core.models.classifier import ClassifierModule, build_classifier
+from lesion_core.models.trained import REFERENCE_KEY, VOCABULARY_KEY
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import augment
 from lesion_core.pixels.reference import read_reference as read_histogram

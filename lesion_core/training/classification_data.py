@@ -62,7 +62,7 @@ class LabelledImages:
         row = int(row if self.donors is None else self.donors[row])
         if self.pseudo is None:
             return self.data.soft_mask(row)
-        from lesion_core.inference.classify import resize_masks
+        from lesion_core.pixels.resize import resize_masks
 
         for part in self.pseudo:
             if row < len(part):

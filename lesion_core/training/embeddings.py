@@ -19,8 +19,8 @@ from torch import Tensor
 
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, canonical_json, sha256_file, sha256_text
-from lesion_core.inference.predict import to_input
 from lesion_core.models.sam.input import normalisation_of
+from lesion_core.models.trainable import to_input
 from lesion_core.progress import say, track
 from lesion_core.record.provenance import code_hash
 from lesion_core.training.distributed import any_process, world

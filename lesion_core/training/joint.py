@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion_core.errors import RunError, SettingsError
-from lesion_core.inference.classify import CLASSIFIER_PREFIX, load_classifier
-from lesion_core.inference.load import load_segmenter
 from lesion_core.metrics.segmentation import confusion, dice
+from lesion_core.models.trained import CLASSIFIER_PREFIX, load_classifier, load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance

@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.inference.predict import finish
 from lesion_core.models.sam.prompts import Prompts, click_draws, click_session, oracle_prompts
-from lesion_core.models.trainable import Segmenter
+from lesion_core.models.trainable import Segmenter, finish
 
 # The refined masks are soft, 0..255; this is where the binary mask has its edge.
 BINARY = 128

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from lesion_core.files import write_csv
-from lesion_core.inference.load import REFERENCE_KEY, foundation_weights
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.trainable import Segmenter
+from lesion_core.models.trained import REFERENCE_KEY, foundation_weights
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
 from lesion_core.pixels.reference import read_reference

@@ -8,9 +8,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from lesion_core.errors import RunError
-from lesion_core.inference.predict import finish
 from lesion_core.metrics.segmentation import confusion, dice
-from lesion_core.models.trainable import Segmenter
+from lesion_core.models.trainable import Segmenter, finish
 from lesion_core.pixels.augment import augment
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import generator

@@ -218,9 +218,9 @@ def test_a_test_mask_of_the_own_dataset_that_training_opened_is_named(audited: P
 
 
 def test_segmenters_and_a_classifier_train_and_are_scored(root: Path, settings) -> None:
-    from lesion_core.inference.load import load_segmenter
     from lesion_core.inference.score_classification import score_classification
     from lesion_core.inference.score_segmentation import score_segmentation
+    from lesion_core.models.trained import load_segmenter
     from lesion_core.training import classification, segmentation
 
     layout = Layout(root)

@@ -10,10 +10,10 @@ import pytest
 from lesion_core.acquire.synthetic import draw_batch
 from lesion_core.errors import ImageError, MaskError, RunError, WeightsError
 from lesion_core.files import read_csv, read_parquet, write_csv
-from lesion_core.inference.load import foundation_weights, load_segmenter
 from lesion_core.inference.predict import confidence, list_photographs, predict_folder
 from lesion_core.inference.pseudo_masks import flags, write_pseudo_masks
 from lesion_core.inference.score_segmentation import model_size, score_segmentation
+from lesion_core.models.trained import foundation_weights, load_segmenter
 from lesion_core.settings import load as config
 
 SIZE = 64

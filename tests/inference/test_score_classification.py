@@ -15,12 +15,13 @@ from lesion_core.acquire.images import read_mask
 from lesion_core.arrow import table_of
 from lesion_core.errors import MaskError, RunError, ScoreError, SettingsError
 from lesion_core.files import read_csv, read_json, write_parquet
-from lesion_core.inference.classify import class_probabilities, load_classifier
+from lesion_core.inference.classify import class_probabilities
 from lesion_core.inference.examples import labelled_examples, mask_flag
 from lesion_core.inference.score_classification import score_classification
 from lesion_core.inference.score_derived import EIGHT_VIEWS, score_derived
 from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilities, softmax
 from lesion_core.models.classifier import prepare_input
+from lesion_core.models.trained import load_classifier
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.shuffle import foreign_places

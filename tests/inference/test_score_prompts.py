@@ -13,8 +13,7 @@ from test_segmentation_training import SIZE, make_run, write_dataset
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_parquet, write_parquet
-from lesion_core.inference.load import load_segmenter
-from lesion_core.inference.predict import finish, predict_folder, probabilities, to_input
+from lesion_core.inference.predict import predict_folder, probabilities
 from lesion_core.inference.pseudo_masks import write_pseudo_masks
 from lesion_core.inference.refine import upsample
 from lesion_core.inference.score_segmentation import model_size, prompts_of, score_segmentation
@@ -22,6 +21,8 @@ from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.automatic_masks import automatic_lesions
 from lesion_core.models.sam.network import build_sam
 from lesion_core.models.sam.prompts import automatic_prompts, click_draws, click_session, oracle_prompts
+from lesion_core.models.trainable import finish, to_input
+from lesion_core.models.trained import load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import SegmentationModel

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from lesion_core.errors import MaskError, SettingsError, WeightsError
-from lesion_core.inference.classify import class_probabilities, resize_masks
+from lesion_core.inference.classify import class_probabilities
 from lesion_core.models.backbones import ColourStatistics, TinyViT, TransformerLayer, build_encoder
 from lesion_core.models.classical import BINS, ColourHistogram, Majority, colour_histogram, load_classical
 from lesion_core.models.classifier import build_classifier, crop, lesion_box, prepare_input
+from lesion_core.pixels.resize import resize_masks
 from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import ClassificationModel, Extraction
 

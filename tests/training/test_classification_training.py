@@ -11,9 +11,9 @@ import torch
 
 from lesion_core.errors import MaskError, RunError, SettingsError, SplitError
 from lesion_core.files import read_csv, read_json, write_csv
-from lesion_core.inference.classify import class_probabilities, load_classifier
-from lesion_core.inference.load import read_tensors
+from lesion_core.inference.classify import class_probabilities
 from lesion_core.models.classifier import build_classifier
+from lesion_core.models.trained import load_classifier, read_tensors
 from lesion_core.paths import Layout
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES

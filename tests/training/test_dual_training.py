@@ -9,7 +9,8 @@ import pytest
 from test_classification_training import make_root, make_run
 
 from lesion_core.files import read_csv, write_csv
-from lesion_core.inference.classify import class_probabilities, load_classifier
+from lesion_core.inference.classify import class_probabilities
+from lesion_core.models.trained import load_classifier
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import INDEX_COLUMNS, Harmonized
 from lesion_core.settings.run import Run

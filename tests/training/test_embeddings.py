@@ -11,10 +11,10 @@ from test_segmentation_training import SETTINGS, SIZE, make_run, write_dataset
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_json
-from lesion_core.inference.predict import to_input
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam import network as sam
 from lesion_core.models.sam.network import VARIANTS, build_sam
+from lesion_core.models.trainable import to_input
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import seed_torch

@@ -20,12 +20,12 @@ from test_segmentation_training import SAM, SIZE, make_run, restore_torch, root 
 
 from lesion_core.errors import RunError
 from lesion_core.inference import score_segmentation
-from lesion_core.inference.load import LoadedSegmenter
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam import fast_attention, fast_mlp
 from lesion_core.models.sam.network import build_sam
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.sam.segmenter import SamSegmenter
+from lesion_core.models.trained import LoadedSegmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import make_deterministic, seed_torch

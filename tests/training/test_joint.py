@@ -12,10 +12,9 @@ from torch import nn
 
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv
-from lesion_core.inference.classify import load_classifier
-from lesion_core.inference.load import LoadedSegmenter, read_tensors
 from lesion_core.models.classifier import build_classifier
 from lesion_core.models.trainable import Segmenter
+from lesion_core.models.trained import LoadedSegmenter, load_classifier, read_tensors
 from lesion_core.paths import Layout
 from lesion_core.settings import JointMethod
 from lesion_core.settings import load as config

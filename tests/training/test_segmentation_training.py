@@ -178,7 +178,7 @@ def test_a_unet_run_writes_its_outputs_and_learns(root):
         pixels = Layout(root).harmonized(dataset, SIZE) / "images.npy"
         assert about["inputs"][pixels.relative_to(root).as_posix()] == sha256_file(pixels)
 
-    from lesion_core.inference.load import load_segmenter
+    from lesion_core.models.trained import load_segmenter
 
     loaded = load_segmenter(run_dir)
     assert loaded.reference.shape == (3, 256)

@@ -16,13 +16,14 @@ from test_segmentation_training import SIZE, make_run
 
 from lesion_core.errors import ImageError, SettingsError
 from lesion_core.files import read_parquet
-from lesion_core.inference.load import load_segmenter
-from lesion_core.inference.predict import finish, probabilities, to_input
+from lesion_core.inference.predict import probabilities
 from lesion_core.inference.score_segmentation import score_segmentation
 from lesion_core.models.sam.frame import PaddedSam, content_size
 from lesion_core.models.sam.network import build_sam
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.sam.segmenter import SamSegmenter
+from lesion_core.models.trainable import finish, to_input
+from lesion_core.models.trained import load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import load as config

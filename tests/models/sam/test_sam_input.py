@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from lesion_core.inference.predict import to_input
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam.input import normalisation_of, normalise
 from lesion_core.models.sam.network import VARIANTS, build_sam
 from lesion_core.models.sam.segmenter import SamSegmenter
+from lesion_core.models.trainable import to_input
 from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import load as config
 from lesion_core.training.checkpoint import write_safetensors

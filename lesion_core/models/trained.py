@@ -1,24 +1,31 @@
-"""A trained run's folder as a model ready to use."""
+"""A trained run's folder as a model ready to use: a segmenter or a classifier."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
+from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import RunError, WeightsError, about
+from lesion_core.models.classical import ColourHistogram, Majority, load_classical
+from lesion_core.models.classifier import ClassifierModule, build_classifier
+from lesion_core.models.registry import build_segmenter
+from lesion_core.models.sam.frame import PaddedSam
+from lesion_core.settings import NETWORKS
 from lesion_core.settings.run import Run
-
-if TYPE_CHECKING:
-    import torch
-
-    from lesion_core.models.sam.frame import PaddedSam
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
 REFERENCE_KEY = "harmonization.reference"
+VOCABULARY_KEY = "metadata_vocabulary"
+SEGMENTER_PREFIX = "segmenter."  # of a joint run's tensors, as the next one
+CLASSIFIER_PREFIX = "classifier."
 
 
 @dataclass(frozen=True)
@@ -47,8 +54,6 @@ class LoadedSegmenter:
         """
         if self.run.spec.model.frame == "squeezed" or all(height == width for height, width in sizes):
             return self.model
-        from lesion_core.models.sam.frame import PaddedSam
-
         return PaddedSam(self.model, sizes)
 
 
@@ -79,15 +84,17 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
         RunError: the file is missing.
         WeightsError: the file is not a safetensors file.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     if not Path(path).is_file():
         raise RunError("The run has no weights", file=path, remedy="train the run first")
     try:
         return load_file(path)
     except SafetensorError as error:
         raise WeightsError(f"Weights cannot be read: {error}", file=path, remedy="train the run again") from error
+
+
+def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """The tensors whose names begin with ``prefix``, without it."""
+    return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
 def load_segmenter(
@@ -105,14 +112,12 @@ def load_segmenter(
         RunError: the folder is not a segmentation or joint run.
         WeightsError: tensors are missing, renamed or of another shape.
     """
-    from lesion_core.models.registry import build_segmenter
-
     run_dir = Path(run_dir)
     run = Run.load(run_dir)
     tensors = read_tensors(run_dir / "weights.safetensors")
     if run.task == "joint":
         start = Run.load(run_dir.parents[1] / "segmentation" / str(run.segmenter_run))
-        tensors = {key.removeprefix("segmenter."): value for key, value in tensors.items() if key[:10] == "segmenter."}
+        tensors = with_prefix(tensors, SEGMENTER_PREFIX)
     elif run.task == "segmentation":
         start = run
     else:
@@ -129,3 +134,79 @@ def load_segmenter(
         model.load_trainable_state(tensors)
     model.eval().to(device)
     return LoadedSegmenter(model=model, run=start, reference=None if reference is None else reference.cpu().numpy())
+
+
+@dataclass(frozen=True)
+class LoadedClassifier:
+    """A classifier in evaluation mode, its run, and the histogram its images were matched to.
+
+    Attributes:
+        model: what ``class_probabilities`` takes.
+        run: the classification run (for a joint run: the classification run it started from).
+        reference: (3, 256) float64 reference histogram, or None where the run used none.
+    """
+
+    model: ClassifierModule | Majority | ColourHistogram
+    run: Run
+    reference: np.ndarray | None
+
+    @property
+    def size(self) -> int:
+        """Side length S of the model's square input, in pixels."""
+        return self.run.spec.model.image_size
+
+    @property
+    def needs_masks(self) -> bool:
+        """Whether its predictions depend on masks."""
+        return self.model.needs_masks
+
+    def metadata(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
+        """Index records as float32 (N, 3), as the model was taught to read them; None if it reads no metadata."""
+        vocabulary = getattr(self.model, "vocabulary", None)
+        return None if vocabulary is None else vocabulary.encode(records)
+
+
+def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
+    """Build a classification (or joint) run's classifier and load its weights strictly.
+
+    Args:
+        run_dir: ``results/<profile>/runs/<place>/<run_id>``; a joint run needs its starting run beside it.
+        device: ``cpu`` or ``cuda``.
+
+    Raises:
+        RunError: the folder is not a classification or joint run.
+        WeightsError: tensors are missing, renamed or of another shape.
+    """
+    run_dir = Path(run_dir)
+    run = Run.load(run_dir)
+    tensors = read_tensors(run_dir / "weights.safetensors")
+    if run.task == "joint":
+        reference = tensors.get(SEGMENTER_PREFIX + REFERENCE_KEY)
+        tensors = with_prefix(tensors, CLASSIFIER_PREFIX)
+        run = Run.load(run_dir.parents[1] / "classification" / str(run.classifier_run))
+    elif run.task == "classification":
+        reference = tensors.pop(REFERENCE_KEY, None)
+    else:
+        raise RunError(
+            f"{run.run_id} is a {run.task} run; a classifier is needed",
+            file=run_dir,
+            remedy="give a classification run",
+        )
+    settings = run.spec.model
+    if settings.kind in NETWORKS:
+        # the stored weights hold the whole encoder: nothing is downloaded to load a run
+        plain = settings.model_copy(update={"pretrained": False})
+        model = build_classifier(plain, run.extraction, seed=run.seed, vocabulary=_vocabulary(tensors))
+        with about(run_dir / "weights.safetensors"):
+            model.load_trainable_state(tensors)
+        model.eval().to(device)
+    else:
+        arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+        model = load_classical(settings.kind, arrays, masked=settings.input != "full")
+    return LoadedClassifier(model, run, None if reference is None else reference.cpu().numpy())
+
+
+def _vocabulary(tensors: dict[str, torch.Tensor]) -> MetadataVocabulary | None:
+    """Take the metadata vocabulary out of a run's tensors, if it has one."""
+    content = tensors.pop(VOCABULARY_KEY, None)
+    return None if content is None else MetadataVocabulary.from_bytes(content.numpy())
