@@ -15,6 +15,7 @@ from lesion_core.paths import Layout
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
 from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
+from lesion_core.settings.matrix import tried_runs
 from lesion_core.settings.run import task_of
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
@@ -64,7 +65,7 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
     """
     from threadpoolctl import threadpool_limits
 
-    from lesion_core.inference.robustness import gather_robustness, tried_runs
+    from lesion_core.inference.robustness import gather_robustness
     from lesion_core.report.ledger import write_ledger
     from lesion_core.report.statistics import write_statistics
     from lesion_core.report.subgroups import write_subgroups
