@@ -225,12 +225,15 @@ def predict(
     device: Device = "auto",
 ) -> None:
     """Masks (and classes) for your own images."""
+    from lesion_core.errors import SettingsError
     from lesion_core.inference.predict import list_photographs, predict_folder
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
-    list_photographs(images)
+    image_ids = [path.stem for path in list_photographs(images)]
+    if metadata is not None and classifier is None:
+        raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
     device = resolve_device(device)
     loaded = load_segmenter(segmenter, device=device)
     make_deterministic(loaded.run.threads)
@@ -240,7 +243,9 @@ def predict(
         from lesion_core.settings.run import Run
 
         made_by = Run.load(segmenter).run_id
-        classify = photograph_classifier(classifier, device, metadata=metadata, segmenter_run=made_by)
+        classify = photograph_classifier(
+            classifier, device, metadata=metadata, image_ids=image_ids, segmenter_run=made_by
+        )
     predict_folder(loaded, images, out, classify=classify, device=device)
 
 

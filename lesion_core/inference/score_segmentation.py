@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lesion_core.acquire.images import encode_image
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
 from lesion_core.inference.refine import refine_mask, upsample
@@ -83,7 +84,7 @@ def score_segmentation(
                     if prompt == prompts[0]:
                         for name, mask in (("", native), ("truth/", truth)):
                             info = zipfile.ZipInfo(f"{name}{dataset}/{record['image_id']}.png", ZIP_DATE)
-                            masks.writestr(info, _png(mask))
+                            masks.writestr(info, encode_image(mask.astype(np.uint8) * 255))
     write_scores(out_scores, "segmentation", rows)
 
 
@@ -231,11 +232,3 @@ def _score_one(
         metrics = {name: value for name, value in scores(counts).items() if name in SEGMENTATION}
         rows.append({"resolution": resolution, **metrics, **counts._asdict()})
     return native, rows
-
-
-def _png(mask: np.ndarray) -> bytes:
-    import cv2
-
-    ok, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-    assert ok
-    return encoded.tobytes()

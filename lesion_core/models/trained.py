@@ -161,10 +161,14 @@ class LoadedClassifier:
         """Whether its predictions depend on masks."""
         return self.model.needs_masks
 
+    @property
+    def vocabulary(self) -> MetadataVocabulary | None:
+        """What it learnt of age, sex and site; None if it reads no metadata."""
+        return getattr(self.model, "vocabulary", None)
+
     def metadata(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
         """Index records as float32 (N, 3), as the model was taught to read them; None if it reads no metadata."""
-        vocabulary = getattr(self.model, "vocabulary", None)
-        return None if vocabulary is None else vocabulary.encode(records)
+        return None if self.vocabulary is None else self.vocabulary.encode(records)
 
 
 def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:

@@ -8,8 +8,10 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
+from lesion_core.acquire.images import encode_image, read_image
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.names import dataset_name, method_name
@@ -171,15 +173,9 @@ def outline(mask: np.ndarray, side: int) -> str:
 
 def _photograph(path: Path, side: int) -> str:
     """A JPEG with a longer side of ``side``, base64; large files are decoded at a fraction of their size."""
-    import cv2
-
-    pixels = None
-    if path.suffix.lower() in (".jpg", ".jpeg") and path.stat().st_size > 400_000:
-        pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)
-    if pixels is None or max(pixels.shape[:2]) < side:
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    pixels = read_image(path, at_least=side)
     scale = side / max(pixels.shape[:2])
     if scale < 1.0:
         pixels = cv2.resize(pixels, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return base64.b64encode(encoded.tobytes()).decode("ascii")
+    encoded = encode_image(pixels, ".jpg", cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    return base64.b64encode(encoded).decode("ascii")

@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+import cv2
+
+from lesion_core.acquire.images import encode_image, read_image
 from lesion_core.errors import FormatError
 from lesion_core.files import MAKE_AGAIN
 
@@ -58,12 +61,9 @@ def picture(path: Path) -> str:
     if not (content.startswith(PNG_START) and content.endswith(PNG_END)):
         raise FormatError("It is no whole PNG", file=path, remedy=MAKE_AGAIN)
     if len(content) > LARGE_BYTES:
-        import cv2
-
-        pixels = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        done, encoded = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-        if done and len(encoded) < len(content):
-            content, kind = encoded.tobytes(), "jpeg"
+        encoded = encode_image(read_image(path), ".jpg", cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+        if len(encoded) < len(content):
+            content, kind = encoded, "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
