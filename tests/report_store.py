@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lesion_core.arrow import table_of
+import pyarrow
+
 from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.scores import write_scores
@@ -224,5 +225,5 @@ def make_results(root: Path, plan: Plan | None = None) -> Path:
             for number, (image, label) in enumerate(zip(IMAGES, TRUTH, strict=True))
         ]
     write_json(layout.certificate, certificate)
-    write_parquet(layout.catalog, table_of(records, dict.fromkeys(records[0], "string")))
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(records))
     return root

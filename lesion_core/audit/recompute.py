@@ -233,7 +233,7 @@ def _difference(stored: dict[str, Any], again: dict[str, Any] | None, kind: str)
     """Largest difference of two rows' numbers; infinite where a word or a count differs or the row is missing."""
     if again is None:
         return float("inf")
-    measured = [name for name, dtype in COLUMNS[kind].items() if dtype == "float64"]
+    measured = [name for name, hint in COLUMNS[kind].items() if hint is float]
     counts = [name for name in ("tp", "fp", "fn", "tn") if name in stored]
     total = sum(stored[name] for name in counts) or 1
     words = [name for name in stored if name not in measured and name not in counts]

@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow
 import pytest
 
 from lesion_core import cli
-from lesion_core.arrow import table_of
 from lesion_core.errors import FormatError, MaskError, RunError, about, storage_error
 from lesion_core.files import read_array, read_csv, read_json, read_parquet, read_text, write_json, write_parquet
 from lesion_core.settings.load import load
@@ -103,7 +103,7 @@ def test_commands_refuse_and_write_nothing(options, told, tmp_path, monkeypatch,
 def test_broken_files_are_named(content, tmp_path):
     """Whatever a reader is given that is not what its ending says: a typed error that names the file."""
     np.save(tmp_path / "a.npy", np.arange(100))
-    write_parquet(tmp_path / "a.parquet", table_of([{"a": 1}], {"a": "int64"}))
+    write_parquet(tmp_path / "a.parquet", pyarrow.Table.from_pylist([{"a": 1}]))
     write_json(tmp_path / "a.json", {"a": "b" * 100})
     readers = {"a.npy": read_array, "a.parquet": read_parquet, "a.json": read_json}
     for name, reader in readers.items():
@@ -133,7 +133,7 @@ def test_missing_keys_columns_and_cells_are_named(tmp_path):
         read_json(tmp_path / "a.json")["a"]["c"]
     with pytest.raises(FormatError, match="holds no list"):
         read_json(tmp_path / "a.json", list)
-    write_parquet(tmp_path / "a.parquet", table_of([{"a": 1}], {"a": "int64"}))
+    write_parquet(tmp_path / "a.parquet", pyarrow.Table.from_pylist([{"a": 1}]))
     with pytest.raises(FormatError, match=r"(?s)lacks columns.*ids: b"):
         read_parquet(tmp_path / "a.parquet", ["a", "b"])
     with pytest.raises(FileNotFoundError) as missing:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import cv2
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,7 +16,6 @@ from hypothesis.extra import numpy as hnp
 from report_store import DICE, IMAGES, make_plan, make_results, make_store, segmentation_row, segmentation_rows
 from test_report_figures import disc, subgroup_rows
 
-from lesion_core.arrow import table_of
 from lesion_core.files import read_parquet, sha256_file, write_csv, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.figures import FIGURES, contours, explanations, write_figures
@@ -51,7 +51,7 @@ def root(tmp_path_factory):
         for row in records
         if row["dataset"] == "isic2018_task1"
     ]
-    write_parquet(layout.catalog, table_of(records, dict.fromkeys(records[0], "string")))
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(records))
     for dataset in (*DATASETS, "ham10000"):
         layout.data(dataset).mkdir(parents=True)
         for number, image in enumerate(IMAGES):
