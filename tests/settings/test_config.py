@@ -49,7 +49,7 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"deeplabv3_plus": {"training": {"batch_size": 1}}}}, "methods.deeplabv3_plus", "at least 2"),
         ({"methods": {"unet": {"model": {"stem": False}}}}, "methods.unet.model", "does not use stem"),
         ({"methods": {"unet": {"loss": {"patch_temperature": 1.0}}}}, "methods.unet.loss", "does not use patch_temp"),
-        ({"methods": {"peft_medsam": {"augmentation": {"noise_std": 1.0}}}}, "methods.peft_medsam", "noise_std"),
+        ({"methods": {"peft_medsam": {"augmentation": [{"transform": "D4"}]}}}, "methods.peft_medsam", "must be []"),
         (
             {"methods": {"sam_adapter": {"model": {"embedding_cache": "fp16"}}}},
             "methods.sam_adapter",
