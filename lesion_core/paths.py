@@ -152,6 +152,10 @@ class Layout:
         """Folder with images.npy, masks.npy, index.csv, contact_sheet.png."""
         return self.root / "harmonized" / dataset / str(size)
 
+    def harmonized_files(self, name: str) -> list[Path]:
+        """The file of that name of every dataset at every size that has it, sorted."""
+        return sorted((self.root / "harmonized").glob(f"*/*/{name}"))
+
     def weights(self, name: str) -> Path:
         """A foundation model's verified weights."""
         return self.root / "weights" / f"{name}.safetensors"
@@ -227,9 +231,14 @@ class Layout:
         """The main numbers for `dvc metrics show`, JSON."""
         return self.root / "summary" / "metrics.json"
 
+    @property
+    def curves(self) -> Path:
+        """Folder of the runs' learning curves for `dvc plots show`."""
+        return self.root / "summary" / "curves"
+
     def curve(self, task: str, run_id: str) -> Path:
-        """A run's learning curve for `dvc plots show`."""
-        return self.root / "summary" / "curves" / task / f"{run_id}.csv"
+        """A run's learning curve."""
+        return self.curves / task / f"{run_id}.csv"
 
     @property
     def report(self) -> Path:
@@ -262,6 +271,11 @@ class Layout:
         """What a job said."""
         return self.root / "logs" / f"{name}.txt"
 
+    @property
+    def benchmarks(self) -> Path:
+        """Folder of what jobs took."""
+        return self.root / "benchmarks"
+
     def benchmark(self, name: str) -> Path:
         """What a job took, by Snakemake."""
-        return self.root / "benchmarks" / f"{name}.tsv"
+        return self.benchmarks / f"{name}.tsv"

@@ -12,6 +12,7 @@ import pyarrow
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
 from lesion_core.papers.published import Published
+from lesion_core.paths import Layout
 from lesion_core.report.measures import Measure
 from lesion_core.report.values import DECIMALS, RANKED, SCALE, Value
 from lesion_core.scores import schema_of
@@ -67,7 +68,7 @@ def read_cells(root: Path) -> list[dict[str, Any]]:
         ScoreError: the cells' table is missing.
         FormatError: it cannot be read, or lacks a column.
     """
-    path = Path(root) / "tables" / "cells.parquet"
+    path = Layout(Path(root)).cells
     if not path.is_file():
         raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
     return read_parquet(path, schema_of(Cell).names).to_pylist()

@@ -26,7 +26,7 @@ def write_data_report(root: Path) -> None:
     """
     layout = Layout(root)
     folder = layout.colours.parent
-    report, colours = read_json(layout.catalog.with_name("report.json")), read_json(layout.colours)
+    report, colours = read_json(layout.data_report), read_json(layout.colours)
     rows = overview(report)
     write_csv(folder / "overview.csv", list(rows[0]), rows)
     draw_overview(report).save(folder, "overview")

@@ -21,7 +21,7 @@ def data_section(root: Path) -> str:
 
     From ``catalog/report.json``, the figures of ``data_report``, ``harmonized/colours.json`` and the contact sheets.
     """
-    report = read_json(Layout(root).catalog.with_name("report.json"))
+    report = read_json(Layout(root).data_report)
     datasets: dict[str, dict[str, Any]] = dict(sorted(report["datasets"].items()))
     return "".join(
         (
@@ -152,7 +152,7 @@ def _problem(problem: Any) -> str:
 def _sheets(root: Path) -> list[str]:
     """One contact sheet per dataset, at its largest size."""
     largest: dict[str, Path] = {}
-    for path in sorted((root / "harmonized").glob("*/*/contact_sheet.png"), key=lambda path: int(path.parent.name)):
+    for path in sorted(Layout(root).harmonized_files("contact_sheet.png"), key=lambda path: int(path.parent.name)):
         largest[path.parents[1].name] = path
     return [
         figure(path, name, f"before and after harmonization at {path.parent.name} pixels")

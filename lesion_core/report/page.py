@@ -54,7 +54,7 @@ def write_page(root: Path, plan: Plan) -> None:
         chains.add_run(run_id)
     runs = chains.content["runs"]
     gallery = gallery_data(root, plan, chains.chain.store)
-    ledger = read_csv(layout.root / "ledger" / "ledger.csv")
+    ledger = read_csv(layout.ledger)
     body = {
         "summary": _summary(plan, runs, ledger),
         "data": data_section(root),
@@ -101,11 +101,11 @@ Every number is computed from per-image scores; a click on a cell (or Enter) sho
 
 def _refuse_gaps(layout: Layout) -> None:
     parts = (
-        layout.root / "tables" / "cells.parquet",
-        layout.root / "statistics" / "tests.csv",
-        layout.root / "ledger" / "ledger.csv",
-        layout.root / "figures" / "figures.json",
-        layout.catalog.with_name("report.json"),
+        layout.cells,
+        layout.statistics("tests"),
+        layout.ledger,
+        layout.figure_list,
+        layout.data_report,
         layout.certificate,
     )
     for path in parts:
@@ -121,7 +121,7 @@ def _embedded(content: dict[str, Any]) -> str:
 def _trained(root: Path, plan: Plan) -> list[str]:
     """Ids of the plan's runs that were trained, in the folders' order."""
     wanted = {run for runs in plan.runs.values() for run in runs}
-    found = (path.parent.name for path in sorted((root / "runs").glob("*/*/provenance.json")))
+    found = (path.parent.name for path in Layout(root).run_files("provenance.json"))
     return [run for run in found if run in wanted]
 
 
@@ -210,8 +210,8 @@ def _range(low: str, high: str) -> str:
 
 def _figures(root: Path) -> str:
     return "".join(
-        figure(root / "figures" / f"{item['name']}.png", item["title"], item["caption"])
-        for item in read_json(root / "figures" / "figures.json", list)
+        figure(Layout(root).figures / f"{item['name']}.png", item["title"], item["caption"])
+        for item in read_json(Layout(root).figure_list, list)
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 from lesion_core.report.cells import NOT_RUN, value_text
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import full_title, table_name
@@ -91,7 +92,7 @@ def _published(cell: dict[str, Any]) -> str:
 
 def statistics_section(root: Path, plan: Plan, chains: ChainData) -> str:
     """Tables 15 and 16 with everything that stands beside a p."""
-    tests = read_csv(root / "statistics" / "tests.csv")
+    tests = read_csv(Layout(root).statistics("tests"))
     chosen = plan.statistics
     parts = [
         "<p class='note'>Differences are fractions, proposed minus other. Level seed pairs seeds, as the papers do;"

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.errors import ScoreError
+from lesion_core.paths import Layout
 
 TRUTH = "truth/"
 
@@ -21,7 +22,7 @@ class MaskArchive:
 
     def __init__(self, root: Path, run: str) -> None:
         self.run = run
-        self.path = next(iter(sorted((root / "runs").glob(f"*/{run}/test_masks.zip"))), None)
+        self.path = next(iter(Layout(root).run_files("test_masks.zip", run)), None)
         self._open: zipfile.ZipFile | None = None
 
     def scored(self, dataset: str, image_id: str) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lesion_core.paths import Layout
 from lesion_core.report.figures.style import Drawn, Source, dataset_name, method_name, new_figure
 from lesion_core.report.names import explainer_name
 
@@ -17,7 +18,7 @@ def explanations(source: Source) -> Drawn | None:
     """One row per explained method (first seed, first kept photograph): photograph, Grad-CAM, attention roll-out."""
     rows = []
     for method, runs in source.plan.runs.items():
-        path = next((p for run in runs if (p := source.root / "explain" / f"{run}.npz").is_file()), None)
+        path = next((p for run in runs if (p := Layout(source.root).explained(run, "npz")).is_file()), None)
         kept = None if path is None else _first(path)
         if kept is not None:
             rows.append((method, *kept))

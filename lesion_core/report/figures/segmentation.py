@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 from lesion_core.report.figures.style import (
     MARKERS,
     PALETTE,
@@ -109,7 +110,7 @@ def native_and_model_size(source: Source) -> Drawn | None:
 
 def effects(source: Source) -> Drawn | None:
     """Forest plot: proposed minus other per image, with bootstrap intervals."""
-    path = source.root / "statistics" / "tests.csv"
+    path = Layout(source.root).statistics("tests")
     tests = [row for row in read_csv(path) if row["level"] == "image" and row["ci_low"]] if path.is_file() else []
     if not tests:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 from lesion_core.progress import say
 from lesion_core.report.figures.style import (
     MARKERS,
@@ -22,7 +23,7 @@ METRICS = ("balanced_accuracy", "accuracy")  # what is drawn, the first of them 
 
 def subgroups(source: Source) -> Drawn | None:
     """Each group's value with its interval, one panel per attribute (sex, age, site), one marker per method."""
-    path = source.root / "statistics" / "subgroups.csv"
+    path = Layout(source.root).statistics("subgroups")
     rows = read_csv(path) if path.is_file() else []
     if rows and not set(COLUMNS) <= set(rows[0]):
         say(f"figure subgroups: {path.name} lacks {', '.join(sorted(set(COLUMNS) - set(rows[0])))}")

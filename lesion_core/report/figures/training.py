@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, method_name, new_figure
 
 SCORES = ("val_balanced_accuracy", "val_dice")  # what the best epoch is chosen by, first of them that a history has
@@ -13,7 +14,7 @@ def learning_curves(source: Source) -> Drawn | None:
     """Loss and validation score by epoch, one panel per trained method, one line per seed."""
     curves = []
     for name, runs in source.plan.runs.items():
-        for folder in sorted((source.root / "runs").glob("*/*/history.csv")):
+        for folder in Layout(source.root).run_files("history.csv"):
             if folder.parent.name in runs:
                 rows = read_csv(folder)
                 if rows and "epoch" in rows[0]:  # classical methods have no epochs
