@@ -1,11 +1,13 @@
-"""Near-duplicate search: candidates by perceptual hash, each verified on pixels; and groups by union-find."""
+"""Near-duplicate search: candidates by perceptual hash, each verified on pixels; and groups of connected images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from lesion_core import settings
 from lesion_core.catalog.hashing import BAND_BITS, BANDS, hash_orientations, thumbnail_orientations
@@ -93,20 +95,13 @@ def best_correlation(thumbnails: np.ndarray, pairs: np.ndarray) -> np.ndarray:
     return np.clip(out, -1.0, 1.0)
 
 
-def components(count: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
-    """Union-find: for each of ``count`` items the smallest item connected with it, intp (count,)."""
-    parent = list(range(count))
-
-    def find(item: int) -> int:
-        while parent[item] != item:
-            parent[item] = parent[parent[item]]
-            item = parent[item]
-        return item
-
-    for first, second in pairs:
-        low, high = sorted((find(first), find(second)))
-        parent[high] = low
-    return np.array([find(item) for item in range(count)], dtype=np.intp)
+def components(count: int, pairs: Sequence[tuple[int, int]]) -> np.ndarray:
+    """For each of ``count`` items the smallest item connected with it, intp (count,)."""
+    first, second = np.array(pairs, dtype=np.intp).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    _, smallest = np.unique(labels, return_index=True)
+    return smallest[labels]
 
 
 def _masks(radius: int) -> np.ndarray:

@@ -82,7 +82,7 @@ def build_catalog(
     say(f"catalog: {len(rows)} photographs of {len(datasets)} datasets")
     inspected = inspect_rows(rows, duplicates.views)
     edges = find_edges(rows, inspected, duplicates)
-    roots = components(len(rows), ((edge.first, edge.second) for edge in edges))
+    roots = components(len(rows), [(edge.first, edge.second) for edge in edges])
     group_ids = [":".join(rows[root_row].key) for root_row in roots]
     root = Path(root)
     records = [

@@ -11,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
 
+import faiss
 import numpy as np
 
 from lesion_core import settings
 from lesion_core.acquire.opencv import single_thread
 from lesion_core.progress import track
-from lesion_core.seeding import generator
 
 AREA = 40_000  # pixels a photograph is scaled to: lesion structure stays, sensor noise goes
 CONTRAST, EDGE = 0.01, 20.0  # SIFT's thresholds, lowered for skin
@@ -27,10 +26,11 @@ DEFAULT = settings.Views()
 # Candidates
 VOTE_DIMENSIONS = 32
 SAMPLE = 50_000  # descriptors that the principal axes are taken from, about
-PROJECTED = 500  # photographs whose descriptors are projected at a time
+CHUNK = 500  # images whose descriptors are floats at a time
 CELL_SIZE = 500  # descriptors per cell of the inverted lists, on average
 MAX_CELLS = 4096
-NEIGHBOURS = 2  # a descriptor votes for its nearest descriptors in other photographs
+NEIGHBOURS = 2  # a descriptor votes for the images of its nearest descriptors in other images
+OWN = 6  # more neighbours are asked for, since some are of the same image
 # Verification
 MIN_SCALE, MAX_SCALE, MAX_STRETCH = 0.25, 4.0, 2.0
 SPREAD = 3.0  # pixels: inliers closer than this count once
@@ -121,36 +121,44 @@ def count_inliers(first: Features, second: Features, views: settings.Views = DEF
 
 
 def view_candidates(descriptors: Sequence[np.ndarray], views: settings.Views = DEFAULT) -> np.ndarray:
-    """Pairs of photographs (i < j), intp (M, 2), sorted, that have many near descriptors.
+    """Pairs of images (i < j), intp (M, 2), sorted, that have many near descriptors.
 
-    Inverted lists: descriptors are put in cells around pivots drawn from them; each looks for its nearest of
-    other photographs in its own cell and the next, and votes for their photographs. A photograph keeps the
-    candidates with most votes. Far fewer comparisons than photographs squared.
+    Each descriptor votes for the images of its nearest descriptors (faiss, inverted lists over principal axes), and an
+    image keeps the candidates with most votes: far fewer comparisons than images squared.
     """
-    owners = np.repeat(np.arange(len(descriptors), dtype=np.int32), [len(part) for part in descriptors])
+    owners = np.repeat(np.arange(len(descriptors)), [len(part) for part in descriptors])
     if len(owners) < 2:
         return np.empty((0, 2), np.intp)
-    vectors = _project(descriptors)
-    cells = min(max(1, len(vectors) // CELL_SIZE), MAX_CELLS)
-    pivots = vectors[np.sort(generator("view pivots", len(vectors)).choice(len(vectors), cells, replace=False))]
-    nearest = _nearest_pivots(vectors, pivots)
-    members = _lists(nearest[:, 0], cells)
-    best = np.full((len(vectors), NEIGHBOURS), -1.0, np.float32)
-    voted = np.full((len(vectors), NEIGHBOURS), -1, np.int32)
-    for rank in range(2):
-        for listed, asking in zip(members, _lists(nearest[:, rank], cells), strict=True):
-            if len(listed) and len(asking):
-                similarity = vectors[asking] @ vectors[listed].T
-                similarity[owners[asking][:, None] == owners[listed][None, :]] = -1.0
-                where, value = _largest(similarity)
-                # What the first cell gave stays unless this one has nearer descriptors.
-                values = np.concatenate([best[asking], value], axis=1)
-                places = np.concatenate([voted[asking], owners[listed][where]], axis=1)
-                order = np.argsort(-values, axis=1, kind="stable")[:, :NEIGHBOURS]
-                best[asking] = np.take_along_axis(values, order, axis=1)
-                voted[asking] = np.take_along_axis(places, order, axis=1)
-    given = best.ravel() > 0
-    return _elect(np.repeat(owners, NEIGHBOURS)[given], voted.ravel()[given], len(descriptors), views)
+    index = _index(descriptors, len(owners))
+    voters, voted = [], []
+    for start in range(0, len(descriptors), CHUNK):
+        asking = np.concatenate(descriptors[start : start + CHUNK]).astype(np.float32)
+        own = np.repeat(
+            np.arange(start, min(start + CHUNK, len(descriptors))), [len(p) for p in descriptors[start : start + CHUNK]]
+        )
+        _, nearest = index.search(asking, NEIGHBOURS + OWN)
+        found = np.where(nearest < 0, own[:, None], owners[nearest])
+        foreign = found != own[:, None]
+        foreign &= np.cumsum(foreign, axis=1) <= NEIGHBOURS
+        voters.append(np.repeat(own, foreign.sum(axis=1)))
+        voted.append(found[foreign])
+    return _elect(np.concatenate(voters), np.concatenate(voted), len(descriptors), views)
+
+
+def _index(descriptors: Sequence[np.ndarray], count: int) -> faiss.Index:
+    """All descriptors on their principal axes, in inverted lists around cell centres; row = place in all of them."""
+    step = max(1, count // SAMPLE)
+    sample = np.concatenate([part[::step] for part in descriptors]).astype(np.float32)
+    dimensions = min(VOTE_DIMENSIONS, len(sample))
+    cells = min(max(1, count // CELL_SIZE), MAX_CELLS, len(sample))
+    flat = faiss.IndexFlatL2(dimensions)
+    inverted = faiss.IndexIVFFlat(flat, dimensions, cells)
+    inverted.nprobe, inverted.cp.seed, inverted.cp.niter, inverted.cp.min_points_per_centroid = 2, 0, 4, 1
+    index = faiss.IndexPreTransform(faiss.PCAMatrix(128, dimensions), inverted)
+    index.train(sample)
+    for start in range(0, len(descriptors), CHUNK):
+        index.add(np.concatenate(descriptors[start : start + CHUNK]).astype(np.float32))
+    return index
 
 
 def _elect(voters: np.ndarray, voted: np.ndarray, count: int, views: settings.Views) -> np.ndarray:
@@ -163,58 +171,6 @@ def _elect(voters: np.ndarray, voted: np.ndarray, count: int, views: settings.Vi
     chosen = np.arange(len(voter)) - np.searchsorted(voter, voter) < views.candidates
     low, high = np.minimum(voter, elected)[chosen], np.maximum(voter, elected)[chosen]
     return np.stack(np.divmod(np.unique(low * count + high), count), axis=1).astype(np.intp)
-
-
-def _project(descriptors: Sequence[np.ndarray]) -> np.ndarray:
-    """The descriptors of all photographs on their first principal axes, norm 1: float32 (N, VOTE_DIMENSIONS)."""
-    counts = [len(part) for part in descriptors]
-    step = max(1, sum(counts) // SAMPLE)
-    sample = np.concatenate([part[::step] for part in descriptors]).astype(np.float64)
-    mean = sample.mean(axis=0)
-    _, axes = np.linalg.eigh(np.cov((sample - mean).T))
-    axes = axes[:, ::-1][:, :VOTE_DIMENSIONS].astype(np.float32)
-    ends = np.cumsum(counts)
-    out = np.empty((sum(counts), axes.shape[1]), np.float32)
-    # Some photographs at a time: all descriptors as floats would take gigabytes.
-    for start in range(0, len(descriptors), PROJECTED):
-        part = np.concatenate(descriptors[start : start + PROJECTED]).astype(np.float32)
-        stop = ends[min(start + PROJECTED, len(descriptors)) - 1]
-        out[stop - len(part) : stop] = (part - mean.astype(np.float32)) @ axes
-    out /= np.maximum(np.linalg.norm(out, axis=1, keepdims=True), 1e-9)
-    return out
-
-
-def _nearest_pivots(vectors: np.ndarray, pivots: np.ndarray) -> np.ndarray:
-    """Indices of the two nearest pivots, nearest first: intp (N, 2)."""
-    if len(pivots) == 1:
-        return np.stack([np.zeros(len(vectors), np.intp), np.full(len(vectors), -1)], axis=1)
-    out = np.empty((len(vectors), 2), np.intp)
-    for start in range(0, len(vectors), 20_000):
-        part = slice(start, start + 20_000)
-        out[part] = _largest(vectors[part] @ pivots.T)[0]
-    return out
-
-
-def _largest(similarity: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Columns and values of each row's NEIGHBOURS largest entries, largest first; overwrites them.
-
-    Searching the maximum twice is several times faster than a partial sort.
-    """
-    rows = np.arange(len(similarity))
-    where = np.empty((len(similarity), NEIGHBOURS), np.intp)
-    value = np.empty((len(similarity), NEIGHBOURS), similarity.dtype)
-    for place in range(NEIGHBOURS):
-        where[:, place] = similarity.argmax(axis=1)
-        value[:, place] = similarity[rows, where[:, place]]
-        similarity[rows, where[:, place]] = -1.0
-    return where, value
-
-
-def _lists(cell_of: np.ndarray, cells: int) -> list[np.ndarray]:
-    """For each cell its items, in order; items of cell -1 are in none."""
-    order = np.argsort(cell_of, kind="stable")
-    bounds = np.searchsorted(cell_of[order], np.arange(cells + 1))
-    return [order[start:stop] for start, stop in pairwise(bounds)]
 
 
 def _plausible(linear: np.ndarray) -> bool:

@@ -145,20 +145,6 @@ def test_components_take_the_smallest_member():
     assert components(2, [(0, 1), (1, 0)]).tolist() == [0, 0]
 
 
-@given(st.lists(st.tuples(st.integers(0, 19), st.integers(0, 19)), max_size=30))
-@settings(max_examples=25, deadline=None)
-def test_components_agree_with_scipy(edges):
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    rows, columns = ([edge[side] for edge in edges] for side in (0, 1))
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(20, 20))
-    _, labels = connected_components(graph, directed=False)
-    roots = components(20, edges)
-    assert all((roots[i] == roots[j]) == (labels[i] == labels[j]) for i in range(20) for j in range(20))
-    assert (roots <= np.arange(20)).all()
-
-
 def another_view(image: np.ndarray, degrees: float, zoom: float, shift: float) -> np.ndarray:
     """The same skin under another camera: turned, zoomed, shifted, brighter."""
     height, width = image.shape[:2]
