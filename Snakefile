@@ -10,9 +10,10 @@ configfile: "params.yaml"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/weights.smk"
-include: "workflow/rules/training.smk"
+include: "workflow/rules/segmentation.smk"
 include: "workflow/rules/pseudo_masks.smk"
-include: "workflow/rules/scoring.smk"
+include: "workflow/rules/classification.smk"
+include: "workflow/rules/scores.smk"
 include: "workflow/rules/robustness.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
@@ -36,16 +37,16 @@ rule all:
         LAYOUT.report,
         LAYOUT.manifest,
         LAYOUT.certificate,
-        LAYOUT.cells,
-        LAYOUT.statistics("tests"),
-        LAYOUT.ledger,
+        LAYOUT.root / "tables" / "cells.parquet",
+        LAYOUT.root / "statistics" / "tests.csv",
+        LAYOUT.root / "ledger" / "ledger.csv",
         audits(),
-        LAYOUT.statistics("subgroups"),
-        LAYOUT.statistics("robustness"),
+        LAYOUT.root / "statistics" / "subgroups.csv",
+        LAYOUT.root / "statistics" / "robustness.csv",
 
 
 onstart:
-    begin()
+    hold_lock()
 
 
 onerror:

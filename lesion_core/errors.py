@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,8 +41,7 @@ class LesionError(Exception):
         remedy: str = "",
     ) -> None:
         self.message = message
-        # a name that is no UTF-8 must not break the message
-        self.file = None if file is None else os.fsencode(file).decode("utf-8", "backslashreplace")
+        self.file = None if file is None else str(file)
         self.ids = tuple(ids)
         self.remedy = remedy
         super().__init__(self._text())

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Device, Profile, Root, sections
+from lesion_core.cli.options import Device, Given, Profile, Root, settings_of
 
 
-def summary(root: Root, profile: Profile = None) -> None:
+def summary(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Tables and learning curves for `dvc metrics` and `dvc plots`."""
     from lesion_core.sharing.summary import write_summary
 
-    write_summary(root, sections("summary", root, profile).plan)
+    write_summary(root, settings_of(settings, profile).plan)
 
 
 def dvc_stages(
@@ -27,15 +27,16 @@ def dvc_stages(
     write_stages(out, profile)
 
 
-def manifest(root: Root, profile: Profile = None) -> None:
+def manifest(root: Root, settings: Given = None, profile: Profile = None) -> None:
     """Hash a finished pipeline's results: what `lesion audit` compares with."""
-    from lesion_core.audit.manifest import write_manifest
-    from lesion_core.settings.load import recorded
-    from lesion_core.settings.matrix import plan
-    from lesion_core.settings.stored import stored
+    import json
 
-    settings = stored(root, profile)
-    write_manifest(root, recorded(settings), plan(settings))
+    from lesion_core.audit.manifest import write_manifest
+    from lesion_core.files import canonical_json
+    from lesion_core.settings import load as config
+
+    text = settings or canonical_json(config.recorded(config.load(profile)))
+    write_manifest(root, json.loads(text), config.sections(text).plan)
 
 
 def audit(
@@ -148,5 +149,4 @@ def plan(
     typer.echo(table.cost_table(image_counts(settings, counts), runs, known, card, count))
 
 
-FOR_PEOPLE = (plan, audit, cache, crate, dvc_stages)
-FOR_RULES = (manifest, summary)
+COMMANDS = (audit, cache, crate, dvc_stages, manifest, plan, summary)

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-LUMA = (0.299, 0.587, 0.114)  # Rec. 601
+from lesion_core.pixels.augment import LUMA
+
 REFERENCE_SIDE = 512.0  # pixel amounts are given for this longer side
 HAIR_POINTS = 12
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.files import sha256_file, sha256_text, write_json
-from lesion_core.paths import Layout
 from lesion_core.pixels.array_digests import INDEXES, array_digests
 from lesion_core.record import observe
 
@@ -181,7 +180,7 @@ def write_provenance(
         attempts: made when the job started; tells what it did, in earlier attempts and other processes too.
         extra: what else is worth knowing (best epoch, parameter counts, resumed from).
     """
-    root = Layout.of_run(run_dir).root
+    root = run_dir.parents[2]
     did = attempts.total()
     hashed = {}
     for path in sorted({Path(path) for path in inputs}):

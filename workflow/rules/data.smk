@@ -11,9 +11,11 @@ if SETTINGS.synthetic is not None:
         benchmark:
             benchmark_of("synthetic")
         params:
-            **remade_when("acquire.synthetic.archives", "synthetic"),
+            made=LAYOUT.made,
+            settings=given("synthetic"),
+            code=code("acquire.synthetic.archives"),
         shell:
-            lesion("synthetic")
+            "lesion synthetic --out {params.made:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 def mirror_files(wildcards):
@@ -21,6 +23,12 @@ def mirror_files(wildcards):
         return [LAYOUT.made / "SHA256SUMS"]
     sums = Path(str(SETTINGS.mirror)) / "SHA256SUMS"
     return [sums] if sums.is_file() else []
+
+
+def download_settings(wildcards):
+    sections = SETTINGS.model_dump(mode="json")
+    mirror = str(LAYOUT.made) if SETTINGS.synthetic is not None else SETTINGS.mirror
+    return canonical_json({"mirror": mirror, "data": {**sections["data"], "custom": None}})
 
 
 rule download:
@@ -33,9 +41,11 @@ rule download:
     benchmark:
         benchmark_of("download/{dataset}")
     params:
-        **remade_when("acquire.download", "download"),
+        settings=download_settings,
+        out=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
+        code=code("acquire.download"),
     shell:
-        lesion("download {wildcards.dataset:q}")
+        "lesion download {wildcards.dataset:q} --out {params.out:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule unpack:
@@ -48,9 +58,11 @@ rule unpack:
     benchmark:
         benchmark_of("unpack/{dataset}")
     params:
-        **remade_when("acquire.unpack"),
+        downloads=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
+        out=lambda wildcards: LAYOUT.data(wildcards.dataset),
+        code=code("acquire.unpack"),
     shell:
-        lesion("unpack {wildcards.dataset:q}")
+        "lesion unpack {wildcards.dataset:q} --downloads {params.downloads:q} --out {params.out:q} > {log:q} 2>&1"
 
 
 CUSTOM = SETTINGS.data.custom
@@ -66,19 +78,22 @@ rule catalog:
     output:
         LAYOUT.catalog,
         LAYOUT.edges,
-        LAYOUT.data_report,
+        LAYOUT.catalog.with_name("report.json"),
     log:
         log_of("catalog"),
     benchmark:
         benchmark_of("catalog")
     threads: 2
     resources:
-        **LARGE,
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
-        **remade_when("catalog.table", "catalog"),
+        root=LAYOUT.root,
+        settings=given("data", "duplicates"),
         own=lambda wildcards: own_content(CUSTOM, CUSTOM_MEMORY) if CUSTOM else "",
+        code=code("catalog.table"),
     shell:
-        lesion("catalog")
+        "lesion catalog --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule splits:
@@ -93,14 +108,16 @@ rule splits:
     benchmark:
         benchmark_of("splits")
     params:
-        **remade_when("catalog.splits", "splits"),
+        root=LAYOUT.root,
+        settings=given("splits"),
+        code=code("catalog.splits"),
     shell:
-        lesion("splits")
+        "lesion splits --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 DATA_REPORT = [
-    *[LAYOUT.overview(suffix) for suffix in ("csv", "pdf", "png")],
-    *[LAYOUT.colour_figure(suffix) for suffix in ("pdf", "png")],
+    LAYOUT.colours.with_name(name)
+    for name in ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
 ]
 
 
@@ -119,16 +136,19 @@ rule reference:
         benchmark_of("reference")
     threads: 2
     resources:
-        **LARGE,
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
-        **remade_when("pixels.reference", "reference"),
+        root=LAYOUT.root,
+        settings=given("harmonization"),
+        code=code("pixels.reference"),
     shell:
-        lesion("reference")
+        "lesion reference --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule data_report:
     input:
-        LAYOUT.data_report,
+        LAYOUT.catalog.with_name("report.json"),
         LAYOUT.colours,
     output:
         DATA_REPORT,
@@ -137,9 +157,10 @@ rule data_report:
     benchmark:
         benchmark_of("data_report")
     params:
-        **remade_when("report.data_report"),
+        root=LAYOUT.root,
+        code=code("report.data_report"),
     shell:
-        lesion("data-report")
+        "lesion data-report --root {params.root:q} > {log:q} 2>&1"
 
 
 rule harmonize:
@@ -149,7 +170,7 @@ rule harmonize:
         LAYOUT.split("{dataset}"),
     output:
         multiext(
-            f"{LAYOUT.harmonized('{dataset}', '{size}')}/",
+            str(LAYOUT.root / "harmonized" / "{dataset}" / "{size}") + "/",
             "images.npy",
             "masks.npy",
             "index.csv",
@@ -161,11 +182,14 @@ rule harmonize:
         log_of("harmonize/{dataset}_{size}"),
     benchmark:
         benchmark_of("harmonize/{dataset}_{size}")
-    priority: 25  # training that others wait for is 30, other training 20 or less
-    threads: 1  # there are more of these jobs than cores: none must wait for two free ones
+    threads: 2
     resources:
-        **LARGE,
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
-        **remade_when("pixels.harmonized_arrays", "harmonize"),
+        root=LAYOUT.root,
+        settings=given("harmonization"),
+        code=code("pixels.harmonized_arrays"),
     shell:
-        lesion("harmonize {wildcards.dataset:q} {wildcards.size:q}")
+        "lesion harmonize {wildcards.dataset:q} {wildcards.size:q} --root {params.root:q}"
+        " --settings {params.settings:q} > {log:q} 2>&1"

@@ -2,7 +2,7 @@
 from lesion_core.report.extra_tables import EXTRA_TABLES
 
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
-EXPLANATIONS = [LAYOUT.explained(run_id, suffix) for run_id in EXPLAINED for suffix in ("csv", "npz")]
+EXPLANATIONS = [LAYOUT.root / "explain" / f"{run_id}.{suffix}" for run_id in EXPLAINED for suffix in ("csv", "npz")]
 DONE_RUNS = [run_dir(run) / "provenance.json" for run in RUNS.values()]
 DONE_RUNS += [run_dir(run) / "history.csv" for run in RUNS.values() if run.task != "derived"]
 
@@ -13,32 +13,36 @@ rule tables:
         EXPLANATIONS,
         DONE_RUNS,
     output:
-        LAYOUT.cells,
+        LAYOUT.root / "tables" / "cells.parquet",
         [LAYOUT.table(name, suffix) for name in (*PLAN.tables, *EXTRA_TABLES) for suffix in ("csv", "md", "tex")],
     log:
         log_of("tables"),
     benchmark:
         benchmark_of("tables")
     params:
-        **remade_when("report.tables", "tables"),
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("report.tables"),
     shell:
-        lesion("tables")
+        "lesion tables --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule statistics:
     input:
         SCORES,
     output:
-        LAYOUT.statistics("tests"),
+        LAYOUT.root / "statistics" / "tests.csv",
         [LAYOUT.table(name, suffix) for name in ("table_15", "table_16") for suffix in ("csv", "md", "tex")],
     log:
         log_of("statistics"),
     benchmark:
         benchmark_of("statistics")
     params:
-        **remade_when("report.statistics", "statistics"),
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("report.statistics"),
     shell:
-        lesion("statistics")
+        "lesion statistics --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule subgroups:
@@ -46,15 +50,17 @@ rule subgroups:
         LAYOUT.scores("classification"),
         LAYOUT.catalog,
     output:
-        LAYOUT.statistics("subgroups"),
+        LAYOUT.root / "statistics" / "subgroups.csv",
     log:
         log_of("subgroups"),
     benchmark:
         benchmark_of("subgroups")
     params:
-        **remade_when("report.subgroups", "subgroups"),
+        root=LAYOUT.root,
+        settings=given("plan", "subgroups"),
+        code=code("report.subgroups"),
     shell:
-        lesion("subgroups")
+        "lesion subgroups --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule figures:
@@ -66,33 +72,37 @@ rule figures:
         rules.statistics.output,
         rules.subgroups.output,
     output:
-        LAYOUT.figure_list,
-        LAYOUT.figures / OPENED,
+        LAYOUT.root / "figures" / "figures.json",
+        LAYOUT.root / "figures" / OPENED,
     log:
         log_of("figures"),
     benchmark:
         benchmark_of("figures")
     params:
-        **remade_when("report.figures", "figures"),
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("report.figures"),
     shell:
-        lesion("figures")
+        "lesion figures --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule ledger:
     input:
         SCORES,
-        LAYOUT.cells,
+        LAYOUT.root / "tables" / "cells.parquet",
     output:
-        LAYOUT.ledger,
-        LAYOUT.intervals,
+        LAYOUT.root / "ledger" / "ledger.csv",
+        LAYOUT.root / "ledger" / "intervals.csv",
     log:
         log_of("ledger"),
     benchmark:
         benchmark_of("ledger")
     params:
-        **remade_when("report.ledger", "ledger"),
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("report.ledger"),
     shell:
-        lesion("ledger")
+        "lesion ledger --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule report:
@@ -108,33 +118,41 @@ rule report:
         DATA_REPORT,
     output:
         LAYOUT.report,
-        LAYOUT.figures / f"page.{OPENED}",
+        LAYOUT.root / "figures" / f"page.{OPENED}",
     log:
         log_of("report"),
     benchmark:
         benchmark_of("report")
     params:
-        **remade_when("report.page", "report"),
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("report.page"),
     shell:
-        lesion("report")
+        "lesion report --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 # For `dvc metrics show` and `dvc plots show`.
 rule summary:
     input:
-        LAYOUT.cells,
+        LAYOUT.root / "tables" / "cells.parquet",
         DONE_RUNS,
     output:
-        LAYOUT.metrics,
-        [LAYOUT.curve(run.task, run.run_id) for run in RUNS.values() if run.task != "derived"],
+        LAYOUT.root / "summary" / "metrics.json",
+        [
+            LAYOUT.root / "summary" / "curves" / run.task / f"{run.run_id}.csv"
+            for run in RUNS.values()
+            if run.task != "derived"
+        ],
     log:
         log_of("summary"),
     benchmark:
         benchmark_of("summary")
     params:
-        **remade_when("sharing.summary", "summary"),
+        root=LAYOUT.root,
+        settings=given("plan"),
+        code=code("sharing.summary"),
     shell:
-        lesion("summary")
+        "lesion summary --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 # Last: what `lesion audit` compares a results folder with.
@@ -147,8 +165,8 @@ rule manifest:
         rules.ledger.output,
         rules.summary.output,
         audits(),
-        LAYOUT.statistics("subgroups"),
-        LAYOUT.statistics("robustness"),
+        LAYOUT.root / "statistics" / "subgroups.csv",
+        LAYOUT.root / "statistics" / "robustness.csv",
     output:
         LAYOUT.manifest,
     log:
@@ -156,7 +174,8 @@ rule manifest:
     benchmark:
         benchmark_of("manifest")
     params:
-        **remade_when("audit.manifest"),
-        recorded=canonical_json(settings_reader.recorded(SETTINGS)),
+        root=LAYOUT.root,
+        settings=canonical_json(settings_reader.recorded(SETTINGS)),
+        code=code("audit.manifest"),
     shell:
-        lesion("manifest")
+        "lesion manifest --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"

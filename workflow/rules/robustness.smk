@@ -1,5 +1,7 @@
-# Accuracy and calibration on corrupted images: what a worse camera, a hair or a cast of light costs.
-TRIED = {run_id: RUNS[run_id] for run_id in matrix.tried_runs(PLAN, SETTINGS.robustness)}
+# Accuracy and calibration on corrupted photographs: what a worse camera, a hair or a cast of light costs.
+from lesion_core.inference.robustness import tried_runs
+
+TRIED = {run_id: RUNS[run_id] for run_id in tried_runs(PLAN, SETTINGS.robustness)}
 
 
 def robustness_inputs(wildcards):
@@ -10,9 +12,9 @@ def robustness_inputs(wildcards):
     else:
         segmenter, classifier, files = RUNS.get(run.segmenter_run), run, []
     if segmenter is not None and segmenter is not run:
-        files = [*files, weights_of(segmenter), *foundation(segmenter)]
+        files = [*files, run_dir(segmenter) / "weights.safetensors", *foundation(segmenter)]
     return [
-        weights_of(run),
+        run_dir(run) / "weights.safetensors",
         LAYOUT.catalog,
         *harmonized(tested, classifier.spec.model.image_size),
         *sorted(set(files)),
@@ -23,32 +25,39 @@ rule robustness:
     input:
         robustness_inputs,
     output:
-        LAYOUT.robustness("{run_id}"),
-        LAYOUT.robustness("{run_id}").with_suffix(f".{OPENED}"),
+        scores=LAYOUT.root / "robustness" / "{run_id}.csv",
+        opened=LAYOUT.root / "robustness" / f"{{run_id}}.{OPENED}",
     log:
         log_of("robustness/{run_id}"),
     benchmark:
         benchmark_of("robustness/{run_id}")
-    priority: 5
-    threads: COMPUTE.threads
+    threads: SETTINGS.compute.threads
     resources:
-        **computing(),
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
-        **remade_when("inference.robustness", "robustness"),
+        root=LAYOUT.root,
+        device=DEVICE,
+        settings=given("robustness", "scoring"),
+        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
+        code=code("inference.robustness"),
     shell:
-        lesion("robustness {wildcards.run_id:q}")
+        "lesion robustness --run {params.run:q} --root {params.root:q} --out {output.scores:q}"
+        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 rule gather_robustness:
     input:
-        [LAYOUT.robustness(run_id) for run_id in TRIED],
+        [LAYOUT.root / "robustness" / f"{run_id}.csv" for run_id in TRIED],
     output:
-        LAYOUT.statistics("robustness"),
+        LAYOUT.root / "statistics" / "robustness.csv",
     log:
         log_of("gather_robustness"),
     benchmark:
         benchmark_of("gather_robustness")
     params:
-        **remade_when("inference.robustness"),
+        code=code("inference.robustness"),
     shell:
         "lesion gather-robustness --out {output:q} {input:q} > {log:q} 2>&1"

@@ -8,11 +8,16 @@ rule weights:
         log_of("weights/{weights}"),
     benchmark:
         benchmark_of("weights/{weights}")
-    priority: 30
     params:
-        **remade_when("models.sam.foundation", "weights"),
+        settings=canonical_json(
+            {
+                "mirror": SETTINGS.mirror,
+                "data": {**SETTINGS.data.model_dump(mode="json"), "custom": None},
+            }
+        ),
+        code=code("models.sam.foundation"),
     shell:
-        lesion("weights {wildcards.weights:q}")
+        "lesion weights {wildcards.weights:q} --out {output:q} --settings {params.settings:q} > {log:q} 2>&1"
 
 
 # Trains sam_vit_t anew: `snakemake --cores 1 pretrain`. The package ships the result; nothing depends on this rule.
@@ -23,8 +28,13 @@ rule pretrain:
         "results/pretrain/log.txt",
     threads: 1  # sums depend on the thread count; the shipped weights were trained with one
     resources:
-        **computing(),
+        gpu=GPU,
+        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
+        mem_mb=SETTINGS.compute.memory_mb,
+        runtime=SETTINGS.compute.runtime_minutes,
     params:
-        settings=canonical_json(stored.trigger(DUMPED, "pretrain")),
+        device=DEVICE,
+        settings=given("pretrain"),
     shell:
-        lesion("pretrain --out {output:q} --work results/pretrain/work --threads {threads:q}")
+        "lesion pretrain --out {output:q} --work results/pretrain/work --threads {threads:q} --device {params.device:q}"
+        " --settings {params.settings:q} > {log:q} 2>&1"
