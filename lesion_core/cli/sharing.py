@@ -122,16 +122,8 @@ def plan(
     counts: Annotated[
         Path | None, typer.Option("--counts", help="Results whose splits are made: their images are counted.")
     ] = None,
-    tflops: Annotated[
-        float | None,
-        typer.Option("--tflops", help="Estimate what is not measured: a card's dense matrix rate by its data sheet."),
-    ] = None,
-    share: Annotated[float, typer.Option("--share", help="Of that rate that a training reaches; an assumption.")] = 0.3,
-    least_step: Annotated[
-        float, typer.Option("--least-step", help="Seconds that a step takes at least; an assumption too.")
-    ] = 0.05,
 ) -> None:
-    """What a profile costs: runs x steps x seconds a step, measured or estimated, with the arithmetic."""
+    """What a profile costs: runs x steps x measured seconds a step, with the arithmetic."""
     from lesion_core.plan import table
     from lesion_core.plan.rates import measured_rates, stated_rates
     from lesion_core.plan.work import image_counts
@@ -141,12 +133,7 @@ def plan(
     runs = config.expand(settings)
     known = {} if rates is None else measured_rates(rates)
     known |= stated_rates(seconds or [], runs)
-    card = count = None
-    if tflops is not None:
-        from lesion_core.plan.flops import flops_per_image as count
-
-        card = table.Card(tflops, share, least_step)
-    typer.echo(table.cost_table(image_counts(settings, counts), runs, known, card, count))
+    typer.echo(table.cost_table(image_counts(settings, counts), runs, known))
 
 
 COMMANDS = (audit, cache, crate, dvc_stages, manifest, plan, summary)

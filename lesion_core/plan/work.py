@@ -1,10 +1,9 @@
-"""How much a run computes: optimisation steps, and the images that go through its model, counted from the settings."""
+"""How much a run computes: its kind, and its optimisation steps counted from the settings."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_core.files import read_csv
@@ -13,7 +12,7 @@ from lesion_core.settings import Settings
 from lesion_core.settings.classification import NETWORKS
 from lesion_core.settings.run import Run
 
-# Photographs of each release that can train: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
+# Images of each release that can train: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
 # Data 5:180161, 2018), PH2 (Mendonca et al., EMBC 2013), ISIC 2016 and 2017 training sets, ISIC 2019 training set.
 RELEASED = {
     "isic2018_task1": 2594,
@@ -24,26 +23,10 @@ RELEASED = {
     "isic2017": 2000,
     "isic2019": 25331,
 }
-CLICKS = {"oracle_click_3": 3}
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a training job does.
-
-    Attributes:
-        steps: optimisation steps, of all stages.
-        passes: what goes through the model -> images: ``train`` (forward and backward), ``reconstruct`` (the same, of
-            SegMAE's other branch), ``forward`` (validation), ``encode`` (embeddings that are stored), ``decode`` (the
-            decoder alone, forward).
-    """
-
-    steps: int
-    passes: Mapping[str, int]
 
 
 def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tuple[int, int]]:
-    """Dataset -> training and validation images: by its release (made images by their number) and the splits' shares.
+    """Dataset -> training and validation images: by its release (synthetic: as many as asked) and the splits' shares.
 
     Args:
         settings: of the profile.
@@ -73,34 +56,22 @@ def learns(run: Run) -> bool:
     return run.task != "classification" or run.spec.model.kind in NETWORKS
 
 
-def training_work(run: Run, images: Mapping[str, tuple[int, int]]) -> Work:
-    """Steps and passes of a training job that is not stopped early.
+def training_steps(run: Run, images: Mapping[str, tuple[int, int]]) -> int:
+    """Optimisation steps of a training job that is not stopped early, of all stages; 0 for what does not learn.
 
     Args:
         run: of any task.
         images: dataset -> training and validation images.
     """
     if not learns(run):
-        return Work(0, {})
+        return 0
     training = run.spec.training
-    count, validation = (sum(images.get(name, (0, 0))[part] for name in run.spec.train_on) for part in (0, 1))
-    batch = max(1, min(training.batch_size * training.accumulation, count))
-    epoch = max(1, count // batch)
-    steps = training.epochs * epoch
-    passes = {"train": steps * batch, "forward": training.epochs * validation}
+    count = sum(images.get(name, (0, 0))[0] for name in run.spec.train_on)
+    epoch = max(1, count // max(1, min(training.batch_size * training.accumulation, count)))
     if reconstruction := getattr(run.spec, "reconstruction", None):
         # stage 2 takes two steps a batch, one of each kind; stage 1 knows the one kind
-        first = reconstruction.epochs * epoch
-        passes["reconstruct"] = (steps + first) * batch
-        passes["forward"] += reconstruction.epochs * validation
-        steps = 2 * steps + first
-    if run.task == "segmentation":
-        if run.spec.model.embedding_cache != "none":
-            passes = {"encode": count + validation, "train": passes["train"], "decode": passes["forward"]}
-        later = CLICKS.get(run.spec.model.prompt, 1) - 1
-        if later:
-            passes["decode"] = passes.get("decode", 0) + later * (passes["train"] + passes["forward"])
-    return Work(steps, passes)
+        return (2 * training.epochs + reconstruction.epochs) * epoch
+    return training.epochs * epoch
 
 
 def kind_of(run: Run, runs: Mapping[str, Run]) -> str:
