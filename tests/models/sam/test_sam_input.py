@@ -11,6 +11,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from torch.testing import assert_close
 
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam.input import normalisation_of, normalise
@@ -98,13 +99,13 @@ def test_medsam_is_given_what_its_published_code_gives_it(medsam, kind):
     images = IMAGES[kind][None]
     found = normalise(medsam, to_input(images, "cpu"))
     assert found.dtype == torch.float32
-    assert torch.equal(found, expected(images))
+    assert_close(found, expected(images))
     assert (float(found.min()), float(found.max())) == (0.0, 0.0 if kind in CONSTANT else 1.0)
 
 
 def test_each_image_of_a_batch_has_a_range_of_its_own(medsam):
     images = np.stack(list(IMAGES.values()))
-    assert torch.equal(normalise(medsam, to_input(images, "cpu")), expected(images))
+    assert_close(normalise(medsam, to_input(images, "cpu")), expected(images))
 
 
 @given(arrays(np.uint8, (1, 4, 4, 3), elements=st.integers(0, 200)), st.integers(0, 55))
@@ -112,18 +113,18 @@ def test_a_brighter_exposure_changes_nothing_for_medsam(image, more):
     sam = torch.nn.Module()
     sam.normalisation = "min_max"
     found = normalise(sam, to_input(image, "cpu"))
-    assert torch.equal(found, expected(image))
+    assert_close(found, expected(image))
     assert torch.equal(found, normalise(sam, to_input(image + np.uint8(more), "cpu")))
 
 
-def test_sams_own_rule_is_segment_anythings_to_the_bit(sam):
+def test_sams_own_rule_is_segment_anythings(sam):
     # Contiguous, as what they are compared with: the convolution sums pixels of another layout in another order.
     images = to_input(np.stack(list(IMAGES.values())), "cpu").contiguous()
     given = torch.stack([sam.preprocess(image) for image in images])
-    assert torch.equal(normalise(sam, images), given)
+    assert_close(normalise(sam, images), given)
     segmenter = SamSegmenter(copy.deepcopy(sam), adapter="none")
     with torch.no_grad():
-        assert torch.equal(segmenter.encode(images), sam.image_encoder(given))
+        assert_close(segmenter.encode(images), sam.image_encoder(given), rtol=1e-4, atol=1e-4)
 
 
 def test_the_encoder_itself_sees_nothing_but_medsams_rule(medsam):
@@ -133,7 +134,7 @@ def test_the_encoder_itself_sees_nothing_but_medsams_rule(medsam):
     with torch.no_grad():
         ours, theirs = segmenter.encode(pixels), medsam.image_encoder(expected(images).contiguous())
         wrong = medsam.image_encoder(torch.stack([medsam.preprocess(one) for one in pixels]))
-    assert torch.equal(ours, theirs)
+    assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(ours, wrong, rtol=0.1)
 
 
@@ -175,4 +176,4 @@ def test_every_method_on_medsam_takes_its_rule_and_no_other_does(medsam_twin, we
             segmenter(to_input(images, "cpu"))
             segmenter.forward_all(to_input(images, "cpu"))
         assert len(seen) == 2
-        assert all(torch.equal(one, expected(images)) == (name in on_medsam) for one in seen), name
+        assert all(torch.allclose(one, expected(images), atol=1e-5) == (name in on_medsam) for one in seen), name
