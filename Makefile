@@ -1,6 +1,5 @@
-# Thin: each line is a command that a person could type.
+# Thin: each line is a command that a person could type. MIRROR=DIR names the folder of real images.
 PYTHON ?= python3.11
-MIRROR ?= ../shared/data
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
 .PHONY: demo test test-whole lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models clean
@@ -15,6 +14,7 @@ demo: .venv/.installed
 	$(SNAKEMAKE) --config profile=smoke
 
 mini: .venv/.installed
+	$(if $(MIRROR),,$(error Name the folder of the images: make mini MIRROR=/path/to/mirror))
 	$(SNAKEMAKE) --config profile=mini mirror=$(MIRROR)
 
 test: lint
@@ -27,6 +27,7 @@ lint: .venv/.installed
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
 	.venv/bin/snakefmt --check Snakefile workflow/rules
+	.venv/bin/mypy lesion_core
 
 report: .venv/.installed
 	$(SNAKEMAKE) --config profile=smoke -- results/smoke/report.html
@@ -44,11 +45,10 @@ bench-data: .venv/.installed
 	.venv/bin/python -m benchmarks.data
 
 bench-duplicates: .venv/.installed
-	.venv/bin/python -m benchmarks.duplicates
-	test ! -d $(MIRROR) || .venv/bin/python -m benchmarks.duplicates --mirror $(MIRROR)
+	.venv/bin/python -m benchmarks.duplicates $(if $(MIRROR),--mirror $(MIRROR))
 
 bench-models: .venv/.installed
 	.venv/bin/python -m benchmarks.models
 
 clean:
-	rm -rf results .snakemake
+	rm -rf results/*/ .snakemake

@@ -8,6 +8,8 @@ import random
 
 import numpy as np
 
+from lesion_core.progress import say
+
 
 def key_to_int(*keys: int | str) -> int:
     """A stable 128-bit integer for a sequence of keys (``hash()`` is salted per process, this is not)."""
@@ -32,12 +34,27 @@ def seed_torch(*keys: int | str) -> None:
     random.seed(seed)
 
 
+def granted_threads(asked: int | None = None) -> int:
+    """Threads that this process may take: as many as asked for (None: all), but no more than Snakemake gave its job.
+
+    Snakemake tells its jobs by OMP_NUM_THREADS: with --cores below compute.threads that is less than a run asks for.
+    """
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    most = int(given) if given.isdecimal() and int(given) > 0 else None
+    if asked is None:
+        return most or len(os.sched_getaffinity(0))
+    return min(asked, most or asked)
+
+
 def make_deterministic(threads: int) -> None:
-    """Fix torch's thread count (sums depend on it) and ask for deterministic kernels."""
+    """Fix torch's thread count (sums depend on it), at most at what is granted, and ask for deterministic kernels."""
     import torch
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.set_num_threads(threads)
+    granted = granted_threads(threads)
+    if granted < threads:
+        say(f"{granted} of {threads} threads (OMP_NUM_THREADS): the last digits of sums may differ")
+    torch.set_num_threads(granted)
     # As use_deterministic_algorithms(True, warn_only=True), which would import torch._inductor: 4 s of every job.
     torch.set_deterministic_debug_mode("warn")
     # It would fill every new tensor with NaN before it is written: 3 % of a training step.

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from lesion_core.acquire.opencv import single_thread
 from lesion_core.progress import track
+from lesion_core.seeding import granted_threads
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -23,9 +23,9 @@ def in_threads(
         work: must not depend on the order of calls.
         items: what is worked on.
         label: of the progress bar.
-        workers: threads; None takes the processors this process may use.
+        workers: threads; None takes those that this process may use.
     """
-    pool = ThreadPoolExecutor(workers or len(os.sched_getaffinity(0)))
+    pool = ThreadPoolExecutor(workers or granted_threads())
     try:
         with single_thread():
             yield from track(pool.map(work, items), label, len(items))

@@ -17,6 +17,7 @@ from lesion_core.catalog.views import Features, local_features
 from lesion_core.errors import ImageError, LesionError, MaskError
 from lesion_core.files import sha256_file
 from lesion_core.progress import track
+from lesion_core.seeding import granted_threads
 
 WORKERS = 2  # decoding, hashing and resizing release the interpreter's lock, so threads do
 Result = TypeVar("Result")
@@ -115,7 +116,7 @@ def _collect(
         except kind as error:
             return error
 
-    with single_thread(), ThreadPoolExecutor(WORKERS) as pool:
+    with single_thread(), ThreadPoolExecutor(granted_threads(WORKERS)) as pool:
         results = list(track(pool.map(attempt, items), label, total=len(rows)))
     bad = [(row, result) for row, result in zip(rows, results, strict=True) if isinstance(result, kind)]
     if bad:

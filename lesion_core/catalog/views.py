@@ -18,6 +18,7 @@ import numpy as np
 from lesion_core import settings
 from lesion_core.acquire.opencv import single_thread
 from lesion_core.progress import track
+from lesion_core.seeding import granted_threads
 
 AREA = 40_000  # pixels a photograph is scaled to: lesion structure stays, sensor noise goes
 CONTRAST, EDGE = 0.01, 20.0  # SIFT's thresholds, lowered for skin
@@ -85,7 +86,7 @@ def find_views(features: Sequence[Features], views: settings.Views = DEFAULT) ->
     def verify(pair: np.ndarray) -> int:
         return count_inliers(features[pair[0]], features[pair[1]], views)
 
-    with single_thread(), ThreadPoolExecutor(WORKERS) as pool:
+    with single_thread(), ThreadPoolExecutor(granted_threads(WORKERS)) as pool:
         inliers = np.fromiter(
             track(pool.map(verify, pairs), "comparing views", total=len(pairs)), dtype=np.int64, count=len(pairs)
         )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from lesion_core.files import sha256_file, sha256_text, write_json
 from lesion_core.pixels.array_digests import INDEXES, array_digests
 from lesion_core.record import observe
+from lesion_core.seeding import granted_threads
 
 if TYPE_CHECKING:
     from lesion_core.record.attempts import Attempts
@@ -206,7 +207,7 @@ def write_provenance(
             "device": device,
             "platform": platform.platform(),
             "hardware": observe.hardware(),
-            "threads": run.threads,
+            "threads": granted_threads(run.threads),
             "seed": run.seed,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(did["started"])),
             "seconds": round(did["seconds"], 3),

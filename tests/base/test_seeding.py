@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lesion_core.seeding import generator, key_to_int
+from lesion_core.seeding import generator, granted_threads, key_to_int, make_deterministic
 
 KEYS = st.lists(st.one_of(st.integers(), st.text(max_size=8)), min_size=1, max_size=4)
 
@@ -26,3 +27,15 @@ def test_streams_look_independent():
     a = generator(0, "augment", 0).normal(size=20_000)
     b = generator(0, "augment", 1).normal(size=20_000)
     assert abs(np.corrcoef(a, b)[0, 1]) < 0.03
+
+
+def test_a_job_takes_no_more_threads_than_snakemake_gave_it(monkeypatch, capsys):
+    before = torch.get_num_threads()
+    try:
+        for given, asked, taken in (("2", 8, 2), ("8", 2, 2), ("", 3, 3)):
+            monkeypatch.setenv("OMP_NUM_THREADS", given)
+            make_deterministic(asked)
+            assert torch.get_num_threads() == granted_threads(asked) == taken
+            assert ("2 of 8 threads" in capsys.readouterr().err) == (asked == 8)
+    finally:
+        torch.set_num_threads(before)
