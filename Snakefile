@@ -10,10 +10,9 @@ configfile: "params.yaml"
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/weights.smk"
-include: "workflow/rules/segmentation.smk"
+include: "workflow/rules/training.smk"
 include: "workflow/rules/pseudo_masks.smk"
-include: "workflow/rules/classification.smk"
-include: "workflow/rules/scores.smk"
+include: "workflow/rules/scoring.smk"
 include: "workflow/rules/robustness.smk"
 include: "workflow/rules/explain.smk"
 include: "workflow/rules/report.smk"
@@ -37,16 +36,16 @@ rule all:
         LAYOUT.report,
         LAYOUT.manifest,
         LAYOUT.certificate,
-        LAYOUT.root / "tables" / "cells.parquet",
-        LAYOUT.root / "statistics" / "tests.csv",
-        LAYOUT.root / "ledger" / "ledger.csv",
+        LAYOUT.cells,
+        LAYOUT.statistics("tests"),
+        LAYOUT.ledger,
         audits(),
-        LAYOUT.root / "statistics" / "subgroups.csv",
-        LAYOUT.root / "statistics" / "robustness.csv",
+        LAYOUT.statistics("subgroups"),
+        LAYOUT.statistics("robustness"),
 
 
 onstart:
-    hold_lock()
+    begin()
 
 
 onerror:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 
 import argparse
 import tempfile
@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.made import drawn, enlarged, save_jpeg
+from benchmarks.plain_augmentation import plain_chain
 from benchmarks.scaling import AUGMENTED_SIZE, scaling
 from benchmarks.turns import both, faster, goal, in_turns, machine, show
 from lesion_core.acquire.images import read_image
 from lesion_core.acquire.opencv import single_thread
 from lesion_core.pixels import histogram
-from lesion_core.pixels.augment import augment
+from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.harmonize import harmonize_image, prepare_image, read_photograph
 from lesion_core.pixels.masks import harmonize_mask
-from lesion_core.pixels.plain_augmentation import plain_chain
 from lesion_core.pixels.resize import resize_square
-from lesion_core.seeding import generator
 from lesion_core.settings import Augmentation, Harmonization
 from lesion_core.settings import load as config
 
@@ -165,12 +164,13 @@ def augmentation(rounds: int, settings: Augmentation) -> None:
     image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
     mask = mask.astype(np.uint8) * 255
     batch = 20
+    augment = Augmenter(settings)
     matched = plain_chain(settings, AUGMENTED_SIZE)
     rough = plain_chain(settings, AUGMENTED_SIZE, elastic_sigma=ROUGH_SIGMA)
 
     def ours() -> None:
         for number in range(batch):
-            augment(image, mask, settings, generator("benchmark", number))
+            augment(image, mask, "benchmark", number)
 
     def plain(chain) -> None:
         for _ in range(batch):
@@ -222,25 +222,20 @@ def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
 
 
 def augmentation_steps(rounds: int, settings: Augmentation) -> None:
-    """What each part of the augmentation adds when the others are off."""
+    """What each transform of the pipeline costs alone."""
     image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
     mask = mask.astype(np.uint8) * 255
-    parts = {
-        "flips": ("flip_horizontal", "flip_vertical"),
-        "affine map": ("rotation_degrees", "affine", "translation"),
-        "affine and elastic map": ("rotation_degrees", "affine", "translation", "elastic_alpha"),
-        "noise": ("noise_std",),
-        "colour": ("brightness", "contrast", "saturation"),
-        "all": tuple(name for name in type(settings).model_fields if name != "elastic_grid"),
-    }
-    off = dict.fromkeys(parts["all"], 0.0)
-    candidates = {}
-    for part, names in parts.items():
-        chosen = settings.model_copy(update={**off, **{name: getattr(settings, name) for name in names}})
-        candidates[part] = lambda chosen=chosen: [augment(image, mask, chosen, generator("b", k)) for k in range(10)]
-    taken = in_turns(candidates, rounds)
-    rows = [(part, both(seconds, 10)) for part, seconds in taken.items()]
-    show(f"Cost of each part of the augmentation at {AUGMENTED_SIZE} with mask", ("Part", "ms"), rows)
+    pipelines = {"nothing": Augmenter([]), "all": Augmenter(settings)}
+    pipelines |= {str(entry["transform"]): Augmenter([entry]) for entry in settings}
+    taken = in_turns(
+        {
+            name: lambda augment=augment: [augment(image, mask, "benchmark", key) for key in range(10)]
+            for name, augment in pipelines.items()
+        },
+        rounds,
+    )
+    rows = [(name, both(seconds, 10)) for name, seconds in taken.items()]
+    show(f"Cost of each transform of the augmentation at {AUGMENTED_SIZE} with mask", ("Transform", "ms"), rows)
 
 
 def main() -> None:

@@ -14,10 +14,9 @@ from benchmarks.turns import Seconds, faster, in_turns, machine, show
 from lesion_core.acquire.opencv import single_thread
 from lesion_core.acquire.parallel import in_threads
 from lesion_core.pixels import histogram
-from lesion_core.pixels.augment import augment
+from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.harmonize import harmonize_image, read_photograph
 from lesion_core.pixels.resize import resize_square
-from lesion_core.seeding import generator
 from lesion_core.settings import Augmentation, Harmonization
 
 AUGMENTED_SIZE = 256
@@ -28,10 +27,11 @@ def _augment_many(job: tuple[int, int, Augmentation]) -> float:
     start_number, count, settings = job
     image, mask = drawn(1, AUGMENTED_SIZE, AUGMENTED_SIZE)
     mask = mask.astype(np.uint8) * 255
+    augment = Augmenter(settings)
     with single_thread():
         start = time.perf_counter()
         for number in range(start_number, start_number + count):
-            augment(image, mask, settings, generator("benchmark", number))
+            augment(image, mask, "benchmark", number)
         return time.perf_counter() - start
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,7 +42,8 @@ class LesionError(Exception):
         remedy: str = "",
     ) -> None:
         self.message = message
-        self.file = None if file is None else str(file)
+        # a name that is no UTF-8 must not break the message
+        self.file = None if file is None else os.fsencode(file).decode("utf-8", "backslashreplace")
         self.ids = tuple(ids)
         self.remedy = remedy
         super().__init__(self._text())

@@ -203,7 +203,7 @@ def sha256_text(text: str) -> str:
 
 
 def read_parquet(path: str | Path, columns: Sequence[str] | None = None, *, needs: Sequence[str] = ()) -> Any:
-    """Read a Parquet file as a pyarrow.Table (``pyarrow.parquet.read_table`` would import pandas: two seconds).
+    """Read a Parquet file as a pyarrow.Table.
 
     Args:
         path: the file.

@@ -6,59 +6,81 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypedDict, get_args, get_type_hints, overload
 
-from lesion_core.arrow import table_of
+import pyarrow
+
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
-from lesion_core.settings import CLASSES
 
-if TYPE_CHECKING:
-    import pyarrow
 
-IDENTITY = {
-    "run_id": "string",
-    "method": "string",
-    "dataset": "string",
-    "split": "string",
-    "seed": "int64",
-    "image_id": "string",
-    "lesion_id": "string",
-}
-SEGMENTATION = {
-    **IDENTITY,
-    "prompt": "string",
-    "resolution": "string",
-    "dice": "float64",
-    "iou": "float64",
-    "sensitivity": "float64",
-    "specificity": "float64",
-    "accuracy": "float64",
-    "tp": "int64",
-    "fp": "int64",
-    "fn": "int64",
-    "tn": "int64",
-}
-CLASSIFICATION = {
-    **IDENTITY,
-    "label": "string",
-    "predicted": "string",
-    **{f"p_{name}": "float64" for name in CLASSES},
-    "temperature": "float64",  # fitted to validation images: calibrated probabilities are softmax(log p / temperature)
-    "mask_flag": "string",  # empty, full: the mask cut nothing out and the whole photograph was shown; else ""
-}
-COLUMNS = {"segmentation": SEGMENTATION, "classification": CLASSIFICATION}
+class Score(TypedDict):
+    """What all score rows have. ``lesion_id`` is None where the dataset does not tell."""
+
+    run_id: str
+    method: str
+    dataset: str
+    split: str
+    seed: int
+    image_id: str
+    lesion_id: str | None
+
+
+class SegmentationScore(Score):
+    """One run, image, prompt and resolution (``native`` or ``model``); scores in 0..1, counts in pixels."""
+
+    prompt: str
+    resolution: str
+    dice: float
+    iou: float
+    sensitivity: float
+    specificity: float
+    accuracy: float
+    tp: int
+    fp: int
+    fn: int
+    tn: int
+
+
+class Probabilities(TypedDict):
+    """Of the classes of `settings.CLASSES`, sum 1."""
+
+    p_akiec: float
+    p_bcc: float
+    p_bkl: float
+    p_df: float
+    p_mel: float
+    p_nv: float
+    p_vasc: float
+
+
+class ClassificationScore(Score, Probabilities):
+    """One run and image.
+
+    Calibrated probabilities are softmax(log p / temperature), the temperature being fitted to validation images.
+    ``mask_flag`` is ``empty`` or ``full`` where the mask cut nothing out and the whole image was shown, else "".
+    """
+
+    label: str
+    predicted: str
+    temperature: float
+    mask_flag: str
+
+
+Kind = Literal["segmentation", "classification"]
+ROWS: dict[str, type] = {"segmentation": SegmentationScore, "classification": ClassificationScore}
+COLUMNS = {kind: get_type_hints(row) for kind, row in ROWS.items()}
 KEYS = {
     "segmentation": ("run_id", "dataset", "image_id", "prompt", "resolution"),
     "classification": ("run_id", "dataset", "image_id"),
 }
 
 
-def schema(kind: str) -> pyarrow.Schema:
-    """Arrow schema of ``segmentation`` or ``classification`` scores."""
-    import pyarrow
-
-    return pyarrow.schema([(name, getattr(pyarrow, dtype)()) for name, dtype in COLUMNS[kind].items()])
+def schema_of(row: type) -> pyarrow.Schema:
+    """The Arrow schema of rows that a TypedDict describes: str, int, float and bool, each ``| None`` where null."""
+    names = {str: "string", int: "int64", float: "float64", bool: "bool"}
+    hints = {name: (get_args(hint) or (hint,))[0] for name, hint in get_type_hints(row).items()}
+    return pyarrow.schema({name: names[hint] for name, hint in hints.items()})
 
 
 def write_scores(path: Path, kind: str, rows: Iterable[Mapping[str, Any]]) -> None:
@@ -67,32 +89,29 @@ def write_scores(path: Path, kind: str, rows: Iterable[Mapping[str, Any]]) -> No
     Raises:
         ScoreError: two rows have the same key, a row has other columns, or a score is missing or not finite.
     """
-    keys = KEYS[kind]
     rows = list(rows)
-    _refuse_gaps(rows, kind, path)
-    ordered = sorted(rows, key=lambda row: tuple(row[key] for key in keys))
-    _refuse_twins(ordered, keys, path)
-    write_parquet(path, table_of(ordered, COLUMNS[kind]))
+    _check_complete(rows, kind, path)
+    ordered = sorted(rows, key=lambda row: _key(row, kind))
+    twins = sorted({str(_key(a, kind)) for a, b in itertools.pairwise(ordered) if _key(a, kind) == _key(b, kind)})
+    if twins:
+        raise ScoreError("Two scores for the same image and run", file=path, ids=twins, remedy="score the run again")
+    write_parquet(path, pyarrow.Table.from_pylist(ordered, schema=schema_of(ROWS[kind])))
 
 
-def _refuse_gaps(rows: list[Mapping[str, Any]], kind: str, path: Path) -> None:
+def _key(row: Mapping[str, Any], kind: str) -> tuple[Any, ...]:
+    return tuple(row[name] for name in KEYS[kind])
+
+
+def _check_complete(rows: list[Mapping[str, Any]], kind: str, path: Path) -> None:
     columns = COLUMNS[kind]
-    needed = [name for name in columns if name != "lesion_id"]
-    measured = [name for name, dtype in columns.items() if dtype == "float64"]
     for row in rows:
         name = f"{row.get('run_id')}/{row.get('image_id')}"
         if row.keys() != columns.keys():
             wrong = sorted(row.keys() ^ columns.keys())
             raise ScoreError(f"Not a {kind} score: columns {', '.join(wrong)}", file=path, ids=[name])
-        if any(row[key] is None for key in needed) or not all(math.isfinite(row[key]) for key in measured):
+        missing = any(row[name] is None for name in columns if name != "lesion_id")
+        if missing or not all(math.isfinite(row[name]) for name, hint in columns.items() if hint is float):
             raise ScoreError("A score is missing or not finite", file=path, ids=[name], remedy="score the run again")
-
-
-def _refuse_twins(ordered: list[Mapping[str, Any]], keys: tuple[str, ...], path: Path) -> None:
-    identities = [tuple(row[key] for key in keys) for row in ordered]
-    twins = sorted({str(a) for a, b in itertools.pairwise(identities) if a == b})
-    if twins:
-        raise ScoreError("Two scores for the same image and run", file=path, ids=twins, remedy="score the run again")
 
 
 def gather(paths: Iterable[Path], kind: str, out: Path) -> None:
@@ -107,13 +126,18 @@ def gather(paths: Iterable[Path], kind: str, out: Path) -> None:
     write_scores(out, kind, rows)
 
 
-def read_scores(path: Path, kind: str) -> list[dict[str, Any]]:
-    """Score rows as dicts.
+@overload
+def read_scores(path: Path, kind: Literal["segmentation"]) -> list[SegmentationScore]: ...
+@overload
+def read_scores(path: Path, kind: Literal["classification"]) -> list[ClassificationScore]: ...
+@overload
+def read_scores(path: Path, kind: str) -> list[Any]: ...
+def read_scores(path: Path, kind: str) -> list[Any]:
+    """Score rows.
 
     Raises:
         ScoreError: the file is missing, unreadable, or has other columns.
     """
-
     try:
         table = read_parquet(path)
     except (OSError, ValueError) as error:

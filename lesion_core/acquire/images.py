@@ -1,22 +1,34 @@
-"""Decode photographs and masks under stated rules; a file that does not decode whole is refused, never guessed.
+"""Decode images and masks under stated rules; a file that does not decode whole is refused, never guessed. And encode.
 
-Pillow decodes, since it refuses truncated files, where OpenCV returns the decodable part without a word.
+Only the formats of ``FORMATS`` are opened, whatever a file is called: Pillow knows some that execute code.
+simplejpeg decodes JPEGs (libjpeg-turbo, the same pixels as Pillow's), since it makes the decoder's warnings errors:
+Pillow and OpenCV fill what is missing with grey and say nothing. BMP, TIFF and WebP have no checksums that are read:
+there what is cut is found, and of changed bytes those that the decoder cannot make sense of.
 """
 
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+import simplejpeg
+from PIL import Image
 
 from lesion_core.errors import ImageError, MaskError
+from lesion_core.files import write_bytes
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
+# Of these, libtiff's errors reach us; of JPEG and fax inside a TIFF they do not.
+TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "lzma", "zstd")
+MAX_BYTES = 1 << 30
+MAX_PIXELS = 80_000_000  # three times a 24-megapixel camera's; decoded as RGBA it takes 320 MB
+TOO_LARGE = f"the image has more than {MAX_PIXELS // 1_000_000} million pixels"
+TWELVE_BITS = 4096
 MASK_THRESHOLD = 128  # a pixel above it is lesion, as in the ISIC challenge's scorer
 GREY_BAND = (16, 239)  # values between are neither background nor lesion, even after JPEG
 MAX_GREY = 0.10  # a file with a larger share of such values is a photograph or a probability map, not a mask
@@ -36,6 +48,30 @@ CONVERTED = {
     "YCbCr": ("colour_space", "YCbCr converted to RGB"),
 }
 EXIF_ORIENTATION = 0x0112
+UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+# Pillow's plugins raise all of these on broken files; Warning, where warnings are errors.
+BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+    Warning,
+)
 REMEDY = "fetch the file again or remove it together with its row in the labels"
 
 
@@ -68,7 +104,7 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
         * greyscale is repeated to three channels (``greyscale``);
         * transparent pixels are composited on white (``transparent``);
         * a palette, CMYK or another colour space is converted (``palette``, ``cmyk``, ``colour_space``);
-        * of 16 bits per channel the high byte is kept, 65535 becomes 255 (``sixteen_bit``);
+        * of 16 bits per channel the high byte is kept, 65535 becomes 255; up to 255 they stay (``sixteen_bit``);
         * of several frames the first is read (``frames``).
 
     Args:
@@ -77,16 +113,13 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
             pixels; None decodes every pixel. Other formats are always decoded whole.
 
     Raises:
-        ImageError: no such file, zero bytes, not an image, truncated, or an unsupported pixel type.
+        ImageError: no regular file, zero bytes or too many, no format of ``FORMATS``, truncated, damaged, over
+            ``MAX_PIXELS``, an unsupported pixel type, or 16-bit values whose range is neither 8 nor 16 bits.
     """
-    from PIL import Image, ImageOps
-
     image, repairs = _open(path, at_least)
-    image = ImageOps.exif_transpose(image)
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
-        grey = _high_byte(image, path)
-        told = (*repairs, ("sixteen_bit", "high byte kept"), GREY)
-        return Photograph(np.repeat(grey[:, :, None], 3, axis=2), tuple(dict.fromkeys(told)))
+        grey, detail = _eight_bits(image, path)
+        return Photograph(np.repeat(grey[:, :, None], 3, axis=2), (*repairs, ("sixteen_bit", detail), GREY))
     if image.mode not in EIGHT_BIT_MODES:
         raise ImageError(f"pixels of type {image.mode} are not supported", file=path, remedy="save it as 8-bit RGB")
     if image.mode in CONVERTED:
@@ -156,9 +189,41 @@ def inspect_mask(path: str | Path, shape: tuple[int, int] | None = None) -> Mask
     return Mask(pixels, tuple(repairs))
 
 
-def _read_bytes(path: str | Path) -> bytes:
+def encode_image(pixels: np.ndarray, suffix: str = ".png", *options: int) -> bytes:
+    """uint8 (H, W) grey or (H, W, 3) RGB as a file of the format that ``suffix`` names.
+
+    Args:
+        pixels: 0..255.
+        suffix: ``.png``, ``.jpg``, ``.bmp``, ...
+        options: of ``cv2.imencode``: a flag and its value, and so on.
+
+    Raises:
+        ImageError: the pixels cannot be encoded.
+    """
+    bgr = pixels[:, :, ::-1] if pixels.ndim == 3 else pixels
     try:
-        content = Path(path).read_bytes()
+        done, content = cv2.imencode(suffix, np.ascontiguousarray(bgr), options)
+    except cv2.error:
+        done = False
+    if not done:
+        raise ImageError(f"pixels of shape {pixels.shape} cannot be encoded as {suffix}", remedy="report this as a bug")
+    return content.tobytes()
+
+
+def write_image(path: str | Path, pixels: np.ndarray, *options: int) -> None:
+    """Write pixels in the format of the path's suffix, atomically: see :func:`encode_image`."""
+    write_bytes(path, encode_image(pixels, Path(path).suffix, *options))
+
+
+def _read_bytes(path: str | Path) -> bytes:
+    path = Path(path)
+    try:
+        size = path.stat().st_size
+        if not path.is_file():  # opening a pipe waits, reading a device may never end
+            raise ImageError("this is no regular file", file=path, remedy="copy the image itself there")
+        if size > MAX_BYTES:
+            raise ImageError(f"the file is over {MAX_BYTES >> 20} MiB", file=path, remedy="scale the image down")
+        content = path.read_bytes()
     except OSError as error:
         raise ImageError(f"the file cannot be read ({error.strerror})", file=path, remedy=REMEDY) from error
     if not content:
@@ -166,57 +231,104 @@ def _read_bytes(path: str | Path) -> bytes:
     return content
 
 
-def _open(path: str | Path, at_least: int | None = None) -> tuple[Image, list[tuple[str, str]]]:
-    """The first frame, all of its pixels decoded (of a JPEG's scaled version, if ``at_least`` allows one).
+def _open(path: str | Path, at_least: int | None = None) -> tuple[Image.Image, list[tuple[str, str]]]:
+    """The first frame upright, all of its pixels decoded (of a JPEG's scaled version, if ``at_least`` allows one).
 
     With it what only the file tells: orientation, bits and frames, as (kind, detail) pairs.
     """
-    from PIL import Image
-
     content = _read_bytes(path)
     try:
-        image = Image.open(io.BytesIO(content))
-        if at_least is not None:
-            image.draft(None, (at_least, at_least))
+        image = Image.open(io.BytesIO(content), formats=FORMATS)
+        _check_header(image)
         # Pillow reduces 16-bit colour to 8 bits as it decodes; before that the tiles tell.
         deep = any("16" in str(tile[3]) for tile in image.tile)
-        image.load()
+        if image.format in ("JPEG", "MPO"):
+            decoded = _decode_jpeg(content, image, at_least)
+        else:
+            image.load()
+            decoded = image
         turned = image.getexif().get(EXIF_ORIENTATION, 1)
         frames = getattr(image, "n_frames", 1)
-    except Image.DecompressionBombError as error:
-        raise ImageError("the image is implausibly large", file=path, remedy="scale it down") from error
-    # Pillow's plugins raise all of these on broken files.
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, KeyError) as error:
-        if content.startswith(b"\xff\xd8") or "truncated" in str(error):
-            message = f"the image is truncated or broken ({error})"
+    except ImageError as error:
+        raise ImageError(error.message, file=path, remedy=error.remedy) from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise ImageError(TOO_LARGE, file=path, remedy="scale it down") from error
+    except BROKEN as error:
+        if content.startswith((b"\xff\xd8", b"\x89PNG")) or "truncated" in str(error):
+            message = f"the image is truncated or damaged ({error})"
         else:
-            message = f"the file does not decode as an image ({error})"
+            message = f"the file does not decode as an image of {', '.join(FORMATS)} ({error})"
         raise ImageError(message, file=path, remedy=REMEDY) from error
     told = []
-    if turned in range(2, 9):
+    if turned in UPRIGHT:
+        decoded = decoded.transpose(UPRIGHT[turned])
         told.append(("rotated", f"EXIF orientation {turned}"))
-    if deep:
+    if deep and decoded.mode in EIGHT_BIT_MODES:
+        if not np.asarray(decoded.convert("RGB")).any():
+            raise _unclear_range(path, "lie below 256")
         told.append(("sixteen_bit", "high byte kept"))
     if frames > 1:
         told.append(("frames", f"the first of {frames}"))
-    return image, told
+    return decoded, told
 
 
-def _high_byte(image: Image, path: str | Path) -> np.ndarray:
+def _check_header(image: Image.Image) -> None:
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(TOO_LARGE, remedy="scale it down")
+    inside = image.info.get("compression")
+    if image.format == "TIFF" and inside not in TIFF_COMPRESSIONS:
+        raise ImageError(
+            f"a TIFF with {inside} inside is not read, since damage to it would not be seen",
+            remedy="save it as PNG, or as TIFF with LZW or deflate",
+        )
+
+
+def _decode_jpeg(content: bytes, header: Image.Image, at_least: int | None) -> Image.Image:
+    """All pixels, or those of the smallest of 1/2, 1/4 and 1/8 that keeps ``at_least`` of them on both sides.
+
+    Raises:
+        ValueError: the decoder warns of anything.
+    """
+    width, height = header.size
+    short = min(width, height)
+    factor = 1 if at_least is None else next((scale for scale in (8, 4, 2) if short // at_least >= scale), 1)
+    colours = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}[header.mode]
+    least = {"min_height": -(-height // factor), "min_width": -(-width // factor)}
+    try:
+        pixels = simplejpeg.decode_jpeg(content, colours, **least)
+    except ValueError as error:
+        if "subsampling" in str(error):
+            raise ImageError("a JPEG with this colour subsampling is not read", remedy="save it as PNG") from error
+        raise
+    if header.mode == "CMYK":  # stored inverted, as Adobe does
+        return Image.frombytes("CMYK", (pixels.shape[1], pixels.shape[0]), (255 - pixels).tobytes())
+    return Image.fromarray(pixels[:, :, 0] if header.mode == "L" else pixels)
+
+
+def _eight_bits(image: Image.Image, path: str | Path) -> tuple[np.ndarray, str]:
+    """uint8 (H, W) of one channel of 16 or 32 bits, and how it was reduced."""
     wide = np.asarray(image)
     if wide.min() < 0 or wide.max() > 65535:
         raise ImageError("pixel values lie outside 16 bits", file=path, remedy="save it as 8-bit or 16-bit unsigned")
-    return (wide.astype(np.uint32) >> 8).astype(np.uint8)
+    if wide.max() <= 255:
+        return wide.astype(np.uint8), "values up to 255 kept"
+    if wide.max() < TWELVE_BITS:
+        raise _unclear_range(path, f"end at {wide.max()}")
+    return (wide.astype(np.uint32) >> 8).astype(np.uint8), "high byte kept"
+
+
+def _unclear_range(path: str | Path, said: str) -> ImageError:
+    return ImageError(
+        f"its 16-bit values {said}: which of them is white is not known", file=path, remedy="save it with 8 bits"
+    )
 
 
 def _mask_values(path: str | Path) -> np.ndarray:
     """uint8 (H, W) of a mask's file."""
-    from PIL import ImageOps
-
     try:
-        image = ImageOps.exif_transpose(_open(path)[0])
+        image = _open(path)[0]
         if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
-            return _high_byte(image, path)
+            return _eight_bits(image, path)[0]
     except ImageError as error:
         raise MaskError(f"the mask cannot be read: {error.message}", file=path, remedy=error.remedy) from error
     if image.mode not in EIGHT_BIT_MODES:

@@ -6,17 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_core.paths import Layout
+from lesion_core.paths import Layout, run_of
 from lesion_core.settings import Plan
 from lesion_core.settings.run import ABLATIONS, Run
 
-BY_RUN = {  # at which depth these folders have a run's id, as a folder or as a file's stem
-    "runs": 2,
-    "pseudo_masks": 1,
-    "explain": 1,
-    "robustness": 1,
-    "summary/curves": 3,
-}
 HARMONIZED = ("harmonized", 2)  # and at which depth this one has a size
 
 
@@ -65,12 +58,6 @@ class Current:
 
 def _sizes(runs: Iterable[Run]) -> frozenset[int]:
     return frozenset(run.spec.model.image_size for run in runs if run.task in ("segmentation", "classification"))
-
-
-def run_of(parts: tuple[str, ...]) -> str | None:
-    """The run that a result belongs to, by the parts of its path relative to the results; None: to no single run."""
-    depth = BY_RUN.get(parts[0], BY_RUN.get("/".join(parts[:2])))
-    return None if depth is None or len(parts) <= depth else parts[depth].split(".")[0]
 
 
 def run_folders(root: Path, plan: Plan) -> list[Path]:

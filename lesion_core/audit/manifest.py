@@ -11,29 +11,11 @@ from pydantic import TypeAdapter, ValidationError
 from lesion_core.audit.current import Current
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, sha256_file, write_json
+from lesion_core.paths import Layout
 from lesion_core.settings import Plan
 
 NAME = "manifest.json"
 UNPACKED = "manifest.csv"  # of one dataset, written when it was unpacked
-# Folders of content; downloads are left out since they may be deleted once unpacked, logs and benchmarks since they are
-# no results.
-PRODUCTS = (
-    "data",
-    "catalog",
-    "splits",
-    "harmonized",
-    "weights",
-    "runs",
-    "pseudo_masks",
-    "scores",
-    "tables",
-    "statistics",
-    "figures",
-    "ledger",
-    "summary",
-    "explain",
-    "robustness",
-)
 RECORDS = ("provenance.json",)  # tell of times and machines, so they differ between two equal results
 NO_RESULTS = ("log.txt", "checkpoint.pt")
 
@@ -69,9 +51,7 @@ def product_files(root: Path, plan: Plan) -> Iterator[str]:
         RunError: a run of the matrix is not finished.
     """
     current = Current.of_results(root, plan)
-    found = [path for folder in PRODUCTS for path in (root / folder).rglob("*") if path.is_file()]
-    found += [path for path in [root / "report.html"] if path.is_file()]
-    for path in sorted(found):
+    for path in Layout(root).products():
         parts = path.relative_to(root).parts
         if current.owns(parts) and path.name not in NO_RESULTS and not path.name.startswith("."):
             yield "/".join(parts)

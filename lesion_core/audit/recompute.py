@@ -15,6 +15,7 @@ from lesion_core.paths import Layout
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
 from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
+from lesion_core.settings.matrix import tried_runs
 from lesion_core.settings.run import task_of
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
@@ -64,7 +65,7 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
     """
     from threadpoolctl import threadpool_limits
 
-    from lesion_core.inference.robustness import gather_robustness, tried_runs
+    from lesion_core.inference.robustness import gather_robustness
     from lesion_core.report.ledger import write_ledger
     from lesion_core.report.statistics import write_statistics
     from lesion_core.report.subgroups import write_subgroups
@@ -82,8 +83,8 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
         write_statistics(again, plan)
         write_ledger(again, plan)
         write_subgroups(again, plan, subgroups)
-        measured = [again / "robustness" / f"{run_id}.csv" for run_id in tried_runs(plan, robustness)]
-        gather_robustness(measured, again / "statistics" / "robustness.csv")
+        measured = [Layout(again).robustness(run_id) for run_id in tried_runs(plan, robustness)]
+        gather_robustness(measured, Layout(again).statistics("robustness"))
         made = sorted(path for part in COMPUTED for path in (again / part).rglob("*.*"))
         for path in made:
             name = path.relative_to(again)
@@ -96,7 +97,7 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
             path.relative_to(again).as_posix() for path in made
         }
         answer.problems += [f"{name}: follows from none of the scores; delete it" for name in sorted(strangers)]
-        cells = read_parquet(again / "tables" / "cells.parquet", ["value"]).column("value")
+        cells = read_parquet(Layout(again).cells, ["value"]).column("value")
         count = len(cells) - cells.null_count
     answer.evidence = f"{len(made)} files written anew from scores/, {count} cells of ours among them, byte for byte"
     return answer
@@ -171,7 +172,7 @@ def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int)
     where = {(row["dataset"], row["image_id"]): root / row["path"] for row in rows}
     reference = None if harmonization.histogram == "none" else read_reference(layout.reference)
     current = Current.of_results(root, plan)
-    found = sorted((root / "harmonized").glob("*/*/index.csv"))
+    found = layout.harmonized_files("index.csv")
     arrays = [Harmonized.open(path.parent) for path in found if current.owns(path.relative_to(root).parts)]
     everything = [(number, row) for number, data in enumerate(arrays) for row in range(len(data))]
     chosen = generator(seed, "audit", "pixels").permutation(len(everything))[:count]
@@ -232,7 +233,7 @@ def _difference(stored: dict[str, Any], again: dict[str, Any] | None, kind: str)
     """Largest difference of two rows' numbers; infinite where a word or a count differs or the row is missing."""
     if again is None:
         return float("inf")
-    measured = [name for name, dtype in COLUMNS[kind].items() if dtype == "float64"]
+    measured = [name for name, hint in COLUMNS[kind].items() if hint is float]
     counts = [name for name in ("tp", "fp", "fn", "tn") if name in stored]
     total = sum(stored[name] for name in counts) or 1
     words = [name for name in stored if name not in measured and name not in counts]

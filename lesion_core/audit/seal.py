@@ -46,7 +46,7 @@ def sealed(root: Path, plan: Plan) -> Answer:
         opened += len(read)
         secret = masks & read | {path for path in read if path.endswith(f"/{TEST_MASKS}")}
         answer.problems += [f"{path}: a test mask, opened by {name}" for path in sorted(secret)]
-    arrays = [path for path in sorted((root / "harmonized").glob("*/*/index.csv")) if _owned(root, path, current)]
+    arrays = [path for path in layout.harmonized_files("index.csv") if _owned(root, path, current)]
     for index in arrays:
         answer.problems += _unsealed(root, index, split)
     looked = ", ".join(f"{count} of {kind}" for kind, count in jobs.items())

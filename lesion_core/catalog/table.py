@@ -9,9 +9,10 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+
 from lesion_core import settings
 from lesion_core.acquire.readers import Row, joining_id, read_dataset
-from lesion_core.arrow import table_of
 from lesion_core.catalog.duplicates import components
 from lesion_core.catalog.edges import REASONS, Edge, find_edges
 from lesion_core.catalog.inspection import Inspected, inspect_rows
@@ -132,7 +133,7 @@ def build_catalog(
 
 def write_table(path: Path, columns: Sequence[tuple[str, str]], records: Sequence[Mapping[str, Any]]) -> None:
     """Write records as Parquet with the given columns and types, atomically, the same bytes for the same records."""
-    write_parquet(path, table_of(list(records), dict(columns)))
+    write_parquet(path, pyarrow.Table.from_pylist(list(records), schema=pyarrow.schema(columns)))
 
 
 def read_table(path: Path, columns: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:

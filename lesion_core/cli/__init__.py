@@ -1,7 +1,8 @@
-"""The command line: one subcommand per rule, ``lesion predict``, and the one reader of params.yaml in Python.
+"""The command line: one subcommand per rule, and the commands for people.
 
-A rule hands a command exactly the sections it declares (``--settings`` JSON); a person leaves that out and the
-command reads params.yaml with ``--profile``. Everything is imported inside the commands: ``--help`` must be instant.
+A command reads the settings from the results folder (``settings.json``, which Snakemake writes) and sees of them what
+it declares in ``settings.stored.READS``; with ``--profile`` it reads params.yaml. Everything is imported inside the
+commands: ``--help`` must be instant, and a job pays for what it uses.
 """
 
 from __future__ import annotations
@@ -9,6 +10,8 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
@@ -23,10 +26,28 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Skin-lesion segmentation and classification, from download to a verdict on each published claim.",
 )
+MODULES = (runs, results, checks, sharing, data)
+for _panel, _commands in (
+    ("Commands for people", [command for module in MODULES for command in module.FOR_PEOPLE]),
+    ("Steps of the pipeline (Snakemake calls them)", [command for module in MODULES for command in module.FOR_RULES]),
+):
+    for _command in _commands:
+        app.command(rich_help_panel=_panel)(_command)
 
-for _room in (data, runs, results, checks, sharing):
-    for _command in _room.COMMANDS:
-        app.command()(_command)
+
+def _tell_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"lesion {version('lesion_core')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_tell_version, is_eager=True, help="Say the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Root
+from lesion_core.cli.options import Root, sections
 
 
 def trace(
@@ -15,17 +15,14 @@ def trace(
     row: Annotated[str, typer.Argument(help="The row's label; in tables 15 and 16: other method, dataset, level.")],
     column: Annotated[str, typer.Argument(help="The metric, e.g. dice: a column of the table's .csv.")],
     root: Root = Path("results/smoke"),
-    images: Annotated[bool, typer.Option("--images", help="List every photograph with its hash.")] = False,
+    images: Annotated[bool, typer.Option("--images", help="List every image with its hash.")] = False,
 ) -> None:
-    """A cell back to its photographs, computed anew from the score rows. Exit status 1 if the chain does not hold."""
+    """A cell back to its images, computed anew from the score rows. Exit status 1 if the chain does not hold."""
     from lesion_core.report import trace as cells
     from lesion_core.report import trace_statistics as tests
 
     if table in tests.TABLES:
-        from lesion_core.settings import load as config
-
-        # a results folder is named after its profile, and its tests depend on the profile's settings
-        found = tests.trace_test(root, config.plan(config.load(root.resolve().name)), table, row, column)
+        found = tests.trace_test(root, sections("statistics", root, None).plan, table, row, column)
         typer.echo(tests.trace_test_text(found, images=images))
     else:
         found = cells.trace(root, table, row, column)
@@ -122,4 +119,5 @@ def feasible_rates(
         raise typer.Exit(1)
 
 
-COMMANDS = (trace, feasible, feasible_effect, feasible_rates)
+FOR_PEOPLE = (trace, feasible, feasible_effect, feasible_rates)
+FOR_RULES = ()

@@ -2,62 +2,72 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Given, Out, Profile, Root, settings_of
+from lesion_core.cli.options import Dataset, NewRoot, Profile, Root, sections
 
 
-def synthetic(out: Out, settings: Given = None, profile: Profile = None) -> None:
-    """Draw made images and pack them as the official archives."""
+def synthetic(root: NewRoot, profile: Profile = None) -> None:
+    """Draw synthetic images and pack them as the official archives."""
     from lesion_core.acquire.synthetic import write_mirror
     from lesion_core.errors import SettingsError
+    from lesion_core.paths import Layout
 
-    section = settings_of(settings, profile).synthetic
+    section = sections("synthetic", root, profile).synthetic
     if section is None:
-        raise SettingsError("synthetic: this profile has no made images", remedy="use --profile smoke")
-    write_mirror(section, out)
+        raise SettingsError("synthetic: this profile has no synthetic images", remedy="use --profile smoke")
+    write_mirror(section, Layout(root).made)
 
 
-def download(dataset: str, out: Out, settings: Given = None, profile: Profile = None) -> None:
+def download(dataset: Dataset, root: NewRoot, profile: Profile = None) -> None:
     """Fetch and verify a dataset's files, from the mirror or the official addresses."""
     from lesion_core.acquire.download import fetch_dataset
+    from lesion_core.paths import Layout
 
-    given = settings_of(settings, profile)
+    given, layout = sections("download", root, profile), Layout(root)
     fetch_dataset(
         dataset,
-        out,
-        mirror=given.mirror,
+        layout.downloads(dataset),
+        mirror=given.mirror if given.synthetic is None else str(layout.made),
         ph2=given.data.ph2,
         retries=given.data.retries,
         timeout=given.data.timeout_seconds,
     )
 
 
-def unpack(dataset: str, downloads: Annotated[Path, typer.Option("--downloads")], out: Out) -> None:
+def unpack(dataset: Dataset, root: Root) -> None:
     """Unpack a dataset's archives safely."""
     from lesion_core.acquire.unpack import unpack_dataset
+    from lesion_core.paths import Layout
 
-    unpack_dataset(dataset, downloads, out)
+    unpack_dataset(dataset, Layout(root).downloads(dataset), Layout(root).data(dataset))
 
 
-def weights(name: str, out: Out, settings: Given = None, profile: Profile = None) -> None:
+def weights(
+    name: Annotated[str, typer.Argument(help="E.g. sam_vit_b.")], root: NewRoot, profile: Profile = None
+) -> None:
     """Fetch and verify a foundation model's weights, or take those in the package."""
     from lesion_core.models.sam.foundation import write_foundation
+    from lesion_core.paths import Layout
 
-    given = settings_of(settings, profile)
-    write_foundation(name, out, mirror=given.mirror, retries=given.data.retries, timeout=given.data.timeout_seconds)
+    given = sections("weights", root, profile)
+    write_foundation(
+        name,
+        Layout(root).weights(name),
+        mirror=given.mirror,
+        retries=given.data.retries,
+        timeout=given.data.timeout_seconds,
+    )
 
 
-def catalog(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def catalog(root: Root, profile: Profile = None) -> None:
     """Build the table of all images, their groups and the data report."""
     from lesion_core.catalog.table import build_catalog
     from lesion_core.paths import Layout
 
-    given = settings_of(settings, profile)
-    layout = Layout(root)
+    given, layout = sections("catalog", root, profile), Layout(root)
     build_catalog(
         {name: layout.data(name) for name in given.data.datasets},
         root,
@@ -65,7 +75,7 @@ def catalog(root: Root, settings: Given = None, profile: Profile = None) -> None
         custom=given.data.custom,
         out_images=layout.catalog,
         out_edges=layout.edges,
-        out_report=layout.catalog.with_name("report.json"),
+        out_report=layout.data_report,
     )
 
 
@@ -76,17 +86,17 @@ def data_report(root: Root) -> None:
     write_data_report(root)
 
 
-def splits(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def splits(root: Root, profile: Profile = None) -> None:
     """Split by group, and write the leakage certificate."""
     from lesion_core.catalog.splits import build_splits
     from lesion_core.paths import Layout
 
     layout = Layout(root)
-    build_splits(layout.catalog, layout.edges, settings_of(settings, profile).splits, layout.certificate.parent)
+    build_splits(layout.catalog, layout.edges, sections("splits", root, profile).splits, layout.certificate.parent)
 
 
 def leakage(root: Root) -> None:
-    """What datasets share, and whether a segmenter's training photograph tests a classifier; exit status 1 if so."""
+    """What datasets share, and whether a segmenter's training image tests a classifier; exit status 1 if so."""
     from lesion_core.catalog.leakage import tell_leakage
 
     text, clean = tell_leakage(root)
@@ -95,7 +105,7 @@ def leakage(root: Root) -> None:
         raise typer.Exit(1)
 
 
-def reference(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def reference(root: Root, profile: Profile = None) -> None:
     """The median histogram of the training images."""
     from lesion_core.paths import Layout
     from lesion_core.pixels.reference import reference_histogram
@@ -103,16 +113,15 @@ def reference(root: Root, settings: Given = None, profile: Profile = None) -> No
 
     observe.begin()
     layout = Layout(root)
-    section = settings_of(settings, profile).harmonization
+    section = sections("reference", root, profile).harmonization
     reference_histogram(layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, section)
     observe.record_opened(layout.reference.with_name(observe.RECORD), root)
 
 
 def harmonize(
-    dataset: str,
+    dataset: Dataset,
     size: Annotated[int, typer.Argument(min=1, help="Side of the square images in pixels.")],
     root: Root,
-    settings: Given = None,
     profile: Profile = None,
 ) -> None:
     """Bring a dataset to one size and one appearance."""
@@ -130,9 +139,10 @@ def harmonize(
         layout.reference,
         root,
         layout.harmonized(dataset, size),
-        settings_of(settings, profile).harmonization,
+        sections("harmonize", root, profile).harmonization,
     )
     observe.record_opened(layout.harmonized(dataset, size) / observe.RECORD, root)
 
 
-COMMANDS = (synthetic, download, unpack, weights, catalog, data_report, splits, leakage, reference, harmonize)
+FOR_PEOPLE = (leakage,)
+FOR_RULES = (synthetic, download, unpack, weights, catalog, data_report, splits, reference, harmonize)

@@ -1,23 +1,18 @@
-"""What commands share: options, and the settings that they are given or read."""
+"""What commands share: options, and the settings that they read."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 if TYPE_CHECKING:
     from lesion_core.settings.run import Run
-
-Given = Annotated[
-    str | None,
-    typer.Option("--settings", help="Sections of the settings as JSON (rules use this); default: params.yaml."),
-]
-Profile = Annotated[str | None, typer.Option("--profile", help="smoke, mini or paper; default: params.yaml's.")]
+    from lesion_core.settings.stored import Sections
 
 
-def _results(root: Path) -> Path:
+def _existing(root: Path) -> Path:
     if not root.is_dir():
         from lesion_core.errors import StorageError
 
@@ -26,44 +21,34 @@ def _results(root: Path) -> Path:
     return root
 
 
-Root = Annotated[Path, typer.Option("--root", help="Results folder, results/<profile>.", callback=_results)]
-RunDir = Annotated[Path, typer.Option("--run", help="A run's folder, results/<profile>/runs/<place>/<run_id>.")]
-Out = Annotated[Path, typer.Option("--out", help="What is written.")]
-Device = Annotated[Literal["auto", "cpu", "cuda"], typer.Option("--device", help="auto: a GPU if there is one.")]
-Side = Annotated[int, typer.Option("--size", min=1, help="Side of the square images in pixels.")]
+ROOT_HELP = "Results folder, results/<profile>."
+Root = Annotated[Path, typer.Option("--root", help=ROOT_HELP, callback=_existing)]
+NewRoot = Annotated[Path, typer.Option("--root", help=ROOT_HELP)]
+Profile = Annotated[
+    str | None, typer.Option("--profile", help="Read params.yaml with this profile, not the results' settings.json.")
+]
+RunIds = Annotated[list[str], typer.Argument(metavar="RUN_ID...", help="`lesion runs` lists them.")]
+Dataset = Annotated[str, typer.Argument(help="As the settings call it, e.g. ham10000.")]
+Device = Annotated[
+    Literal["auto", "cpu", "cuda"] | None,
+    typer.Option("--device", help="auto: a GPU if there is one. Default: the settings'."),
+]
 
 
-def settings_of(given: str | None, profile: str | None) -> Any:
-    """The sections that a rule hands over, or all of params.yaml with its plan."""
-    from lesion_core.settings import load as config
+def sections(command: str, root: Path, profile: str | None) -> Sections:
+    """What a command declares to read of the settings."""
+    from lesion_core.settings.stored import declared, stored
 
-    if given is not None:
-        return config.sections(given)
-    settings = config.load(profile)
-    object.__setattr__(settings, "plan", config.plan(settings))
-    return settings
+    return declared(stored(root, profile), command)
 
 
-def one_run(given: str | None, profile: str | None, run_id: str | None) -> Run:
-    """The run that a rule hands over, or the matrix's run of that id."""
-    from lesion_core.errors import SettingsError
-    from lesion_core.settings import load as config
+def runs_and_sections(
+    command: str, run_ids: list[str], root: Path, profile: str | None
+) -> tuple[list[Run], list[Path], Sections]:
+    """Runs by id, their folders, and what the command declares to read of the settings."""
+    from lesion_core.paths import Layout
+    from lesion_core.settings.stored import declared, find_runs, stored
 
-    if given is not None:
-        return config.sections(given).run
-    runs = config.expand(config.load(profile))
-    if run_id not in runs:
-        asked = "no run is named" if run_id is None else f"run '{run_id}' is not in the matrix"
-        raise SettingsError(asked, ids=runs, remedy="give --run and one of these ids (`lesion runs` lists them)")
-    return runs[run_id]
-
-
-def ready(run_dir: Path, device: str) -> tuple[Run, str]:
-    """A trained run's settings, with torch made deterministic on its number of threads, and the device it is to use."""
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.settings.run import Run
-    from lesion_core.training.engine import resolve_device
-
-    run = Run.load(run_dir)
-    make_deterministic(run.threads)
-    return run, resolve_device(device)
+    settings = stored(root, profile)
+    runs = find_runs(root, settings, run_ids)
+    return runs, [Layout(root).run(run.place, run.run_id) for run in runs], declared(settings, command)

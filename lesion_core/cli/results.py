@@ -7,56 +7,58 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Given, Profile, Root, settings_of
+from lesion_core.cli.options import Profile, Root, sections
 
 
-def tables(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def tables(root: Root, profile: Profile = None) -> None:
     """Every table, ours beside published, as .csv, .md and .tex."""
     from lesion_core.report.tables import write_tables
 
-    write_tables(root, settings_of(settings, profile).plan)
+    write_tables(root, sections("tables", root, profile).plan)
 
 
-def statistics(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def statistics(root: Root, profile: Profile = None) -> None:
     """Paired tests, effect sizes and intervals (tables 15 and 16)."""
     from lesion_core.report.statistics import write_statistics
 
-    write_statistics(root, settings_of(settings, profile).plan)
+    write_statistics(root, sections("statistics", root, profile).plan)
 
 
-def subgroups(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def subgroups(root: Root, profile: Profile = None) -> None:
     """Classification metrics by sex, age, site and way of diagnosis, with intervals."""
     from lesion_core.report.subgroups import write_subgroups
 
-    given = settings_of(settings, profile)
+    given = sections("subgroups", root, profile)
     write_subgroups(root, given.plan, given.subgroups)
 
 
-def figures(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def figures(root: Root, profile: Profile = None) -> None:
     """Every figure, as PDF and PNG."""
+    from lesion_core.paths import Layout
     from lesion_core.record import observe
     from lesion_core.report.figures import write_figures
 
     observe.begin()
-    write_figures(root, settings_of(settings, profile).plan)
-    observe.record_opened(root / "figures" / observe.RECORD, root)
+    write_figures(root, sections("figures", root, profile).plan)
+    observe.record_opened(Layout(root).figures / observe.RECORD, root)
 
 
-def ledger(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def ledger(root: Root, profile: Profile = None) -> None:
     """A verdict on each published number."""
     from lesion_core.report.ledger import write_ledger
 
-    write_ledger(root, settings_of(settings, profile).plan)
+    write_ledger(root, sections("ledger", root, profile).plan)
 
 
-def report(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def report(root: Root, profile: Profile = None) -> None:
     """The page: one file that opens offline."""
+    from lesion_core.paths import Layout
     from lesion_core.record import observe
     from lesion_core.report.page import write_page
 
     observe.begin()
-    write_page(root, settings_of(settings, profile).plan)
-    observe.record_opened(root / "figures" / f"page.{observe.RECORD}", root)
+    write_page(root, sections("report", root, profile).plan)
+    observe.record_opened(Layout(root).figures / f"page.{observe.RECORD}", root)
 
 
 def readme(
@@ -78,4 +80,5 @@ def bench(root: Root) -> None:
     typer.echo(bench_table(root))
 
 
-COMMANDS = (tables, statistics, subgroups, figures, ledger, report, readme, bench)
+FOR_PEOPLE = (bench, readme)
+FOR_RULES = (tables, statistics, subgroups, figures, ledger, report)

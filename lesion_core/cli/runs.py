@@ -9,39 +9,59 @@ from typing import Annotated, Literal
 
 import typer
 
-from lesion_core.cli.options import Device, Given, Out, Profile, Root, RunDir, Side, one_run, ready, settings_of
+from lesion_core.cli.options import Dataset, Device, Profile, Root, RunIds, runs_and_sections, sections
 
-Kind = Literal["segmentation", "classification"]
-MatrixRun = Annotated[str | None, typer.Option("--run", help="A run of the matrix, by id.")]
+RunId = Annotated[str, typer.Argument(help="`lesion runs` lists them.")]
 
 
 def runs(profile: Profile = None) -> None:
     """The experiment matrix, expanded: one line per run."""
-    from lesion_core.settings import load as config
+    from lesion_core.settings.load import load
+    from lesion_core.settings.matrix import expand
 
-    for run in config.expand(config.load(profile)).values():
+    for run in expand(load(profile)).values():
         typer.echo(f"{run.task:<15} {run.run_id}")
 
 
 def train(
+    run_ids: RunIds,
     root: Root,
-    run_id: MatrixRun = None,
-    settings: Given = None,
     profile: Profile = None,
-    device: Device = "auto",
+    device: Device = None,
+    log: Annotated[bool, typer.Option("--log", help="Speak to log.txt in each run's folder, not here.")] = False,
 ) -> None:
-    """Train one run; goes on from its last checkpoint if it was interrupted.
+    """Train runs, one after the other; each goes on from its last checkpoint if it was interrupted.
 
-    With compute.processes above 1 it starts that many processes here; torchrun may start them in its stead.
+    With compute.processes above 1 each takes that many processes; torchrun may start them instead.
     """
+    from lesion_core.errors import RunError
     from lesion_core.record import observe
 
-    observe.begin()
-    run = one_run(settings, profile, run_id)
+    found, folders, given = runs_and_sections("train", run_ids, root, profile)
+    if derived := [run.run_id for run in found if run.task == "derived"]:
+        remedy = "`lesion score` them: they average the predictions of trained runs"
+        raise RunError("These runs have nothing to train", ids=derived, remedy=remedy)
+    for run, folder in zip(found, folders, strict=True):
+        if log:
+            _speak_to(folder / "log.txt")
+        observe.begin()
+        _train(run, folder, root, device or given.compute.device)
+
+
+def _speak_to(path: Path) -> None:
+    """Everything that this process and its children say from now on goes to a file, made anew."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    with open(path, "w", encoding="utf-8") as handle:
+        os.dup2(handle.fileno(), 1)
+        os.dup2(handle.fileno(), 2)
+
+
+def _train(run, folder: Path, root: Path, device: str) -> None:
     os.environ["OMP_NUM_THREADS"] = str(run.threads)
     from importlib import import_module
 
-    from lesion_core.files import canonical_json
     from lesion_core.training.gpus import take_gpus
     from lesion_core.training.launch import demand_processes, launch, launched, process_rank, watch_launcher
 
@@ -52,15 +72,13 @@ def train(
             return
         del os.environ["WORLD_SIZE"]
     elif run.processes > 1 and run.spec.training.epochs and not launched():
-        given = canonical_json({"run": run.model_dump(mode="json")})
-        options = ["--root", str(root), "--device", device, "--settings", given]
         if device != "cpu":
             take_gpus(run.processes)
-        launch([sys.executable, "-m", "lesion_core.cli", "train", *options], run.processes)
+        command = [sys.executable, "-m", "lesion_core.cli", "train", run.run_id, "--root", str(root)]
+        launch([*command, "--device", device], run.processes)
         return
     watch_launcher()
 
-    from lesion_core.paths import Layout
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.distributed import leave, process_group
     from lesion_core.training.engine import resolve_device
@@ -69,163 +87,125 @@ def train(
     module = import_module(f"lesion_core.training.{run.task}")
     device = resolve_device(device)
     with process_group(device):
-        module.train_run(run, Layout(root).run(run.place, run.run_id), root, device)
+        module.train_run(run, folder, root, device)
     leave()
 
 
 def pretrain(
-    out: Out,
-    work: Annotated[Path, typer.Option("--work", help="Folder for the made images, checkpoints and history.")],
-    settings: Given = None,
+    out: Annotated[Path, typer.Option("--out", help="What is written.")],
+    work: Annotated[Path, typer.Option("--work", help="Folder for the synthetic images, checkpoints and history.")],
+    root: Root,
     profile: Profile = None,
     threads: Annotated[int, typer.Option("--threads", min=1)] = 2,
-    device: Device = "auto",
+    device: Device = None,
 ) -> None:
-    """Train sam_vit_t, the embedded foundation model, on made images."""
+    """Train sam_vit_t, the embedded foundation model, on synthetic images."""
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
     from lesion_core.training.pretrain import pretrain as run_pretraining
 
+    given = sections("pretrain", root, profile)
     make_deterministic(threads)
-    run_pretraining(settings_of(settings, profile).pretrain, out, work, device=resolve_device(device), threads=threads)
+    device = resolve_device(device or given.compute.device)
+    run_pretraining(given.pretrain, out, work, device=device, threads=threads)
 
 
-def pseudo_masks(
-    run_dir: Annotated[Path, typer.Option("--segmenter", help="A segmentation run's folder.")],
-    dataset: str,
-    root: Root,
-    settings: Given = None,
-    profile: Profile = None,
-    device: Device = "auto",
-) -> None:
+def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile = None, device: Device = None) -> None:
     """A segmenter's masks for a whole dataset."""
-    from lesion_core.record import observe
-
-    observe.begin()
     from lesion_core.inference.pseudo_masks import write_pseudo_masks
     from lesion_core.models.trained import load_segmenter
+    from lesion_core.paths import Layout
+    from lesion_core.record import observe
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.training.engine import resolve_device
+
+    observe.begin()
+    [run], [folder], given = runs_and_sections("pseudo-masks", [run_id], root, profile)
+    make_deterministic(run.threads)
+    device, layout = resolve_device(device or given.compute.device), Layout(root)
+    segmenter, out = load_segmenter(folder, device=device), layout.pseudo_masks(run_id, dataset)
+    pixels = layout.harmonized(dataset, segmenter.size)
+    write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=device)
+    observe.record_opened(out / observe.RECORD, root)
+
+
+def audit_pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile = None) -> None:
+    """Dice and IoU of pseudo-masks against published masks, by class and site."""
+    from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks as audit
+
+    [run], _, given = runs_and_sections("audit-pseudo-masks", [run_id], root, profile)
+    audit(run_id, dataset, run.spec.model.image_size, root, given.statistics)
+
+
+def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device = None) -> None:
+    """Score runs on the test images, one after the other."""
+    from lesion_core.inference.score_classification import score_classification
+    from lesion_core.inference.score_derived import score_derived
+    from lesion_core.inference.score_segmentation import score_segmentation
+    from lesion_core.models.trained import load_segmenter
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.training.engine import resolve_device
+
+    found, folders, given = runs_and_sections("score", run_ids, root, profile)
+    device = resolve_device(device or given.compute.device)
+    for run, folder in zip(found, folders, strict=True):
+        make_deterministic(run.threads)
+        joint = run.task == "joint"
+        if run.task == "derived":
+            score_derived(run, root, given.scoring, folder / "scores.parquet", device=device)
+        if joint or run.task == "segmentation":
+            segmenter, masks = load_segmenter(folder, device=device), folder / "test_masks.zip"
+            out = folder / ("scores_segmentation.parquet" if joint else "scores.parquet")
+            score_segmentation(segmenter, run, root, given.scoring, out, masks, device=device)
+        if joint or run.task == "classification":
+            out = folder / ("scores_classification.parquet" if joint else "scores.parquet")
+            score_classification(folder, run, root, given.scoring, out, device=device)
+
+
+def explain(run_id: RunId, root: Root, profile: Profile = None, device: Device = None) -> None:
+    """Where a run looks on test images: Grad-CAM and attention roll-out against the true masks."""
+    from lesion_core.explain.score import explain_run
     from lesion_core.paths import Layout
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
-    given = settings_of(settings, profile)
-    segmenter = load_segmenter(run_dir, device=resolve_device(device))
-    make_deterministic(segmenter.run.threads)
-    layout = Layout(root)
-    out = layout.pseudo_masks(segmenter.run.run_id, dataset)
-    write_pseudo_masks(
-        segmenter,
-        layout.harmonized(dataset, segmenter.size),
-        out,
-        batch_size=given.scoring.batch_size,
-        device=resolve_device(device),
-    )
-    observe.record_opened(out / observe.RECORD, root)
+    [run], [folder], given = runs_and_sections("explain", [run_id], root, profile)
+    make_deterministic(run.threads)
+    device, out = resolve_device(device or given.compute.device), Layout(root).explained(run_id, "csv")
+    explain_run(folder, run, root, given.explain, given.scoring, out, device=device)
 
 
-def audit_pseudo_masks(
-    run_id: Annotated[str, typer.Option("--segmenter", help="A segmentation run's id.")],
-    dataset: str,
-    size: Side,
-    root: Root,
-    settings: Given = None,
-    profile: Profile = None,
-) -> None:
-    """Dice and IoU of pseudo-masks against published masks, by class and site."""
-    from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks as audit
-
-    audit(run_id, dataset, size, root, settings_of(settings, profile).statistics)
-
-
-def score(
-    task: Kind,
-    run_dir: RunDir,
-    root: Root,
-    out: Out,
-    settings: Given = None,
-    profile: Profile = None,
-    device: Device = "auto",
-) -> None:
-    """Score a run on the test images: TASK is segmentation or classification."""
-    scoring = settings_of(settings, profile).scoring
-    run, device = ready(run_dir, device)
-    if task == "segmentation":
-        from lesion_core.inference.score_segmentation import score_segmentation
-        from lesion_core.models.trained import load_segmenter
-
-        segmenter = load_segmenter(run_dir, device=device)
-        score_segmentation(segmenter, run, root, scoring, out, run_dir / "test_masks.zip", device=device)
-    else:
-        from lesion_core.inference.score_classification import score_classification
-
-        score_classification(run_dir, run, root, scoring, out, device=device)
-
-
-def score_derived(
-    root: Root,
-    out: Out,
-    run_id: MatrixRun = None,
-    settings: Given = None,
-    profile: Profile = None,
-    device: Device = "auto",
-) -> None:
-    """Score a run that trains nothing: test-time augmentation, or an ensemble of seeds."""
-    from lesion_core.errors import RunError
-    from lesion_core.inference.score_derived import score_derived as score_run
+def robustness(run_id: RunId, root: Root, profile: Profile = None, device: Device = None) -> None:
+    """Accuracy and calibration of a run on corrupted test images."""
+    from lesion_core.inference.robustness import measure_robustness
+    from lesion_core.paths import Layout
+    from lesion_core.record import observe
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
-    run, scoring = one_run(settings, profile, run_id), settings_of(settings, profile).scoring
-    if run.task != "derived":
-        raise RunError(f"{run.run_id} is a {run.task} run", remedy="give a derived run, or call `lesion score`")
-    make_deterministic(run.threads)
-    score_run(run, root, scoring, out, device=resolve_device(device))
-
-
-def explain(
-    run_dir: RunDir,
-    root: Root,
-    out: Out,
-    settings: Given = None,
-    profile: Profile = None,
-    device: Device = "auto",
-) -> None:
-    """Where a run looks on test images: Grad-CAM and attention roll-out against the true masks."""
-    from lesion_core.explain.score import explain_run
-
-    given = settings_of(settings, profile)
-    run, device = ready(run_dir, device)
-    explain_run(run_dir, run, root, given.explain, given.scoring, out, device=device)
-
-
-def robustness(
-    run_dir: RunDir,
-    root: Root,
-    out: Out,
-    settings: Given = None,
-    profile: Profile = None,
-    device: Device = "auto",
-) -> None:
-    """Accuracy and calibration of a run on corrupted test photographs."""
-    from lesion_core.record import observe
-
     observe.begin()
-    from lesion_core.inference.robustness import measure_robustness
-
-    given = settings_of(settings, profile)
-    run, device = ready(run_dir, device)
-    measure_robustness(run_dir, run, root, given.scoring.classification_on, given.robustness, out, device=device)
+    [run], [folder], given = runs_and_sections("robustness", [run_id], root, profile)
+    make_deterministic(run.threads)
+    device, out = resolve_device(device or given.compute.device), Layout(root).robustness(run_id)
+    measure_robustness(folder, run, root, given.scoring.classification_on, given.robustness, out, device=device)
     observe.record_opened(out.with_suffix(f".{observe.RECORD}"), root)
 
 
-def gather_robustness(out: Out, tables: Annotated[list[Path] | None, typer.Argument()] = None) -> None:
+def gather_robustness(
+    out: Annotated[Path, typer.Option("--out", help="What is written.")],
+    tables: Annotated[list[Path] | None, typer.Argument()] = None,
+) -> None:
     """Join the runs' robustness tables."""
     from lesion_core.inference.robustness import gather_robustness as join
 
     join(tables or [], out)
 
 
-def gather(kind: Kind, out: Out, scores: list[Path]) -> None:
+def gather(
+    kind: Literal["segmentation", "classification"],
+    out: Annotated[Path, typer.Option("--out", help="What is written.")],
+    scores: list[Path],
+) -> None:
     """Join the runs' scores into one store: KIND is segmentation or classification."""
     from lesion_core.scores import gather as join
 
@@ -234,7 +214,7 @@ def gather(kind: Kind, out: Out, scores: list[Path]) -> None:
 
 def predict(
     segmenter: Annotated[Path, typer.Option("--segmenter", help="A segmentation or joint run's folder.")],
-    images: Annotated[Path, typer.Option("--images", help="Folder of photographs of any size.")],
+    images: Annotated[Path, typer.Option("--images", help="Folder of images of any size.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
     classifier: Annotated[
         Path | None, typer.Option("--classifier", help="A classification or joint run's folder.")
@@ -244,13 +224,16 @@ def predict(
     ] = None,
     device: Device = "auto",
 ) -> None:
-    """Masks (and classes) for your own photographs."""
+    """Masks (and classes) for your own images."""
+    from lesion_core.errors import SettingsError
     from lesion_core.inference.predict import list_photographs, predict_folder
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
-    list_photographs(images)
+    image_ids = [path.stem for path in list_photographs(images)]
+    if metadata is not None and classifier is None:
+        raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
     device = resolve_device(device)
     loaded = load_segmenter(segmenter, device=device)
     make_deterministic(loaded.run.threads)
@@ -260,21 +243,21 @@ def predict(
         from lesion_core.settings.run import Run
 
         made_by = Run.load(segmenter).run_id
-        classify = photograph_classifier(classifier, device, metadata=metadata, segmenter_run=made_by)
+        classify = photograph_classifier(
+            classifier, device, metadata=metadata, image_ids=image_ids, segmenter_run=made_by
+        )
     predict_folder(loaded, images, out, classify=classify, device=device)
 
 
-COMMANDS = (
-    runs,
+FOR_PEOPLE = (predict, runs)
+FOR_RULES = (
     train,
-    pretrain,
+    score,
     pseudo_masks,
     audit_pseudo_masks,
-    score,
-    score_derived,
     explain,
     robustness,
     gather_robustness,
     gather,
-    predict,
+    pretrain,
 )

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Device, Given, Profile, Root, settings_of
+from lesion_core.cli.options import Device, Profile, Root, sections
 
 
-def summary(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def summary(root: Root, profile: Profile = None) -> None:
     """Tables and learning curves for `dvc metrics` and `dvc plots`."""
     from lesion_core.sharing.summary import write_summary
 
-    write_summary(root, settings_of(settings, profile).plan)
+    write_summary(root, sections("summary", root, profile).plan)
 
 
 def dvc_stages(
@@ -27,16 +27,15 @@ def dvc_stages(
     write_stages(out, profile)
 
 
-def manifest(root: Root, settings: Given = None, profile: Profile = None) -> None:
+def manifest(root: Root, profile: Profile = None) -> None:
     """Hash a finished pipeline's results: what `lesion audit` compares with."""
-    import json
-
     from lesion_core.audit.manifest import write_manifest
-    from lesion_core.files import canonical_json
-    from lesion_core.settings import load as config
+    from lesion_core.settings.load import recorded
+    from lesion_core.settings.matrix import plan
+    from lesion_core.settings.stored import stored
 
-    text = settings or canonical_json(config.recorded(config.load(profile)))
-    write_manifest(root, json.loads(text), config.sections(text).plan)
+    settings = stored(root, profile)
+    write_manifest(root, recorded(settings), plan(settings))
 
 
 def audit(
@@ -136,4 +135,5 @@ def plan(
     typer.echo(table.cost_table(image_counts(settings, counts), runs, known))
 
 
-COMMANDS = (audit, cache, crate, dvc_stages, manifest, plan, summary)
+FOR_PEOPLE = (plan, audit, cache, crate, dvc_stages)
+FOR_RULES = (manifest, summary)

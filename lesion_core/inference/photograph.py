@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lesion_core.catalog.metadata import FIELDS
+from lesion_core.acquire.readers.custom import OPTIONAL
+from lesion_core.acquire.readers.rows import parse_age, parse_sex, read_table, text_or_none
+from lesion_core.catalog.metadata import FIELDS, MetadataVocabulary
 from lesion_core.errors import CatalogError
-from lesion_core.files import read_csv, read_parquet
+from lesion_core.files import read_parquet
 from lesion_core.progress import say
 from lesion_core.settings import CLASSES
 
@@ -22,7 +24,12 @@ Classify = Callable[[str, np.ndarray, np.ndarray], dict[str, Any]]
 
 
 def photograph_classifier(
-    run_dir: Path, device: str = "cpu", *, metadata: Path | None = None, segmenter_run: str | None = None
+    run_dir: Path,
+    device: str = "cpu",
+    *,
+    metadata: Path | None = None,
+    image_ids: Sequence[str] = (),
+    segmenter_run: str | None = None,
 ) -> Classify:
     """What classifies a photograph as the scoring stage does: ``predicted``, ``p_<class>``, ``temperature`` and
     ``calibrated_<class>``.
@@ -36,10 +43,11 @@ def photograph_classifier(
         device: where the model is.
         metadata: CSV with the columns image_id (the photograph's name without ending), age (years), sex and site, for
             a classifier that reads them; an empty cell, or no line: not known.
+        image_ids: the photographs' names without ending; no other may stand in ``metadata``.
         segmenter_run: id of the run that makes the masks; it is told if the classifier learnt on another's.
 
     Raises:
-        CatalogError: the metadata cannot be read, or an age is no number.
+        CatalogError: see ``read_metadata`` and ``check_categories``.
     """
     from lesion_core.inference.classify import class_probabilities
     from lesion_core.metrics.calibration import log_probabilities, softmax
@@ -48,11 +56,19 @@ def photograph_classifier(
     from lesion_core.settings.run import Run
 
     loaded = load_classifier(run_dir, device=device)
-    known = {} if metadata is None else read_metadata(metadata)
+    known: dict[str, dict[str, Any]] = {}
+    if metadata is not None:
+        known = read_metadata(metadata, image_ids)
+        if loaded.vocabulary is None:
+            say(f"the classifier reads no age, sex or site: {metadata} changes nothing")
+        else:
+            check_categories(known, loaded.vocabulary, metadata)
+        if silent := sorted(set(image_ids) - set(known)):
+            say(f"{len(silent)} of {len(image_ids)} images have no row in {metadata}: age, sex and site not known")
     temperature = fitted_temperature(run_dir)
     if temperature is None:
         say("the classifier was not scored, so it has no temperature: the columns calibrated_<class> stay blank")
-    if metadata is None and loaded.metadata([UNKNOWN]) is not None:
+    if metadata is None and loaded.vocabulary is not None:
         say("the classifier reads age, sex and site, and none were given (--metadata): they count as not known")
     run = Run.load(run_dir)
     learnt_on = run.run_id if run.task == "joint" else run.segmenter_run
@@ -91,21 +107,46 @@ def fitted_temperature(run_dir: Path) -> float | None:
     return values[0] if values else None
 
 
-def read_metadata(path: Path) -> dict[str, dict[str, Any]]:
-    """Age (float, years), sex and site by image id, None where not known.
+def read_metadata(path: Path, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Age (float, years), sex and site by image id, None where not known; read as the catalog reads them.
+
+    Args:
+        path: CSV with the columns of a dataset of one's own; image_id, age, sex and site must be there.
+        image_ids: of the images that the rows may speak of.
 
     Raises:
-        CatalogError: an age is no number, or an image stands twice.
-        FormatError: the file is no CSV, or lacks a column.
+        CatalogError: a row of no image, an image in two rows, or a value that is no age or no sex.
     """
-    found: dict[str, dict[str, Any]] = {}
-    for row in read_csv(path):
-        name, cells = row["image_id"], {field: row[field].strip() or None for field in FIELDS}
-        try:
-            cells["age"] = None if cells["age"] is None else float(cells["age"])
-        except ValueError as error:
-            raise CatalogError("An age is no number", file=path, ids=[name], remedy="give years, or nothing") from error
-        if name in found:
-            raise CatalogError("An image stands twice", file=path, ids=[name], remedy="keep one of its lines")
-        found[name] = cells
-    return found
+    table = read_table(path, ("image_id", *FIELDS), OPTIONAL, key="image_id")
+    if strange := sorted(set(table) - set(image_ids)):
+        raise CatalogError(
+            "Rows of images that are not in the folder",
+            file=path,
+            ids=strange,
+            remedy="image_id is an image's file name without its ending; take the rows of other images out",
+        )
+    return {
+        name: {
+            "age": parse_age(row["age"], name, path),
+            "sex": parse_sex(row["sex"], name, path),
+            "site": text_or_none(row["site"]),
+        }
+        for name, row in table.items()
+    }
+
+
+def check_categories(known: Mapping[str, Mapping[str, Any]], vocabulary: MetadataVocabulary, path: Path) -> None:
+    """Refuse a sex or site that no training image has: the classifier would take it for not known.
+
+    Raises:
+        CatalogError: naming the images, and what the classifier knows.
+    """
+    for field, learnt in (("sex", vocabulary.sexes), ("site", vocabulary.sites)):
+        strange = {name: row[field] for name, row in known.items() if row[field] not in (None, *learnt)}
+        if strange:
+            raise CatalogError(
+                f"The classifier did not learn the {field} {', '.join(map(repr, sorted(set(strange.values()))))}",
+                file=path,
+                ids=sorted(strange),
+                remedy=f"leave the cell empty, or give one of: {', '.join(learnt) or 'none'}",
+            )

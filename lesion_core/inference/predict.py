@@ -9,19 +9,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lesion_core.acquire.images import inspect_image, write_image
+from lesion_core.acquire.readers.rows import list_files
 from lesion_core.errors import ImageError, RunError
-from lesion_core.files import atomic_path, write_csv
+from lesion_core.files import write_csv
 from lesion_core.inference.refine import count_components, refine_mask, upsample
 from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
+from lesion_core.paths import IMAGE_SUFFIXES
+from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import track
 
 if TYPE_CHECKING:
     from lesion_core.inference.photograph import Classify
     from lesion_core.models.trained import LoadedSegmenter
     from lesion_core.settings.run import Run
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 
 
 def unaided_prompt(run: Run) -> str:
@@ -85,15 +87,16 @@ def list_photographs(folder: Path) -> list[Path]:
     """The folder's photographs, sorted by name.
 
     Raises:
-        ImageError: the folder is missing, empty, or two photographs share a stem (their masks would collide).
+        ImageError: the folder is missing, empty, two photographs share a stem (their masks would collide), or see
+            ``list_files``.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise ImageError("The folder of photographs does not exist", file=folder, remedy="give an existing folder")
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    paths = list_files(folder)
     if not paths:
         raise ImageError(
-            "No photographs in the folder", file=folder, remedy=f"put files ending in {', '.join(SUFFIXES)} there"
+            "No photographs in the folder", file=folder, remedy=f"put files ending in {', '.join(IMAGE_SUFFIXES)} there"
         )
     stems = [path.stem for path in paths]
     twins = sorted({stem for stem in stems if stems.count(stem) > 1}) if len(set(stems)) < len(stems) else []
@@ -128,11 +131,6 @@ def predict_folder(
         ImageError: a photograph does not decode (nothing is skipped silently), or ``out`` is ``images``.
         RunError: the run needs clicks.
     """
-    import cv2
-
-    from lesion_core.acquire.images import read_image
-    from lesion_core.pixels.harmonize import harmonize_image
-
     unaided_prompt(segmenter.run)
     paths = list_photographs(images)
     out = Path(out)
@@ -146,7 +144,8 @@ def predict_folder(
     (out / "predictions.csv").unlink(missing_ok=True)
     rows: list[dict[str, Any]] = []
     for path in track(paths, "predict"):
-        photograph = read_image(path)
+        found = inspect_image(path)
+        photograph = found.pixels
         height, width = photograph.shape[:2]
         pixels = harmonize_image(
             photograph, segmenter.size, segmenter.reference, segmenter.run.harmonization, segmenter.run.spec.train_on
@@ -154,14 +153,14 @@ def predict_folder(
         probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
         native = upsample(probability, height, width)
         mask = refine_mask(native, segmenter.run.extraction)
-        with atomic_path(out / f"{path.stem}.png") as partial:
-            cv2.imwrite(str(partial), mask.astype(np.uint8) * 255)
+        write_image(out / f"{path.stem}.png", mask.astype(np.uint8) * 255)
         rows.append(
             {
                 "image": path.name,
                 "mask": f"{path.stem}.png",
                 "width": width,
                 "height": height,
+                "conversions": "; ".join(f"{kind}: {detail}" for kind, detail in found.repairs),
                 "area": round(float(mask.mean()), 6),
                 "components": count_components(native >= segmenter.run.extraction.threshold),
                 "confidence": round(confidence(native, mask), 6),

@@ -22,18 +22,12 @@ from lesion_core.settings import CLASSES, Robustness
 
 if TYPE_CHECKING:
     from lesion_core.models.trained import LoadedClassifier, LoadedSegmenter
-    from lesion_core.settings import Plan
     from lesion_core.settings.run import Run
 
 METRICS = ("accuracy", "balanced_accuracy", "auc", "ece", "brier")
 COLUMNS = ("run_id", "method", "seed", "dataset", "corruption", "strength", "amount", "n", *METRICS)
 BATCH = 16
 CLEAN = "none"
-
-
-def tried_runs(plan: Plan, settings: Robustness) -> list[str]:
-    """Ids of the runs whose robustness is measured: the first ``settings.seeds`` of each of its methods."""
-    return [run_id for name in settings.methods for run_id in plan.runs.get(name, [])[: settings.seeds]]
 
 
 def measure_robustness(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from lesion_core.inference.examples import labelled_examples
 from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilities, softmax
 from lesion_core.models.trained import load_classifier
 from lesion_core.progress import say
-from lesion_core.scores import write_scores
+from lesion_core.scores import ClassificationScore, Probabilities, write_scores
 from lesion_core.settings import CLASSES
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def write_predictions(
         out: the score file; ``<stem>_calibration.json`` beside it tells of the fit.
     """
     temperature = _fit(run, predict, fitted_on, out)
-    rows: list[dict[str, Any]] = []
+    rows: list[ClassificationScore] = []
     for dataset in sorted(scored_on):
         found = predict(dataset, "test")
         if found is None:
@@ -106,6 +106,7 @@ def write_predictions(
         records, probabilities, flags = found
         say(f"score {run.method} on {dataset}: {len(records)} test images")
         for record, probability, flag in zip(records, probabilities, flags, strict=True):
+            shares = {f"p_{name}": float(value) for name, value in zip(CLASSES, probability, strict=True)}
             rows.append(
                 {
                     "run_id": run.run_id,
@@ -117,7 +118,7 @@ def write_predictions(
                     "lesion_id": record["lesion_id"] or None,
                     "label": record["label"],
                     "predicted": CLASSES[int(np.argmax(probability))],
-                    **{f"p_{name}": float(value) for name, value in zip(CLASSES, probability, strict=True)},
+                    **cast(Probabilities, shares),
                     "temperature": temperature,
                     "mask_flag": flag,
                 }

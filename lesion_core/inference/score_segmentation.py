@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lesion_core.acquire.images import encode_image
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
 from lesion_core.inference.refine import refine_mask, upsample
+from lesion_core.metrics.segmentation import Confusion, confusion, scores
 from lesion_core.models.trainable import finish, to_input
 from lesion_core.progress import track
-from lesion_core.scores import SEGMENTATION, write_scores
+from lesion_core.scores import Score, SegmentationScore, write_scores
 
 if TYPE_CHECKING:
     import torch
@@ -59,7 +61,7 @@ def score_segmentation(
     from lesion_core.paths import Layout
 
     prompts = prompts_of(segmenter.run.spec.model, scoring)
-    rows: list[dict[str, Any]] = []
+    rows: list[SegmentationScore] = []
     with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
         for dataset in sorted(scoring.segmentation_on):
             folder = Layout(root).harmonized(dataset, segmenter.size)
@@ -68,7 +70,7 @@ def score_segmentation(
                 _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device, images),
                 f"score {run.method} on {dataset}",
             ):
-                identity = {
+                identity: Score = {
                     "run_id": run.run_id,
                     "method": run.method,
                     "dataset": dataset,
@@ -79,11 +81,11 @@ def score_segmentation(
                 }
                 for prompt, probability in maps.items():
                     native, scored = _score_one(probability, truth, segmenter, scoring)
-                    rows.extend({**identity, "prompt": prompt, **row} for row in scored)
+                    rows.extend(_row(identity, prompt, *item) for item in scored)
                     if prompt == prompts[0]:
                         for name, mask in (("", native), ("truth/", truth)):
                             info = zipfile.ZipInfo(f"{name}{dataset}/{record['image_id']}.png", ZIP_DATE)
-                            masks.writestr(info, _png(mask))
+                            masks.writestr(info, encode_image(mask.astype(np.uint8) * 255))
     write_scores(out_scores, "segmentation", rows)
 
 
@@ -213,29 +215,31 @@ def model_size(mask: np.ndarray, size: int) -> np.ndarray:
 
 def _score_one(
     probability: np.ndarray, truth: np.ndarray, segmenter: LoadedSegmenter, scoring: Scoring
-) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    from lesion_core.metrics.segmentation import confusion, scores
-
+) -> tuple[np.ndarray, list[tuple[str, Confusion]]]:
+    """The mask at native size, and the pixel counts at each resolution."""
     extraction = segmenter.run.extraction
 
     def binary(map_: np.ndarray) -> np.ndarray:
         return refine_mask(map_, extraction) if scoring.refine else map_ >= extraction.threshold
 
     native = binary(upsample(probability, *truth.shape))
-    rows = []
-    for resolution, prediction, target in (
-        ("native", native, truth),
-        ("model", binary(probability), model_size(truth, probability.shape[0])),
-    ):
-        counts = confusion(prediction, target)
-        metrics = {name: value for name, value in scores(counts).items() if name in SEGMENTATION}
-        rows.append({"resolution": resolution, **metrics, **counts._asdict()})
-    return native, rows
+    small = confusion(binary(probability), model_size(truth, probability.shape[0]))
+    return native, [("native", confusion(native, truth)), ("model", small)]
 
 
-def _png(mask: np.ndarray) -> bytes:
-    import cv2
-
-    ok, encoded = cv2.imencode(".png", mask.astype(np.uint8) * 255)
-    assert ok
-    return encoded.tobytes()
+def _row(identity: Score, prompt: str, resolution: str, counts: Confusion) -> SegmentationScore:
+    measured = {name: float(value) for name, value in scores(counts).items()}
+    return {
+        **identity,
+        "prompt": prompt,
+        "resolution": resolution,
+        "dice": measured["dice"],
+        "iou": measured["iou"],
+        "sensitivity": measured["sensitivity"],
+        "specificity": measured["specificity"],
+        "accuracy": measured["accuracy"],
+        "tp": int(counts.tp),
+        "fp": int(counts.fp),
+        "fn": int(counts.fn),
+        "tn": int(counts.tn),
+    }

@@ -18,6 +18,7 @@ from lesion_core.models.classical import ColourHistogram, Majority, load_classic
 from lesion_core.models.classifier import ClassifierModule, build_classifier
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam.frame import PaddedSam
+from lesion_core.paths import Layout
 from lesion_core.settings import NETWORKS
 from lesion_core.settings.run import Run
 
@@ -116,7 +117,7 @@ def load_segmenter(
     run = Run.load(run_dir)
     tensors = read_tensors(run_dir / "weights.safetensors")
     if run.task == "joint":
-        start = Run.load(run_dir.parents[1] / "segmentation" / str(run.segmenter_run))
+        start = Run.load(Layout.of_run(run_dir).run("segmentation", str(run.segmenter_run)))
         tensors = with_prefix(tensors, SEGMENTER_PREFIX)
     elif run.task == "segmentation":
         start = run
@@ -125,7 +126,7 @@ def load_segmenter(
             f"{run.run_id} is a {run.task} run; a segmenter is needed", file=run_dir, remedy="give a segmentation run"
         )
     reference = tensors.pop(REFERENCE_KEY, None)
-    weights = foundation_weights(start.spec.model.backbone, weights_dir or run_dir.parents[2] / "weights")
+    weights = foundation_weights(start.spec.model.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
     spec = start.spec.model
     if attention is not None and spec.kind == "sam":
         spec = spec.model_copy(update={"attention": attention})
@@ -160,10 +161,14 @@ class LoadedClassifier:
         """Whether its predictions depend on masks."""
         return self.model.needs_masks
 
+    @property
+    def vocabulary(self) -> MetadataVocabulary | None:
+        """What it learnt of age, sex and site; None if it reads no metadata."""
+        return getattr(self.model, "vocabulary", None)
+
     def metadata(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
         """Index records as float32 (N, 3), as the model was taught to read them; None if it reads no metadata."""
-        vocabulary = getattr(self.model, "vocabulary", None)
-        return None if vocabulary is None else vocabulary.encode(records)
+        return None if self.vocabulary is None else self.vocabulary.encode(records)
 
 
 def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
@@ -183,7 +188,7 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
     if run.task == "joint":
         reference = tensors.get(SEGMENTER_PREFIX + REFERENCE_KEY)
         tensors = with_prefix(tensors, CLASSIFIER_PREFIX)
-        run = Run.load(run_dir.parents[1] / "classification" / str(run.classifier_run))
+        run = Run.load(Layout.of_run(run_dir).run("classification", str(run.classifier_run)))
     elif run.task == "classification":
         reference = tensors.pop(REFERENCE_KEY, None)
     else:

@@ -1,85 +1,122 @@
-"""Random changes of a training sample (paper A, section 3.2), fast enough to run beside the training step.
-
-Flips, rotation, affine map, translation and elastic deformation are one map and so one interpolation; brightness,
-contrast and saturation are one 3 x 4 colour transform; noise comes from a fixed bank. Image and mask share the map.
-"""
+"""Random changes of a training sample (paper A, section 3.2): an albumentations pipeline, its randomness keyed."""
 
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+import random
+import threading
+from typing import Annotated, Any
 
+import albumentations
+import cv2
 import numpy as np
+from albumentations.core.transforms_interface import BaseTransformInitSchema
+from albumentations.core.type_definitions import Targets
+from pydantic import Field, JsonValue
 
-from lesion_core.seeding import generator
+from lesion_core.errors import SettingsError
+from lesion_core.seeding import generator, key_to_int
 from lesion_core.settings import Augmentation
 
-# settings.Augmentation.elastic_alpha is in pixels of an image of this size.
-SETTINGS_SIZE = 256
-# Rec. 601 luma, the grey towards which saturation moves.
-LUMA = (0.299, 0.587, 0.114)
-# Longer than one 1024 x 1024 x 3 image, so that offsets differ; 4 MiB of int8.
-NOISE_BANK = 1 << 22
-NOISE_LIMIT = 127
-SCALARS = 12
+ELASTIC_SIZE = 256  # elastic_alpha is in pixels of an image of this size
 
 
-def augment(
-    image: np.ndarray,
-    mask: np.ndarray | None,
-    settings: Augmentation,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    """Change a sample at random; equal ``rng`` states give equal results.
+class Warp(albumentations.DualTransform):
+    """Flips, rotation, affine map, translation and elastic deformation in one map, and so one interpolation.
 
-    The same numbers are drawn whatever is switched off, so that two settings with one rng differ only in the parts
-    that differ. With everything switched off the result is the input, bit for bit.
+    Beyond the frame the image is mirrored. Without rotation and all that follows it flips alone, bit for bit.
 
     Args:
-        image: uint8 (H, W, 3) RGB, 0..255.
-        mask: uint8 (H, W), 0..255 (soft or binary), or None.
-        settings: flips are probabilities; rotation within +-``rotation_degrees``; ``affine`` bounds the entries of
-            A - I; ``translation`` is a fraction of the side; ``elastic_alpha`` bounds the displacement of the nodes
-            of an ``elastic_grid`` x ``elastic_grid`` grid, in pixels at 256; ``noise_std`` is in grey levels;
-            ``brightness`` bounds the bias as a fraction of 255; ``contrast`` and ``saturation`` bound gain - 1.
-        rng: the source of randomness.
-
-    Returns:
-        uint8 image and mask of the same shapes; they may be the inputs themselves.
+        flip_horizontal, flip_vertical: probabilities.
+        rotation_degrees: the angle is uniform in +- this.
+        affine: bounds the entries of A - I.
+        translation: bounds the shift, as a share of the side.
+        elastic_alpha: bounds the displacement of the nodes of a coarse grid, in pixels at 256; between them bicubic.
+        elastic_grid: nodes per side.
+        p: probability of the whole.
     """
-    scalars = rng.random(SCALARS)
-    nodes = rng.random((settings.elastic_grid, settings.elastic_grid, 2), dtype=np.float32)
-    image, mask = _move(image, mask, settings, scalars[:9], nodes)
-    image = _recolour(image, settings, scalars[9:12])
-    return _add_noise(image, settings.noise_std, rng), mask
 
+    _targets = (Targets.IMAGE, Targets.MASK)
 
-def source_matrix(height: int, width: int, settings: Augmentation, draws: np.ndarray) -> np.ndarray:
-    """The affine part of the map, from a pixel of the result to the place in the source it is taken from.
+    class InitSchema(BaseTransformInitSchema):
+        """Ranges of the parameters; albumentations checks them."""
 
-    Args:
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-        settings: see ``augment``.
-        draws: (9,) in [0, 1): two flips, angle, four entries of A - I, translation in x and y.
+        flip_horizontal: Annotated[float, Field(ge=0.0, le=1.0)]
+        flip_vertical: Annotated[float, Field(ge=0.0, le=1.0)]
+        rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)]
+        affine: Annotated[float, Field(ge=0.0, le=0.5)]
+        translation: Annotated[float, Field(ge=0.0, le=0.5)]
+        elastic_alpha: Annotated[float, Field(ge=0.0)]
+        elastic_grid: Annotated[int, Field(ge=2)]
 
-    Returns:
-        float64 (2, 3), acting on (x, y, 1); pixel centres lie at whole numbers.
-    """
-    signed = 2.0 * draws - 1.0
-    angle = math.radians(settings.rotation_degrees * signed[2])
-    rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-    near_identity = np.eye(2) + settings.affine * signed[3:7].reshape(2, 2)
-    flip = np.diag(
-        [
-            -1.0 if draws[0] < settings.flip_horizontal else 1.0,
-            -1.0 if draws[1] < settings.flip_vertical else 1.0,
-        ]
-    )
-    linear = flip @ rotation @ near_identity
-    centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
-    shift = settings.translation * signed[7:9] * (width, height)
-    return np.column_stack([linear, centre - linear @ centre + shift])
+    def __init__(
+        self,
+        flip_horizontal: float = 0.0,
+        flip_vertical: float = 0.0,
+        rotation_degrees: float = 0.0,
+        affine: float = 0.0,
+        translation: float = 0.0,
+        elastic_alpha: float = 0.0,
+        elastic_grid: int = 5,
+        p: float = 1.0,
+    ) -> None:
+        super().__init__(p=p)
+        self.flip_horizontal, self.flip_vertical = flip_horizontal, flip_vertical
+        self.rotation_degrees, self.affine, self.translation = rotation_degrees, affine, translation
+        self.elastic_alpha, self.elastic_grid = elastic_alpha, elastic_grid
+
+    def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+        """Draw the map: ``axes`` of a flip alone, or ``where`` each pixel is taken from.
+
+        The same numbers are drawn whatever is switched off.
+        """
+        height, width = params["shape"][:2]
+        draws = self.random_generator.random(9)
+        nodes = self.random_generator.random((self.elastic_grid, self.elastic_grid, 2), dtype=np.float32)
+        if self.rotation_degrees == self.affine == self.translation == self.elastic_alpha == 0:
+            flips = (draws[1] < self.flip_vertical, draws[0] < self.flip_horizontal)
+            return {"axes": tuple(axis for axis, flipped in enumerate(flips) if flipped), "where": None}
+        (a, b, left), (c, d, top) = self.source_matrix(height, width, draws)
+        x, y = np.arange(width), np.arange(height)[:, None]
+        where = np.empty((height, width, 2), np.float32)
+        where[..., 0], where[..., 1] = a * x + (b * y + left), c * x + (d * y + top)
+        if self.elastic_alpha > 0:
+            reach = self.elastic_alpha * min(height, width) / ELASTIC_SIZE
+            where += displacement((2.0 * nodes - 1.0) * np.float32(reach), height, width)
+        return {"axes": (), "where": cv2.convertMaps(where, None, cv2.CV_16SC2)}
+
+    def source_matrix(self, height: int, width: int, draws: np.ndarray) -> np.ndarray:
+        """The affine part of the map, from a pixel of the result to the place in the source it is taken from.
+
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+            draws: (9,) in [0, 1): two flips, angle, four entries of A - I, translation in x and y.
+
+        Returns:
+            float64 (2, 3), acting on (x, y, 1); pixel centres lie at whole numbers.
+        """
+        signed = 2.0 * draws - 1.0
+        angle = math.radians(self.rotation_degrees * signed[2])
+        rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        near_identity = np.eye(2) + self.affine * signed[3:7].reshape(2, 2)
+        flips = draws[:2] < (self.flip_horizontal, self.flip_vertical)
+        linear = np.diag(np.where(flips, -1.0, 1.0)) @ rotation @ near_identity
+        centre = np.array([(width - 1) / 2.0, (height - 1) / 2.0])
+        shift = self.translation * signed[7:9] * (width, height)
+        return np.column_stack([linear, centre - linear @ centre + shift])
+
+    def apply(
+        self,
+        img: np.ndarray,
+        axes: tuple[int, ...] = (),
+        where: tuple[np.ndarray, np.ndarray] | None = None,
+        **params: Any,
+    ) -> np.ndarray:
+        """Move uint8 (H, W) or (H, W, 3); albumentations calls it for the image and for the mask."""
+        if where is None:
+            return np.flip(img, axes)
+        return cv2.remap(img, *where, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def displacement(nodes: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -93,79 +130,65 @@ def displacement(nodes: np.ndarray, height: int, width: int) -> np.ndarray:
     Returns:
         float32 (height, width, 2).
     """
-    import cv2
-
     return cv2.resize(nodes, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
-def _move(
-    image: np.ndarray,
-    mask: np.ndarray | None,
-    settings: Augmentation,
-    draws: np.ndarray,
-    nodes: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray | None]:
-    import cv2
+def build_transform(entry: dict[str, JsonValue]) -> albumentations.BasicTransform | albumentations.BaseCompose:
+    """Make the transform that an entry of the settings names.
 
-    height, width = image.shape[:2]
-    if settings.rotation_degrees == settings.affine == settings.translation == settings.elastic_alpha == 0:
-        code = {(True, True): -1, (True, False): 1, (False, True): 0}.get(
-            (bool(draws[0] < settings.flip_horizontal), bool(draws[1] < settings.flip_vertical))
+    Raises:
+        SettingsError: a parameter has a value that the transform refuses.
+    """
+    parameters: dict[str, Any] = {key: value for key, value in entry.items() if key != "transform"}
+    if "transforms" in parameters:
+        parameters["transforms"] = [build_transform(part) for part in parameters["transforms"]]
+    name = str(entry["transform"])
+    try:
+        return (Warp if name == "Warp" else getattr(albumentations, name))(**parameters)
+    except (TypeError, ValueError) as error:
+        raise SettingsError(
+            f"augmentation: {name} refuses its parameters: {error}", remedy="see albumentations' documentation"
+        ) from error
+
+
+class Augmenter(threading.local):
+    """A pipeline of which an image's changes depend on keys alone, whatever was changed before and by which worker.
+
+    Each thread has a pipeline of its own, since albumentations' transforms hold their random state.
+
+    Args:
+        augmentation: transforms with their parameters, in order; none leaves samples as they are.
+
+    Raises:
+        SettingsError: a parameter has a value that its transform refuses.
+    """
+
+    def __init__(self, augmentation: Augmentation) -> None:
+        # Soft masks are interpolated as the image is, not to the nearest pixel.
+        self.pipeline = albumentations.Compose(
+            [build_transform(entry) for entry in augmentation], mask_interpolation=cv2.INTER_LINEAR
         )
-        if code is None:
-            return image, mask
-        return cv2.flip(image, code), None if mask is None else cv2.flip(mask, code)
-    matrix = source_matrix(height, width, settings, draws)
-    where = cv2.transform(_pixel_grid(height, width), matrix)
-    if settings.elastic_alpha > 0:
-        reach = settings.elastic_alpha * min(height, width) / SETTINGS_SIZE
-        where += displacement((2.0 * nodes - 1.0) * np.float32(reach), height, width)
-    whole, fraction = cv2.convertMaps(where, None, cv2.CV_16SC2)
-    border = cv2.BORDER_REFLECT_101
-    moved = cv2.remap(image, whole, fraction, cv2.INTER_LINEAR, borderMode=border)
-    if mask is None:
-        return moved, None
-    return moved, cv2.remap(mask, whole, fraction, cv2.INTER_LINEAR, borderMode=border)
 
+    def __call__(self, image: np.ndarray, mask: np.ndarray, *keys: int | str) -> tuple[np.ndarray, np.ndarray]:
+        """Change a sample.
 
-def _recolour(image: np.ndarray, settings: Augmentation, draws: np.ndarray) -> np.ndarray:
-    """I' = gain * (s I + (1 - s) grey(I)) + bias, rounded and clipped once."""
-    import cv2
+        Args:
+            image: uint8 (H, W, 3) RGB, 0..255; not changed itself.
+            mask: uint8 (H, W), 0..255, soft or binary; not changed itself.
+            keys: of the randomness, e.g. seed, "augment", epoch, row.
 
-    signed = 2.0 * draws - 1.0
-    bias = 255.0 * settings.brightness * signed[0]
-    gain = 1.0 + settings.contrast * signed[1]
-    saturation = 1.0 + settings.saturation * signed[2]
-    if bias == 0.0 and gain == 1.0 and saturation == 1.0:
-        return image
-    mix = gain * (saturation * np.eye(3) + (1.0 - saturation) * np.tile(LUMA, (3, 1)))
-    return cv2.transform(image, np.column_stack([mix, np.full(3, bias)]))
+        Returns:
+            uint8 image and mask of the same shapes.
 
-
-def _add_noise(image: np.ndarray, std: float, rng: np.random.Generator) -> np.ndarray:
-    """Independent Gaussian noise; rounding it before adding changes nothing, since pixels are whole numbers."""
-    import cv2
-
-    draw = rng.integers(NOISE_BANK)
-    if std == 0:
-        return image
-    bank = _noise_bank(std)
-    if image.size < NOISE_BANK:
-        offset = int(draw) % (NOISE_BANK - image.size)
-        noise = bank[offset : offset + image.size]
-    else:
-        noise = np.resize(bank, image.size)
-    return cv2.add(image, noise.reshape(image.shape), dtype=cv2.CV_8U)
-
-
-@lru_cache(maxsize=4)
-def _noise_bank(std: float) -> np.ndarray:
-    noise = generator("augment", "noise bank").standard_normal(NOISE_BANK, dtype=np.float32) * np.float32(std)
-    return np.clip(np.rint(noise), -NOISE_LIMIT, NOISE_LIMIT).astype(np.int8)
-
-
-@lru_cache(maxsize=4)
-def _pixel_grid(height: int, width: int) -> np.ndarray:
-    """float32 (H, W, 2): x and y of each pixel."""
-    y, x = np.mgrid[:height, :width]
-    return np.ascontiguousarray(np.stack([x, y], axis=-1).astype(np.float32))
+        Raises:
+            SettingsError: a transform changes the shape or the type.
+        """
+        self.pipeline.set_random_state(generator(*keys), random.Random(key_to_int(*keys)))
+        changed = self.pipeline(image=np.array(image), mask=np.array(mask))
+        for before, after in ((image, changed["image"]), (mask, changed["mask"])):
+            if (before.shape, before.dtype) != (after.shape, after.dtype):
+                raise SettingsError(
+                    f"augmentation turned {before.dtype} {before.shape} into {after.dtype} {after.shape}",
+                    remedy="take out of it what crops, resizes or converts",
+                )
+        return changed["image"], changed["mask"]

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
-from lesion_core.files import write_bytes
 from lesion_core.pixels.masks import HALF
 
 CELL = 192
@@ -64,14 +62,6 @@ def contact_sheet(samples: Sequence[Sample], title: str) -> np.ndarray:
         body[:, :CELL] = fit(sample.before, CELL)
         body[:, -CELL:] = _outlined(sample.after, sample.soft_mask)
     return sheet
-
-
-def write_png(path: str | Path, image: np.ndarray) -> None:
-    """Write uint8 (H, W, 3) RGB as PNG, atomically; equal pixels give equal bytes."""
-    import cv2
-
-    _, content = cv2.imencode(".png", image[:, :, ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 6])
-    write_bytes(path, content.tobytes())
 
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:

@@ -10,8 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from lesion_core.pixels.augment import LUMA
-
+LUMA = (0.299, 0.587, 0.114)  # Rec. 601
 REFERENCE_SIDE = 512.0  # pixel amounts are given for this longer side
 HAIR_POINTS = 12
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
-from lesion_core.acquire.images import read_mask
+from lesion_core.acquire.images import read_mask, write_image
 from lesion_core.acquire.parallel import in_threads
 from lesion_core.catalog.entries import dataset_entries
 from lesion_core.files import atomic_path, write_csv
 from lesion_core.pixels.array_digests import record_arrays
-from lesion_core.pixels.contact_sheet import CELL, Sample, contact_sheet, fit, write_png
+from lesion_core.pixels.contact_sheet import CELL, Sample, contact_sheet, fit
 from lesion_core.pixels.datasets import INDEX_COLUMNS, NO_MASK
 from lesion_core.pixels.harmonize import harmonize_image, read_photograph
 from lesion_core.pixels.masks import harmonize_mask
@@ -111,7 +112,7 @@ def harmonize_dataset(
         say(f"{dataset}: {len(empty)} masks hold no lesion, among them {', '.join(empty[:5])}")
     samples = [sample for _, sample in results if sample is not None]
     title = f"{dataset}, {size} px: left as released, right harmonized; outline: refined mask (training, validation)"
-    write_png(out / "contact_sheet.png", contact_sheet(samples, title))
+    write_image(out / "contact_sheet.png", contact_sheet(samples, title), cv2.IMWRITE_PNG_COMPRESSION, 6)
     write_csv(out / "statistics.csv", STATISTICS, [row for row, _ in results])
     record_arrays(out)
     write_csv(out / "index.csv", INDEX_COLUMNS, [{key: entry[key] for key in INDEX_COLUMNS} for entry in entries])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from lesion_core.errors import FormatError, RunError, SettingsError
 from lesion_core.files import read_csv, read_json
+from lesion_core.paths import Layout
 from lesion_core.plan.work import kind_of
 from lesion_core.settings.run import Run
 
@@ -41,7 +42,7 @@ def measured_rates(root: Path) -> dict[str, Rate]:
     Raises:
         RunError: no run was trained there.
     """
-    records = {path.parent: read_json(path) for path in sorted((root / "runs").glob("*/*/provenance.json"))}
+    records = {path.parent: read_json(path) for path in Layout(root).run_files("provenance.json")}
     runs = {record["run_id"]: Run.model_validate(record["settings"]) for record in records.values()}
     rates: dict[str, Rate] = {}
     for folder, record in records.items():

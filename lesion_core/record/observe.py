@@ -7,7 +7,7 @@ import os
 import resource
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,17 @@ _energy_before: dict[str, Any] = {}
 
 
 def begin() -> None:
-    """Start recording; a second call does nothing. An audit hook cannot be taken off: whole processes record."""
+    """Start recording, anew at every call: a job may train several runs, one after the other.
+
+    An audit hook cannot be taken off, so that the whole process records from the first call on.
+    """
     global _opened
-    if _opened is not None:
-        return
+    if _opened is None:
+        sys.addaudithook(_note)
     _opened = set()
     _energy_before.update(_counters())
-    sys.addaudithook(_note)
+    with suppress(OSError):  # the largest resident memory so far is forgotten
+        Path("/proc/self/clear_refs").write_text("5")
 
 
 def _note(event: str, arguments: tuple[Any, ...]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lesion_core.files import sha256_file, sha256_text, write_json
+from lesion_core.paths import Layout
 from lesion_core.pixels.array_digests import INDEXES, array_digests
 from lesion_core.record import observe
 from lesion_core.seeding import granted_threads
@@ -181,7 +182,7 @@ def write_provenance(
         attempts: made when the job started; tells what it did, in earlier attempts and other processes too.
         extra: what else is worth knowing (best epoch, parameter counts, resumed from).
     """
-    root = run_dir.parents[2]
+    root = Layout.of_run(run_dir).root
     did = attempts.total()
     hashed = {}
     for path in sorted({Path(path) for path in inputs}):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 
 
 def bench_table(root: Path) -> str:
@@ -15,7 +16,7 @@ def bench_table(root: Path) -> str:
         RunError: nothing was run under ``root``.
     """
     rules: dict[str, list[dict[str, float]]] = {}
-    folder = root / "benchmarks"
+    folder = Layout(root).benchmarks
     for path in sorted(folder.rglob("*.tsv")):
         rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
         for row in read_csv(path, delimiter="\t"):

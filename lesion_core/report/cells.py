@@ -5,49 +5,60 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
-from lesion_core.arrow import table_of
+import pyarrow
+
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
 from lesion_core.papers.published import Published
+from lesion_core.paths import Layout
 from lesion_core.report.measures import Measure
 from lesion_core.report.values import DECIMALS, RANKED, SCALE, Value
+from lesion_core.scores import schema_of
 
 OURS, NOT_RUN, PUBLISHED_ONLY, NOT_DEFINED = "ours", "not run in this profile", "published only", "not defined"
-CELL_COLUMNS = {
-    "table": "string",
-    "row": "string",
-    "column": "string",
-    "heading": "string",
-    "kind": "string",
-    "metric": "string",
-    "dataset": "string",
-    "method": "string",
-    "prompt": "string",
-    "resolution": "string",
-    "averaging": "string",
-    "minus": "string",
-    "explainer": "string",
-    "value": "float64",
-    "sd": "float64",
-    "n_seeds": "int64",
-    "n_images": "int64",
-    "run_ids": "string",
-    "published": "float64",
-    "published_text": "string",
-    "published_row": "string",
-    "unit": "string",
-    "status": "string",
-    "best": "bool_",
-    "best_published": "bool_",
-}
+
+
+class Cell(TypedDict):
+    """One number of ours and the published one beside it; values in ``unit``, None where there is none.
+
+    ``kind`` to ``explainer`` are a `Measure`; ``run_ids`` are separated by spaces.
+    """
+
+    table: str
+    row: str
+    column: str
+    heading: str | None
+    kind: str | None
+    metric: str | None
+    dataset: str | None
+    method: str | None
+    prompt: str | None
+    resolution: str | None
+    averaging: str | None
+    minus: str | None
+    explainer: str | None
+    value: float | None
+    sd: float | None
+    n_seeds: int
+    n_images: int
+    run_ids: str | None
+    published: float | None
+    published_text: str | None
+    published_row: str | None
+    unit: str
+    status: str
+    best: bool
+    best_published: bool
+
+
 MEASURE_COLUMNS = tuple(field.name for field in fields(Measure))
 
 
 def write_cells(cells: list[dict[str, Any]], path: Path) -> None:
     """Write the cells' table: which runs a number came from."""
-    write_parquet(path, table_of(cells, CELL_COLUMNS))
+    write_parquet(path, pyarrow.Table.from_pylist(cells, schema=schema_of(Cell)))
 
 
 def read_cells(root: Path) -> list[dict[str, Any]]:
@@ -57,10 +68,10 @@ def read_cells(root: Path) -> list[dict[str, Any]]:
         ScoreError: the cells' table is missing.
         FormatError: it cannot be read, or lacks a column.
     """
-    path = Path(root) / "tables" / "cells.parquet"
+    path = Layout(Path(root)).cells
     if not path.is_file():
         raise ScoreError("The cells' table is missing", file=path, remedy="make the tables first: lesion tables")
-    return read_parquet(path, tuple(CELL_COLUMNS)).to_pylist()
+    return read_parquet(path, schema_of(Cell).names).to_pylist()
 
 
 def our_cell(

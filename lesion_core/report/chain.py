@@ -55,7 +55,7 @@ class Chain:
         Raises:
             RunError: there is none.
         """
-        for path in sorted((self.root / "runs").glob(f"*/{run_id}/provenance.json")):
+        for path in Layout(self.root).run_files("provenance.json", run_id):
             return path.parent
         raise RunError("The run has no provenance", file=self.root / "runs", ids=[run_id], remedy="train it again")
 

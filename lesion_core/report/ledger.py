@@ -62,7 +62,7 @@ def write_ledger(root: Path, plan: Plan) -> None:
     """
     layout = Layout(root)
     cells = read_cells(layout.root)
-    intervals = write_intervals(layout.root / "ledger" / "intervals.csv", cells, Store.read(root), plan)
+    intervals = write_intervals(layout.intervals, cells, Store.read(root), plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
         if cell["published"] is None:
@@ -78,7 +78,7 @@ def write_ledger(root: Path, plan: Plan) -> None:
         _entry(item, ours.get((names.get((item.paper, item.table), ""), item.row, item.metric)), arithmetic, plan)
         for item in published
     ]
-    write_csv(layout.root / "ledger" / "ledger.csv", COLUMNS, rows)
+    write_csv(layout.ledger, COLUMNS, rows)
 
 
 def _arithmetic(published: list[Published]) -> dict[tuple[str, ...], tuple[str, str]]:

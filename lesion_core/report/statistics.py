@@ -81,7 +81,7 @@ def write_statistics(root: Path, plan: Plan) -> None:
     layout = Layout(root)
     for name in TITLES:
         write_table(name, layout.table(name, "csv"), COLUMNS, [test for test in tests if test["table"] == name], plan)
-    write_csv(layout.root / "statistics" / "tests.csv", COLUMNS, tests)
+    write_csv(layout.statistics("tests"), COLUMNS, tests)
 
 
 def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:

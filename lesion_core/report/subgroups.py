@@ -29,7 +29,7 @@ DOWNSAMPLED = "_downsampled"
 
 def write_subgroups(root: Path, plan: Plan, settings: Subgroups) -> None:
     """Write ``statistics/subgroups.csv``; see ``subgroup_table``."""
-    write_csv(Layout(Path(root)).root / "statistics" / "subgroups.csv", COLUMNS, subgroup_table(root, plan, settings))
+    write_csv(Layout(Path(root)).statistics("subgroups"), COLUMNS, subgroup_table(root, plan, settings))
 
 
 def subgroup_table(root: Path, plan: Plan, settings: Subgroups) -> list[dict[str, Any]]:

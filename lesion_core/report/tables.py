@@ -51,7 +51,7 @@ def write_tables(root: Path, plan: Plan) -> None:
         write_files(name, extra.title, own, extra.notes, layout.table(name, "csv"))
         cells.extend(own)
     remove_others(layout.root / "tables", (".csv", ".md", ".tex"), {*plan.tables, *EXTRA_TABLES, *STATISTICS})
-    write_cells(cells, layout.root / "tables" / "cells.parquet")
+    write_cells(cells, layout.cells)
 
 
 def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[Published]) -> list[dict[str, Any]]:

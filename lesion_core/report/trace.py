@@ -8,6 +8,7 @@ from typing import Any
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import sha256_text
+from lesion_core.paths import Layout
 from lesion_core.report.cells import measure_of, read_cells, value_text
 from lesion_core.report.chain import WITHOUT_WEIGHTS, Chain
 from lesion_core.report.values import SCALE
@@ -40,7 +41,7 @@ def find_cell(root: Path, table: str, row: str, column: str) -> dict[str, Any]:
     Raises:
         ScoreError: the cells are missing, or there is no such table, row or column; the known ones are named.
     """
-    path = Path(root) / "tables" / "cells.parquet"
+    path = Layout(Path(root)).cells
     cells = read_cells(root)
     for key, wanted in (("table", table), ("row", row), ("column", column)):
         found = [cell for cell in cells if cell[key] == wanted]

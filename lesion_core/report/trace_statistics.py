@@ -8,6 +8,7 @@ from typing import Any
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv
+from lesion_core.paths import Layout
 from lesion_core.report.chain import Chain
 from lesion_core.report.measures import Measure
 from lesion_core.report.statistics import COLUMNS, all_tests
@@ -51,7 +52,7 @@ def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Tes
     Raises:
         ScoreError: there is no such row or column; the known ones are named.
     """
-    path = Path(root) / "statistics" / "tests.csv"
+    path = Layout(Path(root)).statistics("tests")
     stored = {label(test): test for test in read_csv(path) if test["table"] == table} if path.is_file() else {}
     if row not in stored or column not in COLUMNS:
         known = list(COLUMNS) if row in stored else list(stored)

@@ -204,7 +204,7 @@ def _over_runs(found: Mapping[str, float], n_images: int) -> Value:
 def _parameters(layout: Layout) -> dict[str, dict[str, int]]:
     """Frozen and trainable parameters of every run that counts them."""
     found = {}
-    for path in sorted((layout.root / "runs").glob("*/*/provenance.json")):
+    for path in layout.run_files("provenance.json"):
         extra = read_json(path).get("extra", {})
         if "parameters" in extra:
             trainable = int(extra.get("trainable_parameters", extra["parameters"]))

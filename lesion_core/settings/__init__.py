@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from lesion_core.settings.augmentation import Augmentation
 from lesion_core.settings.base import (
     BACKBONE_PATCHES,
     CLASSES,
@@ -34,7 +35,6 @@ from lesion_core.settings.classification import (
     JointMethod,
 )
 from lesion_core.settings.data import (
-    Augmentation,
     Custom,
     Data,
     Duplicates,

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lesion_core.settings.augmentation import Augmentation
 from lesion_core.settings.base import BACKBONE_PATCHES, NETWORKS, Count, Dataset, Fraction, NotNegative, Strict
-from lesion_core.settings.data import Augmentation
 from lesion_core.settings.segmentation import SegmentationLoss
 from lesion_core.settings.training import Training
 

@@ -110,27 +110,6 @@ class Harmonization(Strict):
         return corrections.pop() if len(corrections) == 1 else self.colour
 
 
-class Augmentation(Strict):
-    """Random changes of a training sample (paper A, section 3.2); zero switches a part off."""
-
-    flip_horizontal: Fraction
-    flip_vertical: Fraction
-    rotation_degrees: Annotated[float, Field(ge=0.0, le=180.0)]
-    affine: Annotated[float, Field(ge=0.0, le=0.5)]
-    translation: Annotated[float, Field(ge=0.0, le=0.5)]
-    elastic_alpha: NotNegative
-    elastic_grid: Annotated[int, Field(ge=2)]
-    noise_std: NotNegative
-    brightness: NotNegative
-    contrast: NotNegative
-    saturation: NotNegative
-
-    @property
-    def changes(self) -> tuple[str, ...]:
-        """The parts that are switched on."""
-        return tuple(key for key in type(self).model_fields if key != "elastic_grid" and getattr(self, key))
-
-
 class Extraction(Strict):
     """From probability map to lesion (paper A, section 3.4)."""
 

@@ -1,21 +1,18 @@
-"""params.yaml and its overlays as typed settings, and sections of them as rules hand them to commands."""
+"""params.yaml and its overlays as typed settings."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from lesion_core.errors import SettingsError
-from lesion_core.settings import Name, Plan, Settings
+from lesion_core.settings import Name, Settings
 from lesion_core.settings.check import check
 from lesion_core.settings.matrix import expand as expand  # who reads settings wants the runs that they ask for
 from lesion_core.settings.matrix import plan
-from lesion_core.settings.run import Run
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PARAMS = REPOSITORY / "params.yaml"
@@ -157,42 +154,3 @@ def recorded(settings: Settings) -> dict[str, Any]:
     names = ("data", "synthetic", "duplicates", "splits", "harmonization", "extraction", "scoring", "statistics")
     names += ("subgroups", "robustness", "explain")
     return {**{name: full[name] for name in names}, "plan": plan(settings).model_dump(mode="json")}
-
-
-SECTIONS = 'an object of sections, e.g. {"scoring": {...}}; or leave --settings out and params.yaml is read'
-
-
-class Sections(SimpleNamespace):
-    """Typed sections of the settings; to ask for one that was not handed over is an error of the caller's."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        raise SettingsError(
-            f"The settings lack the section '{name}'", ids=sorted(vars(self)), remedy=f"give {SECTIONS}"
-        )
-
-
-def sections(text: str) -> Sections:
-    """The sections of the settings that a rule hands to a command, as JSON, typed; anything else is absent.
-
-    Raises:
-        SettingsError: the text is no JSON object, or a section is unknown or does not validate; later, a section that
-            was not handed over is asked for.
-    """
-    fields = {name: field.annotation for name, field in Settings.model_fields.items()} | {"plan": Plan, "run": Run}
-    typed = {}
-    try:
-        content = json.loads(text)
-    except ValueError as error:
-        raise SettingsError(f"The settings are no JSON: {error}", remedy=f"give {SECTIONS}") from None
-    if not isinstance(content, dict):
-        raise SettingsError("The settings are no JSON object", remedy=f"give {SECTIONS}")
-    for name, value in content.items():
-        if name not in fields:
-            raise SettingsError(f"'{name}' is no section of the settings", remedy=f"use: {', '.join(fields)}")
-        try:
-            typed[name] = TypeAdapter(fields[name]).validate_python(value)
-        except ValidationError as error:
-            raise _explain(error) from None
-    return Sections(**typed)

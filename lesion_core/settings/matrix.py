@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from lesion_core.settings import NETWORKS, Plan, Settings
+from lesion_core.settings import NETWORKS, Plan, Robustness, Settings
 from lesion_core.settings.run import Run
 
 
@@ -116,3 +117,27 @@ def plan(settings: Settings) -> Plan:
         ledger=settings.ledger,
         report=settings.report,
     )
+
+
+def tried_runs(plan: Plan, settings: Robustness) -> list[str]:
+    """Ids of the runs whose robustness is measured: the first ``settings.seeds`` of each of its methods."""
+    return [run_id for name in settings.methods for run_id in plan.runs.get(name, [])[: settings.seeds]]
+
+
+def chain_lengths(runs: Iterable[Run]) -> dict[str, int]:
+    """Run id -> how many runs stand in the longest chain that waits for it; 0 where nothing does."""
+    lengths: dict[str, int] = {}
+    for run in reversed(list(runs)):  # in an order that can be run: what waits for a run stands behind it
+        lengths.setdefault(run.run_id, 0)
+        for needed in (run.segmenter_run, run.classifier_run, *run.source_runs):
+            if needed is not None:
+                lengths[needed] = max(lengths.get(needed, 0), lengths[run.run_id] + 1)
+    return lengths
+
+
+def batches(alike: Mapping[str, Hashable], size: int) -> list[list[str]]:
+    """Ids in batches of at most ``size``, of equal values alone; in the order of the first ids."""
+    groups: dict[Hashable, list[str]] = {}
+    for key, value in alike.items():
+        groups.setdefault(value, []).append(key)
+    return [ids[start : start + size] for ids in groups.values() for start in range(0, len(ids), size)]

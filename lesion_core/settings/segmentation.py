@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lesion_core.settings.augmentation import Augmentation
 from lesion_core.settings.base import Count, Dataset, NotNegative, Strict, TrainingPrompt, Whole
-from lesion_core.settings.data import Augmentation
 from lesion_core.settings.training import Training
 
 SegmentationKind = Literal[
@@ -161,9 +161,6 @@ class SegmentationMethod(Strict):
 
     @model_validator(mode="after")
     def _caches_what_does_not_change(self) -> SegmentationMethod:
-        if self.model.embedding_cache != "none" and self.augmentation.changes:
-            raise ValueError(
-                "embedding_cache keeps the embeddings of unchanged images: augmentation must be off "
-                f"({', '.join(self.augmentation.changes)} are not 0)"
-            )
+        if self.model.embedding_cache != "none" and self.augmentation:
+            raise ValueError("embedding_cache keeps the embeddings of unchanged images: augmentation must be []")
         return self

@@ -15,6 +15,7 @@ class Compute(Strict):
     device: Literal["auto", "cpu", "cuda"]
     threads: Count
     processes: Count = 1
+    runs_per_job: Count | None = None
     gpu_memory_mb: Count
     memory_mb: Count
     runtime_minutes: Count

@@ -12,10 +12,10 @@ import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from lesion_core.audit.current import BY_RUN, HARMONIZED, Current, run_of
+from lesion_core.audit.current import HARMONIZED, Current
 from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.files import read_json
-from lesion_core.paths import Layout
+from lesion_core.paths import ENTRIES, Layout, run_of
 from lesion_core.settings import Plan
 from lesion_core.settings import load as config
 from lesion_core.sharing import lock
@@ -92,7 +92,7 @@ def trim(root: Path) -> int:
 
 def _folders_of_runs(root: Path) -> Iterator[Path]:
     """Files and folders that belong to one run each, those of ``runs/`` first."""
-    for folder, depth in BY_RUN.items():
+    for folder, depth in ((entry.name, entry.run_at) for entry in ENTRIES if entry.run_at):
         levels = depth - folder.count("/")
         found = sorted(root.glob("/".join([folder, *["*"] * levels])))
         yield from (path for path in found if not path.name.startswith("."))

@@ -7,6 +7,7 @@ from typing import Any
 
 from lesion_core.audit.current import run_folders
 from lesion_core.files import read_csv, write_csv, write_json
+from lesion_core.paths import Layout
 from lesion_core.report.cells import read_cells
 from lesion_core.settings import Plan
 from lesion_core.settings.run import task_of
@@ -30,7 +31,7 @@ def write_summary(root: Path, plan: Plan) -> None:
     for cell in read_cells(root):
         if cell["value"] is not None:
             metrics.setdefault(cell["table"], {}).setdefault(cell["row"], {})[cell["column"]] = cell["value"]
-    curves, current = root / "summary" / "curves", set()
+    curves, current = Layout(root).curves, set()
     for folder in run_folders(root, plan):
         history = folder / "history.csv"
         if history.is_file():
@@ -41,7 +42,7 @@ def write_summary(root: Path, plan: Plan) -> None:
             current.add(curves / task / f"{folder.name}.csv")
     for path in set(curves.rglob("*.csv")) - current:
         path.unlink()
-    write_json(root / "summary" / "metrics.json", metrics)
+    write_json(Layout(root).metrics, metrics)
 
 
 def _point(row: dict[str, str], validation: str) -> dict[str, str]:

@@ -17,7 +17,7 @@ from lesion_core.models.classical import ColourHistogram, Majority, colour_histo
 from lesion_core.models.classifier import ClassifierModule, build_classifier
 from lesion_core.models.trained import REFERENCE_KEY, VOCABULARY_KEY
 from lesion_core.paths import Layout
-from lesion_core.pixels.augment import augment
+from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.reference import read_reference as read_histogram
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
@@ -60,7 +60,7 @@ def epoch_order(labels: np.ndarray, sampling: str, seed: int, epoch: int) -> np.
 
 
 def augmented_batch(
-    images: LabelledImages, rows: np.ndarray, augmentation: Augmentation, keys: tuple[int | str, ...]
+    images: LabelledImages, rows: np.ndarray, augment: Augmenter, keys: tuple[int | str, ...]
 ) -> tuple[Tensor, Tensor]:
     """Augmented samples: images float32 (B, 3, S, S) in 0..255 and soft masks float32 (B, 1, S, S) in 0..1.
 
@@ -68,8 +68,7 @@ def augmented_batch(
     """
     pixels, masks = [], []
     for place, row in enumerate(rows):
-        rng = generator(*keys, place)
-        pixel, mask = augment(images.image(row), images.mask(row), augmentation, rng)
+        pixel, mask = augment(images.image(row), images.mask(row), *keys, place)
         pixels.append(pixel)
         masks.append(mask)
     return to_tensors(np.stack(pixels), np.stack(masks))
@@ -120,7 +119,7 @@ class ClassificationTask:
         device: str,
     ) -> None:
         self.module = model.to(device)
-        self.images, self.settings, self.augmentation = images, loss, augmentation
+        self.images, self.settings, self.augment = images, loss, Augmenter(augmentation)
         self.seed, self.device = seed, device
         self.weights = loss_weights(images.counts(), loss).to(device)
         self.metadata = None
@@ -138,7 +137,7 @@ class ClassificationTask:
 
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
         """Augmented and, if asked for, mixed samples: images, masks, targets (B, 7), and metadata (B, 3) if used."""
-        pixels, masks = augmented_batch(self.images, rows, self.augmentation, (self.seed, "augment", epoch, step))
+        pixels, masks = augmented_batch(self.images, rows, self.augment, (self.seed, "augment", epoch, step))
         targets = one_hot(self.images.labels[rows], len(CLASSES))
         if self.settings.mixup_alpha > 0:
             rng = generator(self.seed, "mixup", epoch, step)

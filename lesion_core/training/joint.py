@@ -15,6 +15,7 @@ from lesion_core.errors import RunError, SettingsError
 from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.trained import CLASSIFIER_PREFIX, load_classifier, load_segmenter
 from lesion_core.paths import Layout
+from lesion_core.pixels.augment import Augmenter
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
 from lesion_core.seeding import generator, make_deterministic
@@ -108,6 +109,7 @@ class JointTask:
         self.module = model.to(device)
         self.images, self.spec, self.threshold, self.seed, self.device = images, spec, threshold, seed, device
         self.weights = loss_weights(images.counts(), spec.classification_loss).to(device)
+        self.augment = Augmenter(spec.augmentation)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """Adapters and classifier, by name."""
@@ -122,7 +124,7 @@ class JointTask:
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
         """Augmented samples at the segmenter's size: images, masks (B, 1, S, S) in 0..1, targets (B, 7)."""
         keys = (self.seed, "augment", epoch, step)
-        pixels, masks = augmented_batch(self.images, rows, self.spec.augmentation, keys)
+        pixels, masks = augmented_batch(self.images, rows, self.augment, keys)
         targets = one_hot(self.images.labels[rows], len(CLASSES))
         alpha = self.spec.classification_loss.mixup_alpha
         if alpha > 0:

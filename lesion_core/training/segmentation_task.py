@@ -10,7 +10,7 @@ from torch.nn import functional
 from lesion_core.errors import RunError
 from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.trainable import Segmenter, finish
-from lesion_core.pixels.augment import augment
+from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import generator
 from lesion_core.settings import SegmentationMethod
@@ -58,6 +58,7 @@ class SegmentationTask:
     ) -> None:
         self.module = model.to(device)
         self.data, self.spec = data, spec
+        self.augment = Augmenter(spec.augmentation)
         self.threshold, self.seed, self.device = threshold, seed, device
         self.train_rows = data.rows("train", with_mask=True)
         self.val_rows = data.rows("val", with_mask=True)
@@ -88,7 +89,7 @@ class SegmentationTask:
         image, mask = self.data.image(row), self.data.soft_mask(row)
         if self.embeddings is not None:
             return image, mask
-        return augment(image, mask, self.spec.augmentation, generator(self.seed, "augment", epoch, row))
+        return self.augment(image, mask, self.seed, "augment", epoch, row)
 
     def _inputs(self, images: list[np.ndarray], masks: np.ndarray, rows: np.ndarray) -> dict[str, Tensor]:
         """Pixels (or stored embeddings) and masks of a batch as tensors."""

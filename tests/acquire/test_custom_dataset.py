@@ -20,13 +20,14 @@ from lesion_core.audit.manifest import product_files
 from lesion_core.audit.seal import sealed
 from lesion_core.catalog.splits import build_splits
 from lesion_core.catalog.table import build_catalog, read_images
-from lesion_core.files import canonical_json, read_csv, read_json, read_parquet, sha256_file
+from lesion_core.files import read_csv, read_json, read_parquet, sha256_file
 from lesion_core.paths import Layout
 from lesion_core.pixels.harmonized_arrays import harmonize_dataset
 from lesion_core.pixels.reference import reference_histogram
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, Plan
 from lesion_core.settings import load as config
+from lesion_core.settings.stored import store
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 LESIONS = 28  # four of each class: a classifier trains on all seven
@@ -184,9 +185,9 @@ def test_harmonization_records_the_own_photographs_and_masks_by_the_catalogs_nam
     split = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
     rows = read_images(layout.catalog)
     wanted = {row["path"] for row in rows} | {row["mask_path"] for row in rows if split[row["image_id"]] != "test"}
-    given = canonical_json({"harmonization": settings.harmonization.model_dump(mode="json")})
+    store(settings, audited)
     script = "import sys; from lesion_core.cli import app; app()"
-    job(script, "harmonize", "custom", "48", "--root", str(audited), "--settings", given)
+    job(script, "harmonize", "custom", "48", "--root", str(audited))
     opened = read_json(layout.harmonized("custom", 48) / "opened.json")["opened"]
     assert set(opened) == wanted
     assert all(name.startswith("../") for name in opened)

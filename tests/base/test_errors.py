@@ -6,13 +6,17 @@ import subprocess
 import sys
 
 import numpy as np
+import pyarrow
 import pytest
 
 from lesion_core import cli
-from lesion_core.arrow import table_of
 from lesion_core.errors import FormatError, MaskError, RunError, about, storage_error
 from lesion_core.files import read_array, read_csv, read_json, read_parquet, read_text, write_json, write_parquet
+from lesion_core.settings.load import load
+from lesion_core.settings.matrix import expand
 from lesion_core.settings.run import Run
+
+DERIVED = next(key for key, run in expand(load("smoke")).items() if run.task == "derived")
 
 
 def test_text_names_file_ids_and_remedy():
@@ -67,18 +71,17 @@ def test_command_line_exits_with_2_and_no_traceback(tmp_path):
     ("options", "told"),
     [
         (["tables", "--root", "nowhere"], "There is no results folder"),
-        (["tables", "--settings", "{nope"], "no JSON"),
-        (["tables", "--settings", "[]"], "no JSON object"),
-        (["tables", "--settings", "{}"], "lack the section 'plan'"),
+        (["tables"], "The results folder has no settings"),
         (["tables", "--profile", "nosuch"], "'nosuch' does not exist"),
         (["summary", "--profile", "smoke"], "cells.parquet"),
         (["data-report"], "report.json"),
         (["manifest", "--profile", "smoke"], "settings.yaml"),
         (["readme", "--readme", "nowhere/README.md"], "nowhere/README.md"),
         (["gather-robustness", "--out", "out.csv", "table.csv"], "Not a robustness table"),
-        (["score", "nosuch", "--run", ".", "--out", "x"], "'nosuch' is not one of"),
-        (["reference", "--size", "0", "--profile", "smoke"], "greater than or equal to 1"),
-        (["score-derived", "--out", "x", "--profile", "smoke"], "no run is named"),
+        (["score", "nosuch", "--profile", "smoke"], "There is no such run"),
+        (["train", DERIVED, "--profile", "smoke"], "have nothing to train"),
+        (["gather", "nosuch", "x", "--out", "x"], "'nosuch' is not one of"),
+        (["harmonize", "ph2", "0", "--profile", "smoke"], "greater than or equal to 1"),
         (["audit", "--device", "tpu"], "'tpu' is not one of"),
     ],
 )
@@ -86,7 +89,7 @@ def test_commands_refuse_and_write_nothing(options, told, tmp_path, monkeypatch,
     monkeypatch.chdir(tmp_path)
     (tmp_path / "table.csv").write_text("a,b\n1,2\n")
     (tmp_path / "results").mkdir()
-    rooted = [] if options[0] in ("gather-robustness",) or "--root" in options else ["--root", "results"]
+    rooted = [] if options[0] in ("gather-robustness", "gather") or "--root" in options else ["--root", "results"]
     monkeypatch.setattr(sys, "argv", ["lesion", *options, *rooted])
     with pytest.raises(SystemExit) as stopped:
         cli.main()
@@ -100,7 +103,7 @@ def test_commands_refuse_and_write_nothing(options, told, tmp_path, monkeypatch,
 def test_broken_files_are_named(content, tmp_path):
     """Whatever a reader is given that is not what its ending says: a typed error that names the file."""
     np.save(tmp_path / "a.npy", np.arange(100))
-    write_parquet(tmp_path / "a.parquet", table_of([{"a": 1}], {"a": "int64"}))
+    write_parquet(tmp_path / "a.parquet", pyarrow.Table.from_pylist([{"a": 1}]))
     write_json(tmp_path / "a.json", {"a": "b" * 100})
     readers = {"a.npy": read_array, "a.parquet": read_parquet, "a.json": read_json}
     for name, reader in readers.items():
@@ -130,7 +133,7 @@ def test_missing_keys_columns_and_cells_are_named(tmp_path):
         read_json(tmp_path / "a.json")["a"]["c"]
     with pytest.raises(FormatError, match="holds no list"):
         read_json(tmp_path / "a.json", list)
-    write_parquet(tmp_path / "a.parquet", table_of([{"a": 1}], {"a": "int64"}))
+    write_parquet(tmp_path / "a.parquet", pyarrow.Table.from_pylist([{"a": 1}]))
     with pytest.raises(FormatError, match=r"(?s)lacks columns.*ids: b"):
         read_parquet(tmp_path / "a.parquet", ["a", "b"])
     with pytest.raises(FileNotFoundError) as missing:

@@ -6,7 +6,8 @@ import pytest
 from report_store import classification_rows, segmentation_row, segmentation_rows
 
 from lesion_core.errors import ScoreError
-from lesion_core.scores import CLASSIFICATION, SEGMENTATION, gather, read_scores, schema, write_scores
+from lesion_core.scores import COLUMNS, ClassificationScore, gather, read_scores, schema_of, write_scores
+from lesion_core.settings import CLASSES
 
 
 def test_round_trip_is_sorted_and_typed(tmp_path):
@@ -17,7 +18,7 @@ def test_round_trip_is_sorted_and_typed(tmp_path):
     keys = [(row["run_id"], row["dataset"], row["image_id"], row["prompt"], row["resolution"]) for row in read]
     assert keys == sorted(keys)
     assert len(read) == len(rows)
-    assert list(read[0]) == list(SEGMENTATION)
+    assert list(read[0]) == list(COLUMNS["segmentation"])
     assert read[0]["lesion_id"] is None
 
 
@@ -81,4 +82,5 @@ def test_reading_what_is_no_score_table(tmp_path):
 def test_an_empty_store_keeps_its_columns(tmp_path):
     write_scores(tmp_path / "c.parquet", "classification", [])
     assert read_scores(tmp_path / "c.parquet", "classification") == []
-    assert schema("classification").names == list(CLASSIFICATION)
+    names = schema_of(ClassificationScore).names
+    assert [name for name in names if name.startswith("p_")] == [f"p_{name}" for name in CLASSES]

@@ -7,9 +7,9 @@ import sys
 
 import cv2
 import numpy as np
+import pyarrow
 import pytest
 
-from lesion_core.arrow import table_of
 from lesion_core.errors import MaskError
 from lesion_core.files import read_csv, write_csv, write_parquet
 from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks, summarise
@@ -46,7 +46,7 @@ def layout(tmp_path):
     home = layout.pseudo_masks(RUN, "ham10000")
     write_csv(home / "masks.csv", list(lines[0]), lines)
     np.save(home / "masks.npy", np.stack(masks))
-    write_parquet(layout.catalog, table_of(catalog, dict.fromkeys(catalog[0], "string")))
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(catalog))
     return layout
 
 

@@ -6,11 +6,11 @@ import itertools
 
 import cv2
 import numpy as np
+import pyarrow
 import pytest
 from test_classification_training import make_root, make_run
 
 from lesion_core.acquire.synthetic import draw_batch
-from lesion_core.arrow import table_of
 from lesion_core.errors import SettingsError
 from lesion_core.files import read_csv, write_parquet
 from lesion_core.inference.robustness import METRICS, gather_robustness, measure_robustness
@@ -69,7 +69,7 @@ def layout(tmp_path):
         cv2.imwrite(str(tmp_path / path), data.image(entry["row"])[:, :, ::-1])
         rows.append({"dataset": "ham10000", "image_id": entry["image_id"], "path": path, "mask_path": None})
     layout.catalog.parent.mkdir()
-    write_parquet(layout.catalog, table_of(rows, dict.fromkeys(rows[0], "string")))
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(rows))
     return layout
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,6 @@ from hypothesis import strategies as st
 from test_classification_training import SEGMENTER, make_pseudo_masks, make_root, make_run
 
 from lesion_core.acquire.images import read_mask
-from lesion_core.arrow import table_of
 from lesion_core.errors import MaskError, RunError, ScoreError, SettingsError
 from lesion_core.files import read_csv, read_json, write_parquet
 from lesion_core.inference.classify import class_probabilities
@@ -182,7 +182,7 @@ def make_catalog(layout: Layout, missing: tuple[str, ...] = (), none: bool = Fal
             cv2.imwrite(str(layout.root / path), mask)
         rows.append({"dataset": "ham10000", "image_id": entry["image_id"], "mask_path": path})
     layout.catalog.parent.mkdir(exist_ok=True)
-    write_parquet(layout.catalog, table_of(rows, dict.fromkeys(("dataset", "image_id", "mask_path"), "string")))
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(rows))
 
 
 def test_true_masks_of_test_images_are_prepared_as_in_training(layout: Layout):

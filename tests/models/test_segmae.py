@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from test_segmentation_training import SETTINGS, SIZE, make_run, write_dataset
 
 from lesion_core.errors import RunError
-from lesion_core.files import canonical_json, read_csv
+from lesion_core.files import read_csv
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.segmae import PATCH, build_segmae, patches_of
 from lesion_core.paths import Layout
@@ -297,9 +297,9 @@ def test_two_processes_train_both_stages_as_one(root, monkeypatch):
     train_run(alone, Layout(root).run("segmentation", alone.run_id), root, "cpu")
     both = alone.model_copy(update={"processes": 2})
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
-    command = [sys.executable, "-m", "lesion_core.cli", "train", "--root", str(root), "--device", "cpu"]
-    settings = canonical_json({"run": both.model_dump(mode="json")})
-    done = subprocess.run([*command, "--settings", settings], capture_output=True, text=True, timeout=240)
+    both.save(Layout(root).run("segmentation", both.run_id))
+    command = [sys.executable, "-m", "lesion_core.cli", "train", both.run_id, "--root", str(root), "--device", "cpu"]
+    done = subprocess.run([*command, "--profile", "smoke"], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     folders = [Layout(root).run("segmentation", run.run_id) for run in (alone, both)]
     one, two = (load_file(folder / "weights.safetensors") for folder in folders)

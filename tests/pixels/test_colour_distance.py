@@ -6,13 +6,13 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import pytest
 from PIL import Image
 from scipy.stats import wasserstein_distance
 
 from lesion_core.acquire.synthetic.draw import photograph
 from lesion_core.acquire.synthetic.lesion import make_lesion
-from lesion_core.arrow import table_of
 from lesion_core.catalog.table import COLUMNS
 from lesion_core.files import read_json, write_csv, write_parquet
 from lesion_core.pixels.colour_distance import colour_distances, colour_frequencies, distance, mapped
@@ -81,7 +81,7 @@ def test_specification_brings_made_cameras_together(tmp_path: Path, histogram: s
             split = "train" if number < 5 else "test"
             tables[dataset].append({"image_id": path.stem, "group_id": path.stem, "split": split})
         write_csv(tmp_path / "splits" / f"{dataset}.csv", ("image_id", "group_id", "split"), tables[dataset])
-    write_parquet(tmp_path / "images.parquet", table_of(rows, dict(COLUMNS)))
+    write_parquet(tmp_path / "images.parquet", pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(COLUMNS)))
     settings = Harmonization(
         histogram=histogram,
         colour="none",

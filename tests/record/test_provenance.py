@@ -73,7 +73,7 @@ def test_files_that_code_names_count(package):
         file.write("# misread before\n")
     assert changed(first) == {"report.tables", "report.ledger", "report.page"}
     second = hashes()
-    edit(folder / "report" / "templates" / "page.css", "{", "{ ")
+    edit(folder / "report" / "page.css", "{", "{ ")
     assert changed(second) == {"report.page"}
     third = hashes()
     weights.write_bytes(b"weighty")

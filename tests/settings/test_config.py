@@ -6,6 +6,8 @@ import pytest
 
 from lesion_core.errors import SettingsError
 from lesion_core.settings import load as config
+from lesion_core.settings.matrix import batches, chain_lengths, expand
+from lesion_core.settings.stored import READS, declared, dumped, store, stored, trigger
 
 PROFILES = ("smoke", "mini", "paper")
 
@@ -47,7 +49,7 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"deeplabv3_plus": {"training": {"batch_size": 1}}}}, "methods.deeplabv3_plus", "at least 2"),
         ({"methods": {"unet": {"model": {"stem": False}}}}, "methods.unet.model", "does not use stem"),
         ({"methods": {"unet": {"loss": {"patch_temperature": 1.0}}}}, "methods.unet.loss", "does not use patch_temp"),
-        ({"methods": {"peft_medsam": {"augmentation": {"noise_std": 1.0}}}}, "methods.peft_medsam", "noise_std"),
+        ({"methods": {"peft_medsam": {"augmentation": [{"transform": "D4"}]}}}, "methods.peft_medsam", "must be []"),
         (
             {"methods": {"sam_adapter": {"model": {"embedding_cache": "fp16"}}}},
             "methods.sam_adapter",
@@ -222,14 +224,43 @@ def test_changing_the_segmenter_changes_what_rests_on_it():
     assert gone == {"sam_adapter", *resting}
 
 
-def test_sections_hand_over_typed_settings():
-    given = config.sections('{"splits": {"seed": 1, "train": 0.7, "val": 0.1, "test": 0.2}, "mirror": null}')
-    assert given.splits.seed == 1
-    assert given.mirror is None
-    with pytest.raises(SettingsError, match="lack the section 'harmonization'"):
-        _ = given.harmonization
-    with pytest.raises(SettingsError, match="no section"):
-        config.sections('{"split": {}}')
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_results_folder_keeps_its_settings(profile, tmp_path):
+    settings = config.load(profile)
+    store(settings, tmp_path)
+    assert stored(tmp_path) == settings
+    (tmp_path / "settings.json").write_text('{"profile": "smoke"}')
+    with pytest.raises(SettingsError, match="cannot be read"):
+        stored(tmp_path)
+
+
+def test_a_command_sees_what_it_declares_and_nothing_else():
+    settings = config.load("smoke")
+    given = declared(settings, "download")
+    assert given.synthetic == settings.synthetic
+    assert given.data.retries == settings.data.retries
+    for read in (lambda: given.splits, lambda: given.data.custom):
+        with pytest.raises(SettingsError, match="does not declare"):
+            read()
+
+
+def test_what_a_command_declares_is_what_runs_its_rule_anew():
+    def changed(section, key, *values):
+        before, after = (dumped(config.load("smoke", {section: {key: value}})) for value in values)
+        return {command for command in READS if trigger(before, command) != trigger(after, command)}
+
+    assert changed("splits", "seed", 1, 2) == {"splits"}
+    assert changed("explain", "images", 1, 2) == {"explain"}
+    assert changed("data", "retries", 1, 2) == set(), "what is fetched is the same"
+
+
+def test_who_is_waited_for_comes_first_and_by_itself():
+    runs = expand(config.load("smoke"))
+    lengths = chain_lengths(runs.values())
+    by_method = {run.method: lengths[key] for key, run in runs.items() if run.seed == 0}
+    assert by_method["sam_adapter"] == 2, "a classifier reads its masks, and joint training starts from that"
+    assert (by_method["vit_cross_attention"], by_method["joint_proposed"], by_method["unet"]) == (1, 0, 0)
+    assert batches({"a": 1, "b": 2, "c": 1, "d": 1}, 2) == [["a", "c"], ["d"], ["b"]]
 
 
 def test_isic_2019_joins_by_the_command_line():

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from report_store import classification_row, make_plan
 
-from lesion_core.arrow import table_of
 from lesion_core.files import read_csv, write_parquet
 from lesion_core.metrics.calibration import brier, ece
 from lesion_core.metrics.classification import scores
@@ -127,7 +127,7 @@ def layout(tmp_path):
     write_scores(layout.scores("classification"), "classification", rows)
     columns = {"dataset": "string", "image_id": "string", "age": "float64", "sex": "string", "site": "string"}
     layout.catalog.parent.mkdir()
-    write_parquet(layout.catalog, table_of(catalog, columns))
+    write_parquet(layout.catalog, pyarrow.Table.from_pylist(catalog, schema=pyarrow.schema(columns)))
     return layout
 
 

@@ -88,7 +88,6 @@ def make_pseudo_masks(layout: Layout, ids: list[str], dataset: str = "ham10000",
 
 def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None = None, **model: object) -> Run:
     description = {"kind": "fusion", "backbone": "vit_t", "image_size": SIZE, "patch_size": 16, **model}
-    off = dict.fromkeys(("flip_vertical", "affine", "translation", "elastic_alpha", "contrast", "saturation"), 0.0)
     return Run.model_validate(
         {
             "method": "test",
@@ -139,14 +138,11 @@ def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None
                     "checkpoint_steps": 2,
                     "patience": 0,
                 },
-                "augmentation": {
-                    **off,
-                    "flip_horizontal": 0.5,
-                    "rotation_degrees": 10.0,
-                    "elastic_grid": 4,
-                    "noise_std": 2.0,
-                    "brightness": 0.02,
-                },
+                "augmentation": [
+                    {"transform": "Warp", "flip_horizontal": 0.5, "rotation_degrees": 10.0},
+                    {"transform": "RandomBrightnessContrast", "brightness_limit": 0.02, "contrast_limit": 0, "p": 1.0},
+                    {"transform": "GaussNoise", "std_range": [0.008, 0.008], "p": 1.0},
+                ],
             },
         },
         strict=False,

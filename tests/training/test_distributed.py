@@ -19,7 +19,7 @@ from test_segmentation_training import SAM, folder, make_run, restore_torch, roo
 
 from lesion_core.cli.runs import train
 from lesion_core.errors import RunError
-from lesion_core.files import canonical_json, read_csv, read_json, write_json
+from lesion_core.files import read_csv, read_json, write_json
 from lesion_core.training.distributed import process_group, shard
 from lesion_core.training.engine import CHECKPOINT, fit
 from lesion_core.training.launch import demand_processes, launch, process_rank, watch_launcher
@@ -122,10 +122,10 @@ def test_the_command_trains_in_two_processes_as_in_one(root, monkeypatch):  # no
     train_run(alone, folder(root, alone), root, "cpu")
     both = alone.model_copy(update={"processes": 2})
     assert both.run_id != alone.run_id
-    settings = canonical_json({"run": both.model_dump(mode="json")})
+    both.save(folder(root, both))
     monkeypatch.setenv("PYTHONPATH", str(HERE.parents[2]))
-    command = [sys.executable, "-m", "lesion_core.cli", "train", "--root", root, "--device", "cpu"]
-    done = subprocess.run([*command, "--settings", settings], capture_output=True, text=True)
+    command = [sys.executable, "-m", "lesion_core.cli", "train", both.run_id, "--root", root, "--device", "cpu"]
+    done = subprocess.run([*command, "--profile", "smoke"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("best epoch 1") == 1, "the first process alone speaks"
     names = {path.name for path in folder(root, both).iterdir() if not path.name.startswith(".")}
@@ -141,12 +141,12 @@ def test_torchrun_may_start_the_processes_and_gives_the_same_bytes(root, monkeyp
     model = {**SAM, "adapter": "lora", "rank": 2, "prompt": "oracle_box"}
     run = make_run(model=model, training={"epochs": 1, "schedule": "constant"}).model_copy(update={"processes": 2})
     monkeypatch.setenv("PYTHONPATH", str(HERE.parents[2]))
-    train = ["-m", "lesion_core.cli", "train", "--root", str(root), "--device", "cpu", "--settings"]
+    train = ["-m", "lesion_core.cli", "train", run.run_id, "--root", str(root), "--device", "cpu", "--profile", "smoke"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     written = []
     for command in ([sys.executable, *train], [*torchrun, *train]):
-        settings = canonical_json({"run": run.model_dump(mode="json")})
-        done = subprocess.run([*command, settings], capture_output=True, text=True)
+        run.save(folder(root, run))
+        done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("best epoch 1") == 1, "the first process alone speaks"
         written.append([(folder(root, run) / name).read_bytes() for name in ("weights.safetensors", "history.csv")])
@@ -159,12 +159,13 @@ def test_nothing_to_train_is_written_once_under_torchrun(root, monkeypatch):  # 
     monkeypatch.setattr("lesion_core.record.observe.begin", lambda: None)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = make_run(training={"epochs": 0}).model_copy(update={"processes": 2})
+    run.save(folder(root, run))
     for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
         monkeypatch.setenv(name, value)
     for rank, written in ((1, False), (0, True)):
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("RANK", str(rank))
-        train(root, settings=canonical_json({"run": run.model_dump(mode="json")}), device="cpu")
+        train([run.run_id], root, profile="smoke", device="cpu")
         assert (folder(root, run) / "weights.safetensors").exists() == written
 
 

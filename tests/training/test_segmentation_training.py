@@ -112,19 +112,19 @@ SETTINGS = {
             "checkpoint_steps": 1,
             "patience": 0,
         },
-        "augmentation": {
-            "flip_horizontal": 0.5,
-            "flip_vertical": 0.5,
-            "rotation_degrees": 20.0,
-            "affine": 0.05,
-            "translation": 0.05,
-            "elastic_alpha": 4.0,
-            "elastic_grid": 4,
-            "noise_std": 2.0,
-            "brightness": 0.05,
-            "contrast": 0.1,
-            "saturation": 0.1,
-        },
+        "augmentation": [
+            {
+                "transform": "Warp",
+                "flip_horizontal": 0.5,
+                "flip_vertical": 0.5,
+                "rotation_degrees": 20.0,
+                "affine": 0.05,
+                "translation": 0.05,
+                "elastic_alpha": 4.0,
+            },
+            {"transform": "RandomBrightnessContrast", "brightness_limit": 0.05, "contrast_limit": 0.1, "p": 1.0},
+            {"transform": "GaussNoise", "std_range": [0.008, 0.008], "p": 1.0},
+        ],
     },
 }
 

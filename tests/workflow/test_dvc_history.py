@@ -14,7 +14,7 @@ import yaml
 from conftest import REPOSITORY
 
 from lesion_core.files import read_json
-from lesion_core.report.cells import CELL_COLUMNS, write_cells
+from lesion_core.report.cells import Cell, write_cells
 from lesion_core.settings import load as config
 from lesion_core.sharing import dvc_cache
 from lesion_core.sharing.summary import write_summary
@@ -40,7 +40,7 @@ def write_value(project: Path, value: float) -> None:
         {"table": "table_08", "row": "Skin-DeepNet (published)", "column": "accuracy", "value": None},
     ]
     root = project / "results" / "smoke"
-    write_cells([dict.fromkeys(CELL_COLUMNS) | cell for cell in cells], root / "tables" / "cells.parquet")
+    write_cells([dict.fromkeys(Cell.__annotations__) | cell for cell in cells], root / "tables" / "cells.parquet")
     write_summary(root, config.plan(config.load("smoke")))
 
 

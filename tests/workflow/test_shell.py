@@ -8,7 +8,7 @@ import pytest
 from chain import REPOSITORY
 
 RULES = sorted(REPOSITORY.glob("workflow/rules/*.smk"))
-SHELL = re.compile(r"^ +shell:\n((?: +\".*\"\n?)+)", re.MULTILINE)
+SHELL = re.compile(r"^ +shell:\n +(?:lesion\()?(\".*\")\)?\n", re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)

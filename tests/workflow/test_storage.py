@@ -11,7 +11,7 @@ import pytest
 from chain import ROOT, command, run
 from conftest import checkout
 
-from lesion_core.files import PARTIAL, canonical_json
+from lesion_core.files import PARTIAL
 from lesion_core.settings.run import Run
 
 pytestmark = pytest.mark.smoke
@@ -87,8 +87,7 @@ def fill(disk: Path, left_kb: int) -> Path:
 
 def train(project: Path, lost: Run) -> subprocess.CompletedProcess[str]:
     """The job itself, whose log lies elsewhere."""
-    given = canonical_json({"run": lost.model_dump(mode="json")})
-    command = (sys.executable, "-m", "lesion_core.cli", "train", "--root", str(ROOT), "--settings", given)
+    command = (sys.executable, "-m", "lesion_core.cli", "train", lost.run_id, "--root", str(ROOT))
     return subprocess.run(command, cwd=project, capture_output=True, text=True, check=False, timeout=300)
 
 

@@ -2,18 +2,21 @@
 import atexit
 import os
 import re
+import shlex
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
-from lesion_core.settings import load as settings_reader
-from lesion_core.sharing import lock, snapshot
-from lesion_core.record.calls import record_call
 from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
-from lesion_core.record.observe import RECORD as OPENED
 from lesion_core.paths import Layout
+from lesion_core.record.calls import record_call
+from lesion_core.record.observe import RECORD as OPENED
 from lesion_core.record.provenance import code_hash
+from lesion_core.settings import load as settings_reader
+from lesion_core.settings import matrix, stored
+from lesion_core.sharing import lock, snapshot
 from snakemake.exceptions import WorkflowError
 
 # jobs find `lesion` beside the Python that runs Snakemake, whether its environment is activated or not
@@ -24,8 +27,9 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 try:
     SETTINGS = settings_reader.load(overrides=settings_reader.typed(workflow.config_settings.overwrite_config))
-    RUNS = settings_reader.expand(SETTINGS)
-    PLAN = settings_reader.plan(SETTINGS)
+    RUNS = matrix.expand(SETTINGS)
+    PLAN = matrix.plan(SETTINGS)
+    DUMPED = stored.dumped(SETTINGS)
 except LesionError as error:
     raise WorkflowError(str(error)) from None
 
@@ -39,8 +43,8 @@ if workflow.is_main_process:
     except OSError as error:  # a reviewer's read-only copy, say: there is nothing to lose
         print(f"warning: {storage_error(error) or error}", file=sys.stderr)
 DATASETS = [name for name in SETTINGS.data.datasets if name != "custom"]
-DEVICE = SETTINGS.compute.device
-GPU = 0 if DEVICE == "cpu" else 1
+COMPUTE = SETTINGS.compute
+GPU = 0 if COMPUTE.device == "cpu" else 1
 SEGMENTERS = {key: run for key, run in RUNS.items() if run.task == "segmentation"}
 CLASSIFIERS = {key: run for key, run in RUNS.items() if run.task == "classification"}
 JOINT = {key: run for key, run in RUNS.items() if run.task == "joint"}
@@ -55,54 +59,51 @@ wildcard_constraints:
     weights="[a-z0-9_]+",
 
 
-def given(*names):
-    """Sections of the settings as JSON: what a rule declares is all that its command gets."""
-    full = {**SETTINGS.model_dump(mode="json"), "plan": PLAN.model_dump(mode="json")}
-    return canonical_json({name: full[name] for name in names})
+# --- what rules share ---
 
 
-def given_run(wildcards, *names):
-    """One run's settings as JSON, and sections beside them."""
-    full = SETTINGS.model_dump(mode="json")
-    return canonical_json(
-        {"run": RUNS[wildcards.run_id].model_dump(mode="json"), **{name: full[name] for name in names}}
-    )
+def lesion(arguments):
+    """A shell line: a command of the package on these results, whose log is the rule's."""
+    return f"lesion {arguments} --root {shlex.quote(str(LAYOUT.root))} > {{log:q}} 2>&1"
 
 
-def code(module):
-    """Identity of the code behind a rule: comments and docstrings do not count."""
-    return code_hash(f"lesion_core.{module}")
+def remade_when(code, command=None):
+    """Parameters of a rule whose change runs it anew: what its command reads of the settings, and its code.
+
+    Comments and docstrings of the code do not count.
+    """
+    settings = stored.trigger(DUMPED, command) if command else {}
+    return {
+        "settings": canonical_json(settings),
+        "code": [code_hash(f"lesion_core.{module}") for module in code.split()],
+    }
+
+
+LARGE = {"mem_mb": COMPUTE.memory_mb, "runtime": COMPUTE.runtime_minutes}
+
+
+def computing(gpus=1):
+    """What a job that runs networks asks of a scheduler."""
+    return {"gpu": GPU * gpus, "gpu_memory_mb": COMPUTE.gpu_memory_mb, **LARGE}
 
 
 def log_of(name):
-    return str(LAYOUT.root / "logs" / f"{name}.txt")
+    return str(LAYOUT.log(name))
 
 
 def benchmark_of(name):
-    return str(LAYOUT.root / "benchmarks" / f"{name}.tsv")
+    return str(LAYOUT.benchmark(name))
+
+
+# --- runs and their files ---
 
 
 def run_dir(run):
     return LAYOUT.run(run.place, run.run_id)
 
 
-ANY_RUN = LAYOUT.run("{place}", "{run_id}")
-
-
-def one_of(runs):
-    """Wildcard constraint: ids of these runs alone, since ablations of all tasks share a folder."""
-    return "|".join(map(re.escape, runs)) or "none"
-
-
-def run_outputs():
-    """What a training job leaves; the checkpoint is no output, so that it survives an interrupted job."""
-    folder = ANY_RUN
-    return {
-        "settings": folder / "settings.yaml",
-        "weights": folder / "weights.safetensors",
-        "history": folder / "history.csv",
-        "provenance": folder / "provenance.json",
-    }
+def weights_of(run):
+    return run_dir(run) / "weights.safetensors"
 
 
 def harmonized(datasets, size):
@@ -120,8 +121,90 @@ def foundation(run):
     return [LAYOUT.weights(backbone)] if backbone else []
 
 
-def segmenter_of(run):
-    return RUNS[run.segmenter_run]
+def masks_for(run, datasets):
+    """Pseudo-masks that a classification run reads, and the pixels that they are aligned with."""
+    if run.segmenter_run is None:
+        return []
+    folders = [LAYOUT.pseudo_masks(run.segmenter_run, dataset) for dataset in sorted(set(datasets))]
+    return [folder / name for folder in folders for name in ("probabilities.npy", "masks.csv")]
+
+
+def joint_parts(run):
+    """Segmenter, classifier, and the files both need to be loaded."""
+    segmenter, classifier = RUNS[run.segmenter_run], RUNS[run.classifier_run]
+    files = [
+        run_dir(part) / name for part in (segmenter, classifier) for name in ("settings.yaml", "weights.safetensors")
+    ]
+    return segmenter, classifier, [*files, *foundation(segmenter)]
+
+
+# --- jobs of runs ---
+
+WAITING = matrix.chain_lengths(RUNS.values())
+
+
+def jobs_of(kind, runs, inputs):
+    """How runs of one kind are shared out to jobs: (name of the rule, ids of its runs, priority).
+
+    Where a job takes one run (compute.runs_per_job: null), one rule whose wildcard is the run's id. Else a rule for each
+    batch: runs that read the same files, and each run that others wait for by itself. Long chains come first.
+
+    Args:
+        kind: the rule's name, or what the names of the batches' rules begin with.
+        runs: by id.
+        inputs: a run -> the files that it reads; or what else tells which runs go together.
+    """
+    if COMPUTE.runs_per_job is None:
+        return [(kind, ["{run_id}"], priority(*runs))] if runs else []
+    alike = {key: (key,) if WAITING[key] else tuple(map(str, inputs(run))) for key, run in runs.items()}
+    found = matrix.batches(alike, COMPUTE.runs_per_job)
+    return [(f"{kind}_{number}", ids, priority(*ids)) for number, ids in enumerate(found, 1)]
+
+
+def priority(*ids):
+    """Of a job that others wait for as long as for the training of one of these runs."""
+    return 10 + 10 * max(WAITING[key] for key in ids)
+
+
+def folders_of(ids):
+    """Folders of a job's runs; with wildcards where its run is one."""
+    return [LAYOUT.run(RUNS[key].place, key) if key in RUNS else LAYOUT.run("{place}", key) for key in ids]
+
+
+def named(ids, wildcards):
+    """The ids of a job's runs."""
+    return [key.format(**wildcards) for key in ids]
+
+
+def read_by(inputs, ids, wildcards):
+    """What a job's runs read."""
+    return sorted({str(path) for key in named(ids, wildcards) for path in inputs(RUNS[key])})
+
+
+def job_name(kind, rule):
+    """Of a job's log and benchmark: they lie in a folder for each kind."""
+    return f"{kind}/{{place}}/{{run_id}}" if rule == kind else f"{kind}/{rule.removeprefix(kind)[1:]}"
+
+
+def one_of(runs):
+    """Wildcard constraint: ids of these runs alone, since ablations of all tasks share a folder."""
+    return "|".join(map(re.escape, runs)) or "none"
+
+
+# --- the call ---
+
+
+def begin():
+    """One call at a time in a results folder, and its settings for the jobs; the lock dies with this process."""
+    try:
+        atexit.register(lock.hold(LAYOUT.root).close)
+        remove_partials(LAYOUT.root)
+        stored.store(SETTINGS, LAYOUT.root)
+    except (LesionError, OSError) as error:
+        told = error if isinstance(error, LesionError) else storage_error(error)
+        if told is None:
+            raise
+        raise WorkflowError(str(told)) from None
 
 
 def save_records(succeeded):
@@ -139,15 +222,3 @@ def save_records(succeeded):
         if succeeded:
             raise WorkflowError(f"{type(told).__name__}: {told}") from None
         print(f"error: {type(told).__name__}: {told}", file=sys.stderr)
-
-
-def hold_lock():
-    """One run at a time in a results folder; the lock dies with this process, however it ends."""
-    try:
-        atexit.register(lock.hold(LAYOUT.root).close)
-    except (LesionError, OSError) as error:
-        told = error if isinstance(error, LesionError) else storage_error(error)
-        if told is None:
-            raise
-        raise WorkflowError(str(told)) from None
-    remove_partials(LAYOUT.root)

@@ -11,11 +11,9 @@ if SETTINGS.synthetic is not None:
         benchmark:
             benchmark_of("synthetic")
         params:
-            made=LAYOUT.made,
-            settings=given("synthetic"),
-            code=code("acquire.synthetic.archives"),
+            **remade_when("acquire.synthetic.archives", "synthetic"),
         shell:
-            "lesion synthetic --out {params.made:q} --settings {params.settings:q} > {log:q} 2>&1"
+            lesion("synthetic")
 
 
 def mirror_files(wildcards):
@@ -23,12 +21,6 @@ def mirror_files(wildcards):
         return [LAYOUT.made / "SHA256SUMS"]
     sums = Path(str(SETTINGS.mirror)) / "SHA256SUMS"
     return [sums] if sums.is_file() else []
-
-
-def download_settings(wildcards):
-    sections = SETTINGS.model_dump(mode="json")
-    mirror = str(LAYOUT.made) if SETTINGS.synthetic is not None else SETTINGS.mirror
-    return canonical_json({"mirror": mirror, "data": {**sections["data"], "custom": None}})
 
 
 rule download:
@@ -41,11 +33,9 @@ rule download:
     benchmark:
         benchmark_of("download/{dataset}")
     params:
-        settings=download_settings,
-        out=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
-        code=code("acquire.download"),
+        **remade_when("acquire.download", "download"),
     shell:
-        "lesion download {wildcards.dataset:q} --out {params.out:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("download {wildcards.dataset:q}")
 
 
 rule unpack:
@@ -58,11 +48,9 @@ rule unpack:
     benchmark:
         benchmark_of("unpack/{dataset}")
     params:
-        downloads=lambda wildcards: LAYOUT.downloads(wildcards.dataset),
-        out=lambda wildcards: LAYOUT.data(wildcards.dataset),
-        code=code("acquire.unpack"),
+        **remade_when("acquire.unpack"),
     shell:
-        "lesion unpack {wildcards.dataset:q} --downloads {params.downloads:q} --out {params.out:q} > {log:q} 2>&1"
+        lesion("unpack {wildcards.dataset:q}")
 
 
 CUSTOM = SETTINGS.data.custom
@@ -78,22 +66,19 @@ rule catalog:
     output:
         LAYOUT.catalog,
         LAYOUT.edges,
-        LAYOUT.catalog.with_name("report.json"),
+        LAYOUT.data_report,
     log:
         log_of("catalog"),
     benchmark:
         benchmark_of("catalog")
     threads: 2
     resources:
-        mem_mb=SETTINGS.compute.memory_mb,
-        runtime=SETTINGS.compute.runtime_minutes,
+        **LARGE,
     params:
-        root=LAYOUT.root,
-        settings=given("data", "duplicates"),
+        **remade_when("catalog.table", "catalog"),
         own=lambda wildcards: own_content(CUSTOM, CUSTOM_MEMORY) if CUSTOM else "",
-        code=code("catalog.table"),
     shell:
-        "lesion catalog --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("catalog")
 
 
 rule splits:
@@ -108,16 +93,14 @@ rule splits:
     benchmark:
         benchmark_of("splits")
     params:
-        root=LAYOUT.root,
-        settings=given("splits"),
-        code=code("catalog.splits"),
+        **remade_when("catalog.splits", "splits"),
     shell:
-        "lesion splits --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("splits")
 
 
 DATA_REPORT = [
-    LAYOUT.colours.with_name(name)
-    for name in ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
+    *[LAYOUT.overview(suffix) for suffix in ("csv", "pdf", "png")],
+    *[LAYOUT.colour_figure(suffix) for suffix in ("pdf", "png")],
 ]
 
 
@@ -136,19 +119,16 @@ rule reference:
         benchmark_of("reference")
     threads: 2
     resources:
-        mem_mb=SETTINGS.compute.memory_mb,
-        runtime=SETTINGS.compute.runtime_minutes,
+        **LARGE,
     params:
-        root=LAYOUT.root,
-        settings=given("harmonization"),
-        code=code("pixels.reference"),
+        **remade_when("pixels.reference", "reference"),
     shell:
-        "lesion reference --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("reference")
 
 
 rule data_report:
     input:
-        LAYOUT.catalog.with_name("report.json"),
+        LAYOUT.data_report,
         LAYOUT.colours,
     output:
         DATA_REPORT,
@@ -157,10 +137,9 @@ rule data_report:
     benchmark:
         benchmark_of("data_report")
     params:
-        root=LAYOUT.root,
-        code=code("report.data_report"),
+        **remade_when("report.data_report"),
     shell:
-        "lesion data-report --root {params.root:q} > {log:q} 2>&1"
+        lesion("data-report")
 
 
 rule harmonize:
@@ -170,7 +149,7 @@ rule harmonize:
         LAYOUT.split("{dataset}"),
     output:
         multiext(
-            str(LAYOUT.root / "harmonized" / "{dataset}" / "{size}") + "/",
+            f"{LAYOUT.harmonized('{dataset}', '{size}')}/",
             "images.npy",
             "masks.npy",
             "index.csv",
@@ -182,14 +161,11 @@ rule harmonize:
         log_of("harmonize/{dataset}_{size}"),
     benchmark:
         benchmark_of("harmonize/{dataset}_{size}")
-    threads: 2
+    priority: 25  # training that others wait for is 30, other training 20 or less
+    threads: 1  # there are more of these jobs than cores: none must wait for two free ones
     resources:
-        mem_mb=SETTINGS.compute.memory_mb,
-        runtime=SETTINGS.compute.runtime_minutes,
+        **LARGE,
     params:
-        root=LAYOUT.root,
-        settings=given("harmonization"),
-        code=code("pixels.harmonized_arrays"),
+        **remade_when("pixels.harmonized_arrays", "harmonize"),
     shell:
-        "lesion harmonize {wildcards.dataset:q} {wildcards.size:q} --root {params.root:q}"
-        " --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("harmonize {wildcards.dataset:q} {wildcards.size:q}")

@@ -1,11 +1,11 @@
-# A trained segmenter's masks for a whole dataset that the classifiers read.
+# A trained segmenter's masks for whole datasets that the classifiers read.
 from lesion_core.settings.check import WITH_MASKS
 
 
 def pseudo_mask_inputs(wildcards):
     run = SEGMENTERS[wildcards.run_id]
     return [
-        run_dir(run) / "weights.safetensors",
+        weights_of(run),
         *harmonized([wildcards.dataset], run.spec.model.image_size),
         *foundation(run),
     ]
@@ -16,31 +16,20 @@ rule pseudo_masks:
         pseudo_mask_inputs,
     output:
         multiext(
-            str(LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}") + "/",
-            "probabilities.npy",
-            "masks.npy",
-            "masks.csv",
-            OPENED,
+            f"{LAYOUT.pseudo_masks('{run_id}', '{dataset}')}/", "probabilities.npy", "masks.npy", "masks.csv", OPENED
         ),
     log:
         log_of("pseudo_masks/{run_id}_{dataset}"),
     benchmark:
         benchmark_of("pseudo_masks/{run_id}_{dataset}")
-    threads: SETTINGS.compute.threads
+    priority: priority(*SEGMENTERS)
+    threads: COMPUTE.threads
     resources:
-        gpu=GPU,
-        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
-        mem_mb=SETTINGS.compute.memory_mb,
-        runtime=SETTINGS.compute.runtime_minutes,
+        **computing(),
     params:
-        root=LAYOUT.root,
-        device=DEVICE,
-        settings=given("scoring"),
-        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
-        code=code("inference.pseudo_masks"),
+        **remade_when("inference.pseudo_masks", "pseudo-masks"),
     shell:
-        "lesion pseudo-masks --segmenter {params.run:q} {wildcards.dataset:q} --root {params.root:q}"
-        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("pseudo-masks {wildcards.run_id:q} {wildcards.dataset:q}")
 
 
 def audits():
@@ -52,20 +41,16 @@ def audits():
 
 rule audit_pseudo_masks:
     input:
-        LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}" / "masks.csv",
+        LAYOUT.pseudo_masks("{run_id}", "{dataset}") / "masks.csv",
         LAYOUT.catalog,
     output:
-        LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}" / "audit.csv",
-        LAYOUT.root / "pseudo_masks" / "{run_id}" / "{dataset}" / "audit_summary.csv",
+        LAYOUT.pseudo_masks("{run_id}", "{dataset}") / "audit.csv",
+        LAYOUT.pseudo_masks("{run_id}", "{dataset}") / "audit_summary.csv",
     log:
         log_of("audit_pseudo_masks/{run_id}_{dataset}"),
     benchmark:
         benchmark_of("audit_pseudo_masks/{run_id}_{dataset}")
     params:
-        root=LAYOUT.root,
-        size=lambda wildcards: SEGMENTERS[wildcards.run_id].spec.model.image_size,
-        settings=given("statistics"),
-        code=code("inference.pseudo_mask_audit"),
+        **remade_when("inference.pseudo_mask_audit", "audit-pseudo-masks"),
     shell:
-        "lesion audit-pseudo-masks --segmenter {wildcards.run_id:q} {wildcards.dataset:q} --size {params.size:q}"
-        " --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("audit-pseudo-masks {wildcards.run_id:q} {wildcards.dataset:q}")

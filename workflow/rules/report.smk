@@ -2,7 +2,7 @@
 from lesion_core.report.extra_tables import EXTRA_TABLES
 
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
-EXPLANATIONS = [LAYOUT.root / "explain" / f"{run_id}.{suffix}" for run_id in EXPLAINED for suffix in ("csv", "npz")]
+EXPLANATIONS = [LAYOUT.explained(run_id, suffix) for run_id in EXPLAINED for suffix in ("csv", "npz")]
 DONE_RUNS = [run_dir(run) / "provenance.json" for run in RUNS.values()]
 DONE_RUNS += [run_dir(run) / "history.csv" for run in RUNS.values() if run.task != "derived"]
 
@@ -13,36 +13,32 @@ rule tables:
         EXPLANATIONS,
         DONE_RUNS,
     output:
-        LAYOUT.root / "tables" / "cells.parquet",
+        LAYOUT.cells,
         [LAYOUT.table(name, suffix) for name in (*PLAN.tables, *EXTRA_TABLES) for suffix in ("csv", "md", "tex")],
     log:
         log_of("tables"),
     benchmark:
         benchmark_of("tables")
     params:
-        root=LAYOUT.root,
-        settings=given("plan"),
-        code=code("report.tables"),
+        **remade_when("report.tables", "tables"),
     shell:
-        "lesion tables --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("tables")
 
 
 rule statistics:
     input:
         SCORES,
     output:
-        LAYOUT.root / "statistics" / "tests.csv",
+        LAYOUT.statistics("tests"),
         [LAYOUT.table(name, suffix) for name in ("table_15", "table_16") for suffix in ("csv", "md", "tex")],
     log:
         log_of("statistics"),
     benchmark:
         benchmark_of("statistics")
     params:
-        root=LAYOUT.root,
-        settings=given("plan"),
-        code=code("report.statistics"),
+        **remade_when("report.statistics", "statistics"),
     shell:
-        "lesion statistics --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("statistics")
 
 
 rule subgroups:
@@ -50,17 +46,15 @@ rule subgroups:
         LAYOUT.scores("classification"),
         LAYOUT.catalog,
     output:
-        LAYOUT.root / "statistics" / "subgroups.csv",
+        LAYOUT.statistics("subgroups"),
     log:
         log_of("subgroups"),
     benchmark:
         benchmark_of("subgroups")
     params:
-        root=LAYOUT.root,
-        settings=given("plan", "subgroups"),
-        code=code("report.subgroups"),
+        **remade_when("report.subgroups", "subgroups"),
     shell:
-        "lesion subgroups --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("subgroups")
 
 
 rule figures:
@@ -72,37 +66,33 @@ rule figures:
         rules.statistics.output,
         rules.subgroups.output,
     output:
-        LAYOUT.root / "figures" / "figures.json",
-        LAYOUT.root / "figures" / OPENED,
+        LAYOUT.figure_list,
+        LAYOUT.figures / OPENED,
     log:
         log_of("figures"),
     benchmark:
         benchmark_of("figures")
     params:
-        root=LAYOUT.root,
-        settings=given("plan"),
-        code=code("report.figures"),
+        **remade_when("report.figures", "figures"),
     shell:
-        "lesion figures --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("figures")
 
 
 rule ledger:
     input:
         SCORES,
-        LAYOUT.root / "tables" / "cells.parquet",
+        LAYOUT.cells,
     output:
-        LAYOUT.root / "ledger" / "ledger.csv",
-        LAYOUT.root / "ledger" / "intervals.csv",
+        LAYOUT.ledger,
+        LAYOUT.intervals,
     log:
         log_of("ledger"),
     benchmark:
         benchmark_of("ledger")
     params:
-        root=LAYOUT.root,
-        settings=given("plan"),
-        code=code("report.ledger"),
+        **remade_when("report.ledger", "ledger"),
     shell:
-        "lesion ledger --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("ledger")
 
 
 rule report:
@@ -118,41 +108,33 @@ rule report:
         DATA_REPORT,
     output:
         LAYOUT.report,
-        LAYOUT.root / "figures" / f"page.{OPENED}",
+        LAYOUT.figures / f"page.{OPENED}",
     log:
         log_of("report"),
     benchmark:
         benchmark_of("report")
     params:
-        root=LAYOUT.root,
-        settings=given("plan"),
-        code=code("report.page"),
+        **remade_when("report.page", "report"),
     shell:
-        "lesion report --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("report")
 
 
 # For `dvc metrics show` and `dvc plots show`.
 rule summary:
     input:
-        LAYOUT.root / "tables" / "cells.parquet",
+        LAYOUT.cells,
         DONE_RUNS,
     output:
-        LAYOUT.root / "summary" / "metrics.json",
-        [
-            LAYOUT.root / "summary" / "curves" / run.task / f"{run.run_id}.csv"
-            for run in RUNS.values()
-            if run.task != "derived"
-        ],
+        LAYOUT.metrics,
+        [LAYOUT.curve(run.task, run.run_id) for run in RUNS.values() if run.task != "derived"],
     log:
         log_of("summary"),
     benchmark:
         benchmark_of("summary")
     params:
-        root=LAYOUT.root,
-        settings=given("plan"),
-        code=code("sharing.summary"),
+        **remade_when("sharing.summary", "summary"),
     shell:
-        "lesion summary --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("summary")
 
 
 # Last: what `lesion audit` compares a results folder with.
@@ -165,8 +147,8 @@ rule manifest:
         rules.ledger.output,
         rules.summary.output,
         audits(),
-        LAYOUT.root / "statistics" / "subgroups.csv",
-        LAYOUT.root / "statistics" / "robustness.csv",
+        LAYOUT.statistics("subgroups"),
+        LAYOUT.statistics("robustness"),
     output:
         LAYOUT.manifest,
     log:
@@ -174,8 +156,7 @@ rule manifest:
     benchmark:
         benchmark_of("manifest")
     params:
-        root=LAYOUT.root,
-        settings=canonical_json(settings_reader.recorded(SETTINGS)),
-        code=code("audit.manifest"),
+        **remade_when("audit.manifest"),
+        recorded=canonical_json(settings_reader.recorded(SETTINGS)),
     shell:
-        "lesion manifest --root {params.root:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("manifest")

@@ -1,7 +1,5 @@
-# Accuracy and calibration on corrupted photographs: what a worse camera, a hair or a cast of light costs.
-from lesion_core.inference.robustness import tried_runs
-
-TRIED = {run_id: RUNS[run_id] for run_id in tried_runs(PLAN, SETTINGS.robustness)}
+# Accuracy and calibration on corrupted images: what a worse camera, a hair or a cast of light costs.
+TRIED = {run_id: RUNS[run_id] for run_id in matrix.tried_runs(PLAN, SETTINGS.robustness)}
 
 
 def robustness_inputs(wildcards):
@@ -12,9 +10,9 @@ def robustness_inputs(wildcards):
     else:
         segmenter, classifier, files = RUNS.get(run.segmenter_run), run, []
     if segmenter is not None and segmenter is not run:
-        files = [*files, run_dir(segmenter) / "weights.safetensors", *foundation(segmenter)]
+        files = [*files, weights_of(segmenter), *foundation(segmenter)]
     return [
-        run_dir(run) / "weights.safetensors",
+        weights_of(run),
         LAYOUT.catalog,
         *harmonized(tested, classifier.spec.model.image_size),
         *sorted(set(files)),
@@ -25,39 +23,32 @@ rule robustness:
     input:
         robustness_inputs,
     output:
-        scores=LAYOUT.root / "robustness" / "{run_id}.csv",
-        opened=LAYOUT.root / "robustness" / f"{{run_id}}.{OPENED}",
+        LAYOUT.robustness("{run_id}"),
+        LAYOUT.robustness("{run_id}").with_suffix(f".{OPENED}"),
     log:
         log_of("robustness/{run_id}"),
     benchmark:
         benchmark_of("robustness/{run_id}")
-    threads: SETTINGS.compute.threads
+    priority: 5
+    threads: COMPUTE.threads
     resources:
-        gpu=GPU,
-        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
-        mem_mb=SETTINGS.compute.memory_mb,
-        runtime=SETTINGS.compute.runtime_minutes,
+        **computing(),
     params:
-        root=LAYOUT.root,
-        device=DEVICE,
-        settings=given("robustness", "scoring"),
-        run=lambda wildcards: run_dir(RUNS[wildcards.run_id]),
-        code=code("inference.robustness"),
+        **remade_when("inference.robustness", "robustness"),
     shell:
-        "lesion robustness --run {params.run:q} --root {params.root:q} --out {output.scores:q}"
-        " --device {params.device:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("robustness {wildcards.run_id:q}")
 
 
 rule gather_robustness:
     input:
-        [LAYOUT.root / "robustness" / f"{run_id}.csv" for run_id in TRIED],
+        [LAYOUT.robustness(run_id) for run_id in TRIED],
     output:
-        LAYOUT.root / "statistics" / "robustness.csv",
+        LAYOUT.statistics("robustness"),
     log:
         log_of("gather_robustness"),
     benchmark:
         benchmark_of("gather_robustness")
     params:
-        code=code("inference.robustness"),
+        **remade_when("inference.robustness"),
     shell:
         "lesion gather-robustness --out {output:q} {input:q} > {log:q} 2>&1"

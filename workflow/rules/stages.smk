@@ -1,22 +1,14 @@
 # Coarse targets, one for each part of the chain: `snakemake stage_splits`. dvc.yaml has a stage for each of them.
-SCORED = {
-    "segmentation": ["scores.parquet", "test_masks.zip"],
-    "classification": ["scores.parquet"],
-    "joint": ["scores_segmentation.parquet", "scores_classification.parquet"],
-    "derived": ["scores.parquet"],
-}
 
 
 def finished_runs(place):
     """What training and scoring leave of each run of one folder under ``runs/``."""
-    files = []
-    for run in RUNS.values():
-        if run.place == place:
-            names = ["settings.yaml", "provenance.json", *SCORED[run.task]]
-            if run.task != "derived":
-                names += ["weights.safetensors", "history.csv"]
-            files += [run_dir(run) / name for name in names]
-    return files
+    return [
+        run_dir(run) / name
+        for run in RUNS.values()
+        if run.place == place
+        for name in (*SCORED[run.task], *(TRAINED if run.task != "derived" else ()))
+    ]
 
 
 def masks_of_runs(runs):
@@ -49,8 +41,8 @@ STAGES = {
         rules.tables.output,
         rules.statistics.output,
         rules.ledger.output,
-        LAYOUT.root / "statistics" / "subgroups.csv",
-        LAYOUT.root / "statistics" / "robustness.csv",
+        LAYOUT.statistics("subgroups"),
+        LAYOUT.statistics("robustness"),
     ],
     "report": [LAYOUT.report, LAYOUT.manifest],
 }

@@ -8,16 +8,11 @@ rule weights:
         log_of("weights/{weights}"),
     benchmark:
         benchmark_of("weights/{weights}")
+    priority: 30
     params:
-        settings=canonical_json(
-            {
-                "mirror": SETTINGS.mirror,
-                "data": {**SETTINGS.data.model_dump(mode="json"), "custom": None},
-            }
-        ),
-        code=code("models.sam.foundation"),
+        **remade_when("models.sam.foundation", "weights"),
     shell:
-        "lesion weights {wildcards.weights:q} --out {output:q} --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("weights {wildcards.weights:q}")
 
 
 # Trains sam_vit_t anew: `snakemake --cores 1 pretrain`. The package ships the result; nothing depends on this rule.
@@ -28,13 +23,8 @@ rule pretrain:
         "results/pretrain/log.txt",
     threads: 1  # sums depend on the thread count; the shipped weights were trained with one
     resources:
-        gpu=GPU,
-        gpu_memory_mb=SETTINGS.compute.gpu_memory_mb,
-        mem_mb=SETTINGS.compute.memory_mb,
-        runtime=SETTINGS.compute.runtime_minutes,
+        **computing(),
     params:
-        device=DEVICE,
-        settings=given("pretrain"),
+        settings=canonical_json(stored.trigger(DUMPED, "pretrain")),
     shell:
-        "lesion pretrain --out {output:q} --work results/pretrain/work --threads {threads:q} --device {params.device:q}"
-        " --settings {params.settings:q} > {log:q} 2>&1"
+        lesion("pretrain --out {output:q} --work results/pretrain/work --threads {threads:q}")

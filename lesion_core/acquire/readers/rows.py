@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_core.errors import CatalogError, LesionError, MaskError
+from lesion_core.errors import CatalogError, ImageError, LesionError, MaskError
 from lesion_core.files import read_csv
 from lesion_core.paths import IMAGE_SUFFIXES
 
@@ -60,10 +61,20 @@ def joining_id(image_id: str) -> str:
 
 
 def list_files(folder: Path, suffixes: Iterable[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Image files directly in ``folder``, sorted by name; hidden files (``._x.jpg`` of macOS) are none."""
+    """Image files directly in ``folder``, sorted by name; hidden files (``._x.jpg`` of macOS) and folders are none.
+
+    Raises:
+        ImageError: a pipe or a device, a link to nothing, or a name that is no UTF-8: no table could hold it.
+    """
     wanted = set(suffixes)
     found = (path for path in folder.iterdir() if path.suffix.lower() in wanted and not path.name.startswith("."))
-    return sorted(path for path in found if path.is_file())
+    paths = sorted(path for path in found if not path.is_dir())
+    for path in paths:
+        if not path.is_file():
+            raise ImageError("this is no regular file", file=path, remedy="copy the image itself there")
+        if not path.name.isprintable():
+            raise ImageError("the name holds characters that are no text", file=path, remedy="rename the file")
+    return paths
 
 
 def files_by_id(folder: Path, ending: str = "", error: type[LesionError] = CatalogError) -> dict[str, Path]:
@@ -207,4 +218,4 @@ def parse_sex(cell: str, image_id: str, path: Path) -> str | None:
 
 def _header(path: Path) -> list[str]:
     with open(path, encoding="utf-8-sig", newline="") as handle:
-        return handle.readline().rstrip("\r\n").split(",")
+        return next(csv.reader(handle), [])

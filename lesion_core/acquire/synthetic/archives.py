@@ -8,9 +8,11 @@ import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from lesion_core import settings
+from lesion_core.acquire.images import encode_image
 from lesion_core.acquire.synthetic import ph2
 from lesion_core.acquire.synthetic.cohort import Shot, make_cohort
 from lesion_core.acquire.synthetic.draw import photograph
@@ -62,14 +64,10 @@ def write_mirror(settings: settings.Synthetic, out: Path) -> None:
 
 def _encode(chosen: settings.Synthetic, shot: Shot) -> tuple[bytes, bytes]:
     """JPEG bytes and mask PNG bytes (0 and 255) of one photograph."""
-    import cv2
-
     rng = generator(chosen.seed, "photograph", shot.number)
     image, mask = photograph(shot.case.lesion, rng, _size(rng, chosen.size))
-    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-    jpeg = cv2.imencode(".jpg", np.ascontiguousarray(image[..., ::-1]), quality)[1]
-    png = cv2.imencode(".png", mask.astype(np.uint8) * 255, [cv2.IMWRITE_PNG_COMPRESSION, 6])[1]
-    return jpeg.tobytes(), png.tobytes()
+    jpeg = encode_image(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    return jpeg, encode_image(mask.astype(np.uint8) * 255, ".png", cv2.IMWRITE_PNG_COMPRESSION, 6)
 
 
 def _size(rng: np.random.Generator, side: int) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from lesion_core.acquire.images import encode_image
 from lesion_core.acquire.synthetic.draw import photograph
 from lesion_core.acquire.synthetic.lesion import Lesion, make_lesion
 from lesion_core.acquire.synthetic.skin import PH2_DEVICES
@@ -122,9 +123,7 @@ def _colours(value: dict[str, float]) -> list[int]:
 
 def colour_bitmap(image: np.ndarray) -> bytes:
     """RGB uint8 (H, W, 3) as a 24-bit BMP."""
-    import cv2
-
-    return cv2.imencode(".bmp", np.ascontiguousarray(image[..., ::-1]))[1].tobytes()
+    return encode_image(image, ".bmp")
 
 
 def one_bit_bitmap(mask: np.ndarray) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lesion_core.files import remove_others, write_json
+from lesion_core.paths import Layout
 from lesion_core.progress import say
 from lesion_core.report.figures import (
     agreement,
@@ -50,7 +51,7 @@ def write_figures(root: Path, plan: Plan) -> None:
         if drawn is None:
             say(f"figure {name}: no scores for it in this profile")
             continue
-        drawn.save(source.root / "figures", name)
+        drawn.save(Layout(source.root).figures, name)
         listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
-    remove_others(source.root / "figures", (".pdf", ".png"), {item["name"] for item in listed})
-    write_json(source.root / "figures" / "figures.json", listed)
+    remove_others(Layout(source.root).figures, (".pdf", ".png"), {item["name"] for item in listed})
+    write_json(Layout(source.root).figure_list, listed)

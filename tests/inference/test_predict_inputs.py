@@ -1,0 +1,131 @@
+"""What ``lesion predict`` is given: metadata are read as the catalog reads them, and a full disk is an error."""
+
+from __future__ import annotations
+
+import contextlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lesion_core.catalog.metadata import MetadataVocabulary
+from lesion_core.errors import CatalogError, ImageError
+from lesion_core.files import read_csv
+from lesion_core.inference.photograph import check_categories, read_metadata
+from lesion_core.inference.predict import predict_folder
+from lesion_core.models.trained import load_segmenter
+from lesion_core.settings import load as config
+
+VOCABULARY = MetadataVocabulary(("female", "male"), ("back", "face"), 50.0, 10.0)
+IMAGES = ("a", "b")
+
+
+def table(folder, *rows, header="image_id,age,sex,site"):
+    path = folder / "metadata.csv"
+    path.write_text("\n".join((header, *rows)) + "\n")
+    return path
+
+
+@pytest.mark.parametrize("sex", ["MALE", "m", "Male", "male"])
+def test_spellings_of_the_catalog_mean_the_same(tmp_path, sex):
+    known = read_metadata(table(tmp_path, f"a,55,{sex},back", "b,,unknown,"), IMAGES)
+    assert known == {
+        "a": {"age": 55.0, "sex": "male", "site": "back"},
+        "b": {"age": None, "sex": None, "site": None},
+    }
+    check_categories(known, VOCABULARY, tmp_path)
+
+
+def test_a_table_that_a_spreadsheet_quoted_is_read(tmp_path):
+    path = table(tmp_path, '"a","55","m","back"', header='"image_id","age","sex","site"')
+    assert read_metadata(path, IMAGES)["a"]["age"] == 55.0
+
+
+@pytest.mark.parametrize(
+    ("row", "ids", "said"),
+    [
+        ("a,-5,male,back", ["a"], "no age"),
+        ("a,inf,male,back", ["a"], "no age"),
+        ("a,1e9,male,back", ["a"], "no age"),
+        ("a,121,male,back", ["a"], "no age"),
+        ("a,55,banana,back", ["a"], "neither male nor female"),
+        ("a.jpg,55,male,back", ["a.jpg"], "without its ending"),
+        ("c,55,male,back", ["c"], "not in the folder"),
+        ("a,55,male,moon", ["a"], "one of: back, face"),
+        ("a,55,male,Back", ["a"], "one of: back, face"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused(tmp_path, row, ids, said):
+    path = table(tmp_path, row, "b,50,female,face")
+    with pytest.raises(CatalogError, match=said) as caught:
+        check_categories(read_metadata(path, IMAGES), VOCABULARY, path)
+    assert list(caught.value.ids) == ids
+    assert caught.value.file == str(path)
+    assert caught.value.remedy
+
+
+def test_a_table_without_a_column_and_an_image_twice_are_refused(tmp_path):
+    with pytest.raises(CatalogError, match="missing columns"):
+        read_metadata(table(tmp_path, "a,55,male", header="image_id,age,sex"), IMAGES)
+    with pytest.raises(CatalogError, match="several rows"):
+        read_metadata(table(tmp_path, "a,55,male,back", "a,56,male,back"), IMAGES)
+
+
+@pytest.fixture
+def segmenter(tmp_path):
+    """Otsu's threshold at 64 pixels."""
+    from safetensors.torch import save_file
+
+    run = next(run for run in config.expand(config.load("smoke")).values() if run.method == "otsu")
+    spec = run.spec.model_copy(update={"model": run.spec.model.model_copy(update={"image_size": 64})})
+    harmonization = run.harmonization.model_copy(update={"histogram": "none"})
+    run = run.model_copy(update={"spec": spec, "harmonization": harmonization})
+    run.save(tmp_path / "otsu")
+    save_file({}, tmp_path / "otsu" / "weights.safetensors")
+    return load_segmenter(tmp_path / "otsu")
+
+
+@pytest.fixture
+def photographs(tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    grey = np.full((300, 400), 200, np.uint8)
+    grey[100:200, 150:250] = 60
+    for name in "abc":
+        Image.fromarray(grey).save(folder / f"{name}.png")
+    return folder
+
+
+def test_conversions_stand_beside_each_mask(segmenter, photographs, tmp_path):
+    Image.fromarray(np.asarray(Image.open(photographs / "a.png")).astype(np.int32)).save(photographs / "wide.tif")
+    predict_folder(segmenter, photographs, tmp_path / "out")
+    rows = {row["image"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
+    assert rows["a.png"]["conversions"] == "greyscale: one channel repeated"
+    assert rows["wide.tif"]["conversions"].startswith("sixteen_bit: values up to 255 kept")
+    assert rows["wide.tif"]["area"] == rows["a.png"]["area"] != "0.0"
+
+
+def test_a_disk_that_is_full_in_mid_run_leaves_no_empty_mask(segmenter, photographs, small_disk):
+    out = small_disk("size=400k")
+
+    def fill_then_free(name, pixels, probability):
+        """After the first image the disk fills; after the second there is room again."""
+        if name == "a":
+            with contextlib.suppress(OSError), open(out / "fill", "wb", buffering=0) as handle:
+                while True:
+                    handle.write(bytes(4096))
+        else:
+            (out / "fill").unlink()
+        return {}
+
+    with pytest.raises(OSError, match="No space") as caught:
+        predict_folder(segmenter, photographs, out, classify=fill_then_free)
+    assert caught.value.filename.endswith("b.png")
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "fill"]
+    assert (out / "a.png").stat().st_size
+
+
+def test_a_broken_image_is_named(segmenter, photographs, tmp_path):
+    (photographs / "b.png").write_bytes((photographs / "b.png").read_bytes()[:-30])
+    with pytest.raises(ImageError, match=r"b\.png"):
+        predict_folder(segmenter, photographs, tmp_path / "out")

@@ -1,0 +1,59 @@
+# Training of runs. Their test masks are opened by scoring alone (score_* and explain).
+
+
+def segmenter_inputs(run):
+    return [*harmonized(run.spec.train_on, run.spec.model.image_size), *foundation(run), LAYOUT.reference]
+
+
+def classifier_inputs(run):
+    return [
+        *harmonized(run.spec.train_on, run.spec.model.image_size),
+        *masks_for(run, run.spec.train_on),
+        LAYOUT.reference,
+    ]
+
+
+def joint_inputs(run):
+    segmenter, classifier, files = joint_parts(run)
+    return [
+        *files,
+        *harmonized(run.spec.train_on, segmenter.spec.model.image_size),
+        *harmonized(run.spec.train_on, classifier.spec.model.image_size),
+        *masks_for(run, run.spec.train_on),
+        LAYOUT.reference,
+    ]
+
+
+# What a training leaves; the checkpoint is no output, so that it survives an interrupted job.
+TRAINED = ("settings.yaml", "weights.safetensors", "history.csv", "provenance.json")
+
+for kind, runs, inputs, module in (
+    ("train_segmenter", SEGMENTERS, segmenter_inputs, "training.segmentation"),
+    ("train_classifier", CLASSIFIERS, classifier_inputs, "training.classification"),
+    ("train_joint", JOINT, joint_inputs, "training.joint"),
+):
+    for job, ids, urgency in jobs_of(kind, runs, inputs):
+
+        rule:
+            name:
+                job
+            input:
+                partial(read_by, inputs, ids),
+            output:
+                [folder / name for folder in folders_of(ids) for name in TRAINED],
+            log:
+                [folder / "log.txt" for folder in folders_of(ids)],
+            benchmark:
+                benchmark_of(job_name(kind, job))
+            wildcard_constraints:
+                run_id=one_of(runs),
+            priority: urgency
+            threads: COMPUTE.threads * COMPUTE.processes
+            resources:
+                **computing(COMPUTE.processes),
+            params:
+                **remade_when(module, "train"),
+                ids=partial(named, ids),
+                root=LAYOUT.root,
+            shell:
+                "lesion train {params.ids:q} --root {params.root:q} --log"
