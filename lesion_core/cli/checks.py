@@ -18,15 +18,13 @@ def trace(
     images: Annotated[bool, typer.Option("--images", help="List every image with its hash.")] = False,
 ) -> None:
     """A cell back to its images, computed anew from the score rows. Exit status 1 if the chain does not hold."""
-    from lesion_core.report import trace as cells
-    from lesion_core.report import trace_statistics as tests
+    from lesion_core.report.trace import TESTS, trace_cell, trace_test, trace_text
 
-    if table in tests.TABLES:
-        found = tests.trace_test(root, sections("statistics", root, None).plan, table, row, column)
-        typer.echo(tests.trace_test_text(found, images=images))
+    if table in TESTS:
+        found = trace_test(root, sections("statistics", root, None).plan, table, row, column)
     else:
-        found = cells.trace(root, table, row, column)
-        typer.echo(cells.trace_text(found, images=images))
+        found = trace_cell(root, table, row, column)
+    typer.echo(trace_text(found, images=images))
     if found.faults:
         raise typer.Exit(1)
 

@@ -1,34 +1,41 @@
-"""``lesion trace``: one cell of a table, back to the photographs, and its value computed anew from the store."""
+"""``lesion trace``: one printed number, back to the images, and computed anew from the score store."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lesion_core.errors import ScoreError
-from lesion_core.files import sha256_text
+from lesion_core.files import read_csv, sha256_text
 from lesion_core.paths import Layout
 from lesion_core.report.cells import measure_of, read_cells, value_text
 from lesion_core.report.chain import WITHOUT_WEIGHTS, Chain
+from lesion_core.report.measures import Measure
+from lesion_core.report.statistics import COLUMNS, all_tests
 from lesion_core.report.values import SCALE
+from lesion_core.settings import Plan
+
+TESTS = {"table_15": Measure("segmentation", "", "dice"), "table_16": Measure("classification", "", "accuracy")}
 
 
 @dataclass(frozen=True)
 class Trace:
-    """A cell, its chain, and whether all of it holds.
+    """A number, its chain, and whether all of it holds.
 
     Attributes:
-        cell: the row of ``tables/cells.parquet``.
-        recomputed: value, sd and per_run from the score rows, in the cell's unit.
+        cell: the row of ``tables/cells.parquet`` or ``statistics/tests.csv``.
+        recomputed: ``value`` from the score rows, as the file has it; of a cell ``sd`` and ``per_run`` too.
+        told: what was printed and how it was computed, line by line.
         runs: per run: ``run`` (`Chain.run`) and ``rows`` (`Chain.rows`).
         split: `Chain.split`; None for parameter counts.
-        images: catalog rows of the scored photographs.
+        images: catalog rows of the scored images.
         faults: why the chain does not hold; empty if it does.
     """
 
     cell: dict[str, Any]
     recomputed: dict[str, Any]
+    told: tuple[str, ...]
     runs: list[dict[str, Any]]
     split: dict[str, Any] | None
     images: list[dict[str, Any]]
@@ -52,8 +59,8 @@ def find_cell(root: Path, table: str, row: str, column: str) -> dict[str, Any]:
     return cells[0]
 
 
-def trace(root: Path, table: str, row: str, column: str) -> Trace:
-    """Follow a cell down to the photographs, and compute it again from the score store.
+def trace_cell(root: Path, table: str, row: str, column: str) -> Trace:
+    """Follow a cell down to the images, and compute it again from the score store.
 
     Raises:
         ScoreError: there is no such cell, or it has no value of ours (the reason is named).
@@ -77,66 +84,113 @@ def trace(root: Path, table: str, row: str, column: str) -> Trace:
             faults.append(f"the table's {name} is {cell[name]!r}, the score rows give {recomputed[name]!r}")
     if value is None or list(value.run_ids) != run_ids:
         faults.append("the store does not hold the rows of every run")
-    runs = [{"run": chain.run(run_id), "rows": chain.rows(run_id, measure)} for run_id in run_ids]
-    for item in runs:
-        for name, link in item["run"]["inputs"].items():
-            if link["state"] == "changed since":
-                faults.append(f"{name} has changed since {item['run']['run_id']} read it")
-        if not chain.gathered_faithfully(item["run"]["run_id"], measure):
-            faults.append(f"the store's rows of {item['run']['run_id']} are not those that its scoring wrote")
-        if item["run"]["weights_sha256"] is None and item["run"]["task"] not in WITHOUT_WEIGHTS:
-            faults.append(f"{item['run']['run_id']} has no weights")
-    split, images = None, []
-    if measure.kind != "provenance":
-        split = chain.split(measure.dataset)
-        if split["state"] != "as certified":
-            faults.append(f"{split['file']} is not the file of the certificate")
-        images = chain.images(measure.dataset, (r["image_id"] for r in chain.store.rows(run_ids[0], measure)))
-    return Trace(cell, recomputed, runs, split, images, tuple(faults))
-
-
-def images_sha256(images: list[dict[str, Any]]) -> str:
-    """One hash of many photographs: over their ids and hashes, in order."""
-    return sha256_text("\n".join(f"{image['image_id']} {image['sha256']}" for image in images))
-
-
-def run_lines(item: dict[str, Any]) -> list[str]:
-    """A run's part of the chain, from `Chain.run` and `Chain.rows`."""
-    run, rows = item["run"], item["rows"]
-    code = run["code"]
-    hashes = f"file {rows['file_sha256']}" + (f", rows {rows['rows_sha256']}" if "rows_sha256" in rows else "")
-    commit = code.get("commit", "not recorded") + (" with local changes" if code.get("dirty") else "")
-    return [
-        f"run         {run['run_id']} ({run['task']}, seed {run['seed']}, {run['device']})",
-        f"  rows      {rows['rows']} of {rows['file']} ({hashes})",
-        f"  settings  {run['settings_sha256']}",
-        f"  weights   {run['weights_sha256']}",
-        f"  code      {code.get('hash', 'not recorded')}, commit {commit}",
-        *(f"  input     {name} {link['sha256']} ({link['state']})" for name, link in run["inputs"].items()),
-    ]
-
-
-def trace_text(found: Trace, *, images: bool = False) -> str:
-    """The chain as a person reads it; ``images`` lists every photograph with its hash."""
-    cell = found.cell
     how = [cell["metric"], cell["dataset"] or "", cell["kind"]]
     if cell["kind"] == "segmentation":
         minus = f" minus {cell['minus']}" if cell["minus"] else ""
         how += [f"prompt {cell['prompt']}{minus}", f"{cell['resolution']} size", f"averaged by {cell['averaging']}"]
     if cell["explainer"]:
         how.append(f"explainer {cell['explainer']}")
-    lines = [
-        f"cell        {cell['table']} | {cell['row']} | {cell['column']}",
+    told = (
+        f"cell        {table} | {row} | {column}",
         f"printed     {value_text(cell)} ({cell['unit']})",
         f"value       {cell['value']!r}" + ("" if cell["sd"] is None else f", SD {cell['sd']!r}"),
-        f"recomputed  {found.recomputed['value']!r}, by run {list(found.recomputed['per_run'])!r}",
+        f"recomputed  {recomputed['value']!r}, by run {list(recomputed['per_run'])!r}",
         f"measures    {', '.join(part for part in how if part)}",
-    ]
+    )
+    return _follow(chain, run_ids, measure, cell, recomputed, told, faults)
+
+
+def name_of(test: dict[str, Any]) -> str:
+    """How a row of Tables 15 and 16 is named: the other method, dataset and level."""
+    return f"{test['other']}, {test['dataset']}, {test['level']}"
+
+
+def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Trace:
+    """Follow a test's number to the images and compute every test again, since Holm's correction needs all.
+
+    Args:
+        table: a key of ``TESTS``.
+        row: ``<other method>, <dataset>, <seed or image>``.
+        column: a column of ``statistics/tests.csv``.
+
+    Raises:
+        ScoreError: there is no such row or column; the known ones are named.
+    """
+    path = Layout(Path(root)).statistics("tests")
+    stored = {name_of(test): test for test in read_csv(path) if test["table"] == table} if path.is_file() else {}
+    if row not in stored or column not in COLUMNS:
+        known = list(COLUMNS) if row in stored else list(stored)
+        raise ScoreError(f"No test '{row}', {column} in {table}", file=path, ids=known, remedy="take one of these")
+    test = stored[row]
+    chain = Chain.read(root)
+    again = {name_of(found): found for found in all_tests(chain.store, plan) if found["table"] == table}
+    value = str(again[row][column]) if row in again else "no such test"
+    faults = []
+    if value != test[column]:
+        faults.append(f"the file says {test[column] or 'nothing'}, the score rows give {value or 'nothing'}")
+    told = (
+        f"cell        {table} | {row} | {column}",
+        f"printed     {test[column]}",
+        f"recomputed  {value}",
+        f"compares    {test['proposed']} with {test['other']}: {test['metric']}, n = {test['n']}",
+    )
+    run_ids = [*test["runs"].split(), *test["other_runs"].split()]
+    measure = replace(TESTS[table], dataset=test["dataset"])
+    return _follow(chain, run_ids, measure, test, {"value": value}, told, faults)
+
+
+def _follow(
+    chain: Chain,
+    run_ids: list[str],
+    measure: Measure,
+    cell: dict[str, Any],
+    recomputed: dict[str, Any],
+    told: tuple[str, ...],
+    faults: list[str],
+) -> Trace:
+    """Add runs, split and images, and what is wrong with them."""
+    runs = [{"run": chain.run(run_id), "rows": chain.rows(run_id, measure)} for run_id in run_ids]
+    for item in runs:
+        run = item["run"]
+        for name, link in run["inputs"].items():
+            if link["state"] == "changed since":
+                faults.append(f"{name} has changed since {run['run_id']} read it")
+        if not chain.gathered_faithfully(run["run_id"], measure):
+            faults.append(f"the store's rows of {run['run_id']} are not those that its scoring wrote")
+        if run["weights_sha256"] is None and run["task"] not in WITHOUT_WEIGHTS:
+            faults.append(f"{run['run_id']} has no weights")
+    split, images = None, []
+    if measure.kind != "provenance":
+        split = chain.split(measure.dataset)
+        if split["state"] != "as certified":
+            faults.append(f"{split['file']} is not the file of the certificate")
+        images = chain.images(measure.dataset, (row["image_id"] for row in chain.store.rows(run_ids[0], measure)))
+    return Trace(cell, recomputed, told, runs, split, images, tuple(faults))
+
+
+def images_sha256(images: list[dict[str, Any]]) -> str:
+    """One hash of many images: over their ids and hashes, in order."""
+    return sha256_text("\n".join(f"{image['image_id']} {image['sha256']}" for image in images))
+
+
+def trace_text(found: Trace, *, images: bool = False) -> str:
+    """The chain as a person reads it; ``images`` lists every image with its hash."""
+    lines = [*found.told]
     for item in found.runs:
-        lines += run_lines(item)
+        run, rows, code = item["run"], item["rows"], item["run"]["code"]
+        hashes = f"file {rows['file_sha256']}" + (f", rows {rows['rows_sha256']}" if "rows_sha256" in rows else "")
+        commit = code.get("commit", "not recorded") + (" with local changes" if code.get("dirty") else "")
+        lines += [
+            f"run         {run['run_id']} ({run['task']}, seed {run['seed']}, {run['device']})",
+            f"  rows      {rows['rows']} of {rows['file']} ({hashes})",
+            f"  settings  {run['settings_sha256']}",
+            f"  weights   {run['weights_sha256']}",
+            f"  code      {code.get('hash', 'not recorded')}, commit {commit}",
+            *(f"  input     {name} {link['sha256']} ({link['state']})" for name, link in run["inputs"].items()),
+        ]
     if found.split is not None:
         lines.append(f"split       {found.split['file']} {found.split['sha256']} ({found.split['state']})")
-        lines.append(f"images      {len(found.images)} photographs, {images_sha256(found.images)}")
+        lines.append(f"images      {len(found.images)}, {images_sha256(found.images)}")
     if images:
         lines += [f"  {image['image_id']} {image['sha256']} {image['path']}" for image in found.images]
     lines += [f"BROKEN      {fault}" for fault in found.faults]

@@ -25,7 +25,7 @@ from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import SECTIONS, write_page
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
-from lesion_core.report.trace import images_sha256, trace
+from lesion_core.report.trace import images_sha256, trace_cell
 from lesion_core.report.values import Store
 
 PLACE = ("table_05", "SAM-ViT (proposed)", "dice")
@@ -143,7 +143,7 @@ def test_every_cell_has_its_chain(page, read):
     cell = next(c for c in chain["cells"] if (c["table"], c["row"], c["column"]) == PLACE)
     assert cell["published_text"] == "94.27"
     assert cell["runs"] == ["sam_adapter-s0", "sam_adapter-s1"]
-    found = trace(page.parent, *PLACE)
+    found = trace_cell(page.parent, *PLACE)
     assert [chain["runs"][run]["weights_sha256"] for run in cell["runs"]] == [
         item["run"]["weights_sha256"] for item in found.runs
     ]
@@ -309,7 +309,7 @@ def test_page_in_a_browser(page, tmp_path):
     assert found["open"]
     assert found["closed"]
     assert found["title"] == ": ".join((PLACE[0], ", ".join(PLACE[1:])))
-    told = trace(page.parent, *PLACE)
+    told = trace_cell(page.parent, *PLACE)
     for item in told.runs:
         assert item["run"]["run_id"] in found["trace"]
         for key in ("weights_sha256", "settings_sha256"):
