@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ def explain_target(
     return caught.value.detach(), gradient, logits.detach()
 
 
-def segmenter_layer(model: nn.Module) -> tuple[nn.Module, bool]:
+def segmenter_layer(model: Any) -> tuple[nn.Module, bool]:
     """(layer, whether its input is meant) of a segmenter: the last token map of SAM's encoder, a CNN's deepest map.
 
     A model may name its own: an attribute ``explained_layer``.
@@ -89,7 +90,7 @@ def segmenter_layer(model: nn.Module) -> tuple[nn.Module, bool]:
         return model.explained_layer, False
     if hasattr(model, "sam"):
         return model.sam.image_encoder.neck, True
-    network = getattr(model, "network", None)
+    network: Any = getattr(model, "network", None)
     if hasattr(network, "encoders"):
         return network.encoders[-1], False
     if hasattr(network, "encoder"):
@@ -120,7 +121,7 @@ def segmenter_cam(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
     return grad_cam(activations.float(), gradients.float()), logits
 
 
-def classifier_encoder(model: nn.Module) -> nn.Module:
+def classifier_encoder(model: nn.Module) -> Any:
     """The encoder that sees the photograph (of two, not the lesion's).
 
     Raises:

@@ -1,23 +1,23 @@
-"""Maps brought from what a network saw to the photograph: a crop's map goes back to the crop's place."""
+"""Maps brought from what a network saw to the image: a crop's map goes back to the crop's place."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
-def to_photograph(values: np.ndarray, height: int, width: int, box: np.ndarray | None = None) -> np.ndarray:
-    """A map at the photograph's size, zero outside what was seen; not negative stays not negative.
+def to_image_size(values: np.ndarray, size: tuple[int, ...], box: np.ndarray | None = None) -> np.ndarray:
+    """A map at the image's size, zero outside what was seen; not negative stays not negative.
 
     Args:
         values: float32 (g, g).
-        height, width: of the photograph, in pixels.
-        box: (centre x, centre y, side) of the square crop as shares of the sides; None: the whole photograph was seen.
+        size: (height, width) of the image, in pixels.
+        box: (centre x, centre y, side) of the square crop as shares of the sides; None: the whole image was seen.
 
     Returns:
         float32 (height, width), bilinear.
     """
-    import cv2
-
+    height, width = size
     values = np.ascontiguousarray(values, dtype=np.float32)
     if box is None:
         return cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)

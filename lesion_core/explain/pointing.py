@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from lesion_core.errors import ScoreError
 
-REFERENCE_SIDE = 512  # the tolerance is in pixels of a photograph whose longer side is this
+REFERENCE_SIDE = 512  # the tolerance is in pixels of a image whose longer side is this
 
 
 def pointing_hit(values: np.ndarray, mask: np.ndarray, tolerance: float = 0.0) -> float:
@@ -18,7 +19,7 @@ def pointing_hit(values: np.ndarray, mask: np.ndarray, tolerance: float = 0.0) -
     Args:
         values: float (H, W), finite.
         mask: bool (H, W), with a lesion.
-        tolerance: pixels of a photograph with a longer side of 512.
+        tolerance: pixels of a image with a longer side of 512.
 
     Raises:
         ScoreError: shapes differ, a value is not finite, or the mask is empty.
@@ -26,8 +27,6 @@ def pointing_hit(values: np.ndarray, mask: np.ndarray, tolerance: float = 0.0) -
     _check(values, mask)
     maxima = values == values.max()
     if tolerance > 0:
-        import cv2
-
         distance = cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
         mask = distance <= tolerance * max(mask.shape) / REFERENCE_SIDE
     return float(mask[maxima].mean())
@@ -54,7 +53,7 @@ def energy_inside(values: np.ndarray, mask: np.ndarray) -> float:
 
 
 def centre_prior(size: int, sigma: float) -> np.ndarray:
-    """A Gaussian in the middle, float32 (size, size), maximum near 1; it looks at no photograph.
+    """A Gaussian in the middle, float32 (size, size), maximum near 1; it looks at no image.
 
     Args:
         sigma: standard deviation as a share of the side.

@@ -6,36 +6,36 @@ a layer passes on (A + I) / 2 with A averaged over heads; the layers' product is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from lesion_core.errors import SettingsError
 from lesion_core.explain.cam import classifier_encoder, classify
+from lesion_core.models.sam.network import sam_modeling
 
 
 class Flow:
-    """Roll-out layer by layer, so that one matrix is kept whatever the depth; ``value`` (B, T, T) has rows of sum 1."""
+    """Roll-out layer by layer, so that one matrix is kept whatever the depth."""
 
     def __init__(self) -> None:
-        self.value: Tensor | None = None
+        self._value: Tensor | None = None
 
     def add(self, attention: Tensor) -> None:
         """Pass through the next layer; attention (B, T, T) averaged over heads, rows of sum 1."""
         identity = torch.eye(attention.shape[-1], device=attention.device, dtype=attention.dtype)
         layer = (attention + identity) / 2
         layer = layer / layer.sum(dim=-1, keepdim=True)
-        self.value = layer if self.value is None else layer @ self.value
+        self._value = layer if self._value is None else layer @ self._value
 
-
-def rollout(attentions: Sequence[Tensor]) -> Tensor:
-    """Flow of L layers' attention, first layer first: each (B, T, T), as is the flow; rows sum to 1."""
-    flow = Flow()
-    for attention in attentions:
-        flow.add(attention)
-    if flow.value is None:
-        raise ValueError("roll-out needs at least one layer")
-    return flow.value
+    @property
+    def value(self) -> Tensor:
+        """(B, T, T), rows of sum 1."""
+        if self._value is None:
+            raise SettingsError("Attention roll-out saw no layer")
+        return self._value
 
 
 def attention_of(qkv: Tensor, heads: int) -> Tensor:
@@ -46,7 +46,7 @@ def attention_of(qkv: Tensor, heads: int) -> Tensor:
     return scores.float().softmax(dim=-1).mean(dim=1)
 
 
-def encoder_layers(encoder: nn.Module) -> list[tuple[nn.Module, int]] | None:
+def encoder_layers(encoder: Any) -> list[tuple[nn.Module, int]] | None:
     """(joint projection, heads) of each layer of a classifier's ViT; None for a CNN, which has no attention."""
     if hasattr(encoder, "layers"):
         return [(layer.qkv, layer.heads) for layer in encoder.layers]
@@ -68,21 +68,16 @@ def classifier_rollout(
     if layers is None:
         return None
     flow = Flow()
-    handles = [
-        layer.register_forward_hook(lambda _, __, output, heads=heads: flow.add(attention_of(output, heads)))
-        for layer, heads in layers
-    ]
-    try:
-        with torch.inference_mode():
-            classify(model, images, masks, metadata)
-    finally:
-        for handle in handles:
-            handle.remove()
+    with torch.inference_mode(), ExitStack() as hooks:
+        for layer, heads in layers:
+            hook = layer.register_forward_hook(lambda _, __, output, heads=heads: flow.add(attention_of(output, heads)))
+            hooks.callback(hook.remove)
+        classify(model, images, masks, metadata)
     grid = encoder.grid
     return flow.value[:, 0, flow.value.shape[-1] - grid * grid :].reshape(len(images), grid, grid)
 
 
-def segmenter_rollout(model: nn.Module, images: Tensor) -> Tensor | None:
+def segmenter_rollout(model: Any, images: Tensor) -> Tensor | None:
     """Flow through SAM's image encoder to the tokens that it calls lesion, (B, g, g); None for a CNN.
 
     Args:
@@ -92,20 +87,14 @@ def segmenter_rollout(model: nn.Module, images: Tensor) -> Tensor | None:
     sam = getattr(model, "sam", None)
     if sam is None:
         return None
-    flow = Flow()
-    grid = model.image_size // 16
-    handles = [
-        block.attn.register_forward_pre_hook(
-            lambda attn, inputs, window=block.window_size: flow.add(windowed(attn, inputs[0], window, grid))
-        )
-        for block in sam.image_encoder.blocks
-    ]
-    try:
-        with torch.inference_mode():
-            logits = model(images, None)
-    finally:
-        for handle in handles:
-            handle.remove()
+    flow, grid = Flow(), int(model.image_size) // 16
+    with torch.inference_mode(), ExitStack() as hooks:
+        for block in sam.image_encoder.blocks:
+            hook = block.attn.register_forward_pre_hook(
+                lambda attn, inputs, window=block.window_size: flow.add(windowed(attn, inputs[0], window, grid))
+            )
+            hooks.callback(hook.remove)
+        logits = model(images, None)
     called = (nn.functional.adaptive_max_pool2d(logits, grid) > 0).flatten(1).float()
     # where nothing is called lesion, the flow to all tokens
     called = torch.where(called.any(dim=1, keepdim=True), called, torch.ones_like(called))
@@ -113,7 +102,7 @@ def segmenter_rollout(model: nn.Module, images: Tensor) -> Tensor | None:
     return drawn.reshape(len(images), grid, grid)
 
 
-def windowed(attn: nn.Module, x: Tensor, window: int, grid: int) -> Tensor:
+def windowed(attn: Any, x: Tensor, window: int, grid: int) -> Tensor:
     """Attention of one SAM block over all tokens, (B, grid², grid²): zero between windows, padding left out.
 
     Args:
@@ -140,10 +129,8 @@ def windowed(attn: nn.Module, x: Tensor, window: int, grid: int) -> Tensor:
     return full
 
 
-def sam_attention(attn: nn.Module, x: Tensor) -> Tensor:
+def sam_attention(attn: Any, x: Tensor) -> Tensor:
     """softmax with relative positions, averaged over heads, (B, h * w, h * w), as segment_anything computes it."""
-    from lesion_core.models.sam.network import sam_modeling
-
     batch, height, width, _ = x.shape
     heads = attn.num_heads
     qkv = attn.qkv(x).reshape(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import cv2
 import numpy as np
+import torch
 
+from lesion_core.acquire.images import read_mask
 from lesion_core.errors import SettingsError
-from lesion_core.explain.frame import to_photograph
+from lesion_core.explain.cam import classifier_cam, segmenter_cam
+from lesion_core.explain.frame import to_image_size
 from lesion_core.explain.pointing import centre_prior, energy_inside, pointing_hit
+from lesion_core.explain.rollout import classifier_rollout, segmenter_rollout
 from lesion_core.files import atomic_path, read_parquet, write_csv
+from lesion_core.inference.examples import masks_of
+from lesion_core.models.classifier import lesion_box
+from lesion_core.models.trainable import to_input
+from lesion_core.models.trained import load_classifier, load_segmenter
 from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized
+from lesion_core.pixels.resize import resize_masks
 from lesion_core.progress import track
 from lesion_core.seeding import generator
-from lesion_core.settings import CLASSES
-
-if TYPE_CHECKING:
-    from lesion_core.pixels.datasets import Harmonized
-    from lesion_core.settings import Explain, Scoring
-    from lesion_core.settings.run import Run
+from lesion_core.settings import CLASSES, ClassificationMethod, Explain, Scoring
+from lesion_core.settings.run import Run
 
 COLUMNS = (
     "run_id",
@@ -62,7 +69,7 @@ def explain_run(
     Args:
         run_dir: the run's folder. run: its settings. root: ``results/<profile>``.
         explain: how many images, tolerance, prior. scoring: which datasets.
-        out: ``explain/<run_id>.csv``; beside it, ``.npz`` with a few photographs, masks and maps for the figure.
+        out: ``explain/<run_id>.csv``; beside it, ``.npz`` with a few images, masks and maps for the figure.
         device: where the model is.
 
     Raises:
@@ -79,7 +86,7 @@ def explain_run(
             _explain_dataset(job, dataset, masks, rows, examples)
     rows.sort(key=lambda row: (row["dataset"], row["explainer"], row["image_id"]))
     with atomic_path(out.with_suffix(".npz")) as partial:
-        np.savez(partial, **examples)
+        np.savez(partial, **examples)  # type: ignore[arg-type]
     write_csv(out, COLUMNS, rows)
 
 
@@ -100,8 +107,6 @@ def chosen_rows(data: Harmonized, masks: dict[str, Path], dataset: str, explain:
 def _explain_dataset(
     job: Job, dataset: str, masks: dict[str, Path], rows: list[dict[str, Any]], examples: dict[str, np.ndarray]
 ) -> None:
-    from lesion_core.acquire.images import read_mask
-
     run, explain = job.run, job.explain
     role, made = ("segmenter", _segmenter_maps) if run.task == "segmentation" else ("classifier", _classifier_maps)
     done = 0
@@ -110,7 +115,7 @@ def _explain_dataset(
         if not truth.any():
             continue  # there is nothing to point at
         maps = {**maps, "centre_prior": centre_prior(PRIOR_SIZE, explain.prior_sigma)}
-        placed = {name: to_photograph(values, *truth.shape, box) for name, values in maps.items()}
+        placed = {name: to_image_size(values, truth.shape, box) for name, values in maps.items()}
         for name, values in placed.items():
             rows.append(
                 {
@@ -135,8 +140,6 @@ def _explain_dataset(
 def _keep_example(
     examples: dict[str, np.ndarray], name: str, pixels: np.ndarray, truth: np.ndarray, placed: Maps
 ) -> None:
-    import cv2
-
     side = (EXAMPLE_SIDE, EXAMPLE_SIDE)
     examples[f"{name}/image"] = cv2.resize(pixels, side, interpolation=cv2.INTER_AREA)
     examples[f"{name}/mask"] = cv2.resize(truth.astype(np.uint8), side, interpolation=cv2.INTER_NEAREST)
@@ -151,12 +154,6 @@ Explained = Iterator[tuple[dict[str, Any], np.ndarray, Maps, np.ndarray | None, 
 
 def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
-    from lesion_core.explain.cam import segmenter_cam
-    from lesion_core.explain.rollout import segmenter_rollout
-    from lesion_core.models.trainable import to_input
-    from lesion_core.models.trained import load_segmenter
-    from lesion_core.pixels.datasets import Harmonized
-
     loaded = load_segmenter(job.run_dir, device=job.device, attention="reference")  # roll-out reads its matrix
     data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
     chosen = chosen_rows(data, masks, dataset, job.explain)
@@ -172,17 +169,6 @@ def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained
 
 def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """As `_segmenter_maps`; the box is that of the crop which the encoder sees, None where it sees all."""
-    import torch
-
-    from lesion_core.explain.cam import classifier_cam
-    from lesion_core.explain.rollout import classifier_rollout
-    from lesion_core.inference.examples import masks_of
-    from lesion_core.models.classifier import lesion_box
-    from lesion_core.models.trainable import to_input
-    from lesion_core.models.trained import load_classifier
-    from lesion_core.pixels.datasets import Harmonized
-    from lesion_core.pixels.resize import resize_masks
-
     loaded = load_classifier(job.run_dir, device=job.device)
     if not isinstance(loaded.model, torch.nn.Module):
         raise SettingsError(f"{job.run.method} is no network", remedy="take it out of explain.methods")
@@ -191,8 +177,13 @@ def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explaine
     soft = masks_of(
         loaded, job.run_dir, job.run, job.layout, data, chosen, batch_size=job.scoring.batch_size, device=job.device
     )
-    # the encoder of a dual network sees the whole photograph, whatever its other one sees
-    cropped = loaded.run.spec.model.input == "crop" and not hasattr(loaded.model, "image_encoder")
+    # the encoder of a dual network sees the whole image, whatever its other one sees
+    spec = loaded.run.spec
+    cropped = (
+        isinstance(spec, ClassificationMethod)
+        and spec.model.input == "crop"
+        and not hasattr(loaded.model, "image_encoder")
+    )
     for start in range(0, len(chosen), BATCH):
         batch = chosen[start : start + BATCH]
         images = to_input(data.images[batch], job.device)

@@ -85,7 +85,7 @@ def our_cell(
     heading: str | None = None,
 ) -> dict[str, Any]:
     """One cell with our value, its measure and its runs, and nothing published beside it."""
-    defined = value is not None and math.isfinite(value.mean)
+    defined = value if value is not None and math.isfinite(value.mean) else None
     described = asdict(measure) if measure is not None else dict.fromkeys(MEASURE_COLUMNS)
     return {
         "table": table,
@@ -94,14 +94,14 @@ def our_cell(
         "heading": heading,
         "method": method,
         **described,
-        "value": SCALE[unit] * value.mean if defined else None,
-        "sd": SCALE[unit] * value.sd if defined and math.isfinite(value.sd) else None,
+        "value": None if defined is None else SCALE[unit] * defined.mean,
+        "sd": None if defined is None or math.isnan(defined.sd) else SCALE[unit] * defined.sd,
         "n_seeds": 0 if value is None else len(value.run_ids),
         "n_images": 0 if value is None else value.n_images,
         "run_ids": None if value is None else " ".join(value.run_ids),
         **published_part(None),
         "unit": unit,
-        "status": OURS if defined else NOT_DEFINED if value is not None else NOT_RUN,
+        "status": OURS if defined is not None else NOT_DEFINED if value is not None else NOT_RUN,
         "best": False,
         "best_published": False,
     }
@@ -138,7 +138,7 @@ def _contest(cell: dict[str, Any], kind: str) -> tuple[Any, ...]:
 
 def is_oracle(prompt: str | None) -> bool:
     """Whether a prompt is made from the true mask."""
-    return bool(prompt) and prompt.startswith("oracle")
+    return prompt is not None and prompt.startswith("oracle")
 
 
 def measure_of(cell: dict[str, Any]) -> Measure:

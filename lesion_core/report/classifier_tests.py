@@ -44,13 +44,13 @@ def classifier_tests(pairs: Sequence[tuple[Rows, Rows]]) -> dict[str, Any]:
 def _one_pair(own: Rows, theirs: Rows) -> dict[str, float]:
     truth, ours = truth_and_probabilities(own)
     _, other = truth_and_probabilities(theirs)
-    correct = [np.array([row["label"] == row["predicted"] for row in rows]) for rows in (own, theirs)]
+    hits, other_hits = (np.array([row["label"] == row["predicted"] for row in rows]) for rows in (own, theirs))
     lesions = np.array([lesion_of(row) for row in own])
-    exact = mcnemar_exact(*correct)
+    exact = mcnemar_exact(hits, other_hits)
     found = {
         "p_mcnemar": exact.p,
         "p_mcnemar_smallest": exact.p_smallest,
-        "p_mcnemar_by_lesion": mcnemar_clustered(*correct, lesions).p,
+        "p_mcnemar_by_lesion": mcnemar_clustered(hits, other_hits, lesions).p,
     }
     melanoma = CLASSES.index("mel")
     positive = truth == melanoma

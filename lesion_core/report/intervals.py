@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from lesion_core.files import write_csv
-from lesion_core.metrics.weighted import weighted_scores
+from lesion_core.report.classifier_tests import lesion_of
 from lesion_core.report.measures import DERIVED
-from lesion_core.report.values import DECIMALS, SCALE, SEGMENTATION_METRICS, Store, truth_and_probabilities
-from lesion_core.settings import CLASSES, Plan
+from lesion_core.report.subgroups import mean_over_runs
+from lesion_core.report.values import DECIMALS, SCALE, SEGMENTATION_METRICS, Store
+from lesion_core.settings import Plan
 from lesion_core.stats.bootstrap import bootstrap_means
 from lesion_core.stats.subgroups import subgroup_metrics
 
@@ -35,7 +36,8 @@ def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan:
         plan: gives level, resamples and seed.
     """
     known: dict[tuple[str, ...], dict[str, Interval]] = {}
-    rows, found = [], {}
+    rows: list[dict[str, Any]] = []
+    found: dict[tuple[str, ...], Any] = {}
     for cell in cells:
         if cell["value"] is None or cell["minus"] is not None or cell["averaging"] != "image":
             continue
@@ -76,7 +78,7 @@ def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Inte
         scored = [store.segmentation[run, cell["dataset"], cell["prompt"], cell["resolution"]] for run in runs]
     else:
         return {}
-    lesions = [row["lesion_id"] or row["image_id"] for row in scored[0]]
+    lesions = [lesion_of(row) for row in scored[0]]
     count = len(set(lesions))
     if count < 2:
         return {}
@@ -88,13 +90,8 @@ def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Inte
             name: (float(drawn.low[place]), float(drawn.high[place]), count, BCA)
             for place, name in enumerate(SEGMENTATION_METRICS)
         }
-    answers = [truth_and_probabilities(part) for part in scored]
-
-    def statistic(members: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-        parts = [weighted_scores(truth[members], p[members], weights, CLASSES.index("mel")) for truth, p in answers]
-        return {name: np.mean([part[name] for part in parts], axis=0) for name in parts[0]}
-
     everyone = {"images": ["all"] * len(lesions)}
     resamples = min(rule.resamples, CLASS_RESAMPLES)
+    statistic = mean_over_runs(scored)
     measured = subgroup_metrics(everyone, lesions, statistic, seed=rule.seed, resamples=resamples, alpha=rule.alpha)
     return {item.metric: (item.low, item.high, count, PERCENTILE) for item in measured}

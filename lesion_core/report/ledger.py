@@ -109,6 +109,8 @@ def _key(item: Published) -> tuple[str, ...]:
 
 def _significance(claim: Published, effects: list[Published]) -> tuple[str, str]:
     """p < value in every comparison, so in that of the smallest published effect too."""
+    if claim.n is None:
+        return UNTESTABLE, "the number of pairs is not published"
     ranks = check_effect(claim.n, p_below=claim.value, test="wilcoxon")
     text = f" Wilcoxon: {ranks.explanation}" if ranks.verdict == "impossible" else ""
     if not effects:
@@ -137,11 +139,11 @@ def _effect(claim: Published) -> str:
 def _entry(
     item: Published, cell: dict[str, Any] | None, arithmetic: dict[tuple[str, ...], tuple[str, str]], plan: Plan
 ) -> dict[str, Any]:
-    has_ours = cell is not None and cell["value"] is not None
-    difference = cell["value"] - item.value if has_ours else None
-    verdict, reason = _verdict(item, cell if has_ours else None, arithmetic.get(_key(item)), plan)
-    decimals = DECIMALS[cell["unit"]] + 2 if has_ours else 0
-    low, high = (cell["interval"] if has_ours else None) or (None, None)
+    ours = cell if cell is not None and cell["value"] is not None else None
+    difference = None if ours is None else ours["value"] - item.value
+    verdict, reason = _verdict(item, ours, arithmetic.get(_key(item)), plan)
+    decimals = 0 if ours is None else DECIMALS[ours["unit"]] + 2
+    low, high = (None if ours is None else ours["interval"]) or (None, None)
     return {
         "paper": item.paper,
         "table": item.table,
@@ -154,10 +156,10 @@ def _entry(
         "n": "not stated" if item.n is None else item.n,
         "source": item.source,
         "where": item.where,
-        "ours": f"{cell['value']:.{decimals}f}" if has_ours else "",
-        "ours_sd": "" if not has_ours or cell["sd"] is None else f"{cell['sd']:.{decimals}f}",
-        "n_seeds": cell["n_seeds"] if has_ours else "",
-        "n_images": cell["n_images"] if has_ours else "",
+        "ours": "" if ours is None else f"{ours['value']:.{decimals}f}",
+        "ours_sd": "" if ours is None or ours["sd"] is None else f"{ours['sd']:.{decimals}f}",
+        "n_seeds": "" if ours is None else ours["n_seeds"],
+        "n_images": "" if ours is None else ours["n_images"],
         "ours_low": "" if low is None else f"{low:.{decimals}f}",
         "ours_high": "" if high is None else f"{high:.{decimals}f}",
         "difference": "" if difference is None else f"{difference:.{decimals}f}",

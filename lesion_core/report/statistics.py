@@ -107,7 +107,7 @@ class Scored:
 
 def _segmentation_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
     metric, proposed = plan.statistics.segmentation_metric, plan.statistics.segmentation_proposed
-    tests = []
+    tests: list[dict[str, Any]] = []
     for dataset in sorted({key[1] for key in store.segmentation}):
         own = _per_image(store, plan.runs.get(proposed, []), dataset, metric)
         for other in _others(plan, proposed):
@@ -119,7 +119,7 @@ def _segmentation_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
 
 def _classification_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
     proposed = plan.statistics.classification_proposed
-    tests = []
+    tests: list[dict[str, Any]] = []
     for dataset in sorted({key[1] for key in store.classification}):
         own = _correct(store, plan.runs.get(proposed, []), dataset)
         for other in _others(plan, proposed):
@@ -130,7 +130,7 @@ def _classification_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
             against, _ = _opponents(own, theirs, other, plan)
             pairs = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
             if pairs:
-                found = [tuple(store.classification[run, dataset] for run in pair) for pair in pairs]
+                found = [(store.classification[a, dataset], store.classification[b, dataset]) for a, b in pairs]
                 by_image |= classifier_tests(found)
             tests.extend((by_seed, by_image))
     return tests

@@ -13,10 +13,11 @@ import numpy as np
 from lesion_core.files import read_parquet, write_csv
 from lesion_core.metrics.weighted import weighted_scores
 from lesion_core.paths import Layout
+from lesion_core.report.classifier_tests import lesion_of
 from lesion_core.report.values import Store, truth_and_probabilities
 from lesion_core.scores import read_scores
 from lesion_core.settings import CLASSES, Plan, Subgroups
-from lesion_core.stats.subgroups import Subgroup, subgroup_metrics
+from lesion_core.stats.subgroups import Statistic, Subgroup, subgroup_metrics
 
 COLUMNS = (
     "dataset", "method", "seeds", "attribute", "group", "metric", "n", "lesions", "value", "low", "high",
@@ -40,7 +41,7 @@ def subgroup_table(root: Path, plan: Plan, settings: Subgroups) -> list[dict[str
     layout = Layout(Path(root))
     store = Store.of([], read_scores(layout.scores("classification"), "classification"))
     known = read_metadata(layout)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for dataset in sorted({key[1] for key in store.classification}):
         for method in settings.methods:
             runs = [run for run in plan.runs.get(method, []) if (run, dataset) in store.classification]
@@ -49,8 +50,8 @@ def subgroup_table(root: Path, plan: Plan, settings: Subgroups) -> list[dict[str
             scored = [store.classification[run, dataset] for run in runs]
             found = subgroup_metrics(
                 attributes([known.get((dataset, row["image_id"]), {}) for row in scored[0]], settings.age_bands),
-                [row["lesion_id"] or row["image_id"] for row in scored[0]],
-                _mean_over_runs([truth_and_probabilities(part) for part in scored]),
+                [lesion_of(row) for row in scored[0]],
+                mean_over_runs(scored),
                 seed=plan.statistics.seed,
                 resamples=settings.resamples,
                 alpha=plan.statistics.alpha,
@@ -98,7 +99,13 @@ def age_band(age: float | None, bands: Sequence[float]) -> str:
     return f"{bands[place - 1] if place else 0:g}-{bands[place] - 1:g}"
 
 
-def _mean_over_runs(runs: list[tuple[np.ndarray, np.ndarray]]) -> Any:
+def mean_over_runs(scored: Sequence[Sequence[Mapping[str, Any]]]) -> Statistic:
+    """What `subgroup_metrics` asks for: every metric of many weightings of some images, mean over runs.
+
+    Args:
+        scored: score rows of each run, the same images in the same order.
+    """
+    runs = [truth_and_probabilities(part) for part in scored]
     melanoma = CLASSES.index("mel")
 
     def statistic(members: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -77,9 +77,9 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
             if measure is None:
                 cell |= {"dataset": dataset_of(table, metric, row), "status": PUBLISHED_ONLY}
             cells.append(cell | published_part(beside))
-    for label, row in by_row.items():
+    for label, printed in by_row.items():
         if label not in placed:
-            cells.extend(_their_cell(name, table, label, metric, units[metric], row) for metric in metrics)
+            cells.extend(_their_cell(name, table, label, metric, units[metric], printed) for metric in metrics)
     mark_best(cells)
     return cells
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -225,14 +225,14 @@ def _explanations(layout: Layout) -> dict[tuple[str, str, str], list[dict[str, A
     return dict(groups)
 
 
-def truth_and_probabilities(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def truth_and_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
     """Class numbers (N,) int64 and probabilities (N, 7) float64 of classification score rows."""
     truth = np.array([CLASSES.index(row["label"]) for row in rows], dtype=np.int64)
     probabilities = np.array([[row[f"p_{name}"] for name in CLASSES] for row in rows], dtype=np.float64)
     return truth, probabilities
 
 
-def classification_metrics(rows: list[dict[str, Any]]) -> dict[str, float]:
+def classification_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """All classification metrics of one run on one dataset, fractions; ``*_calibrated``: at the run's temperature.
 
     Raises:

@@ -19,12 +19,12 @@ from lesion_core.explain.cam import (
     segmenter_layer,
     tokens_to_map,
 )
-from lesion_core.explain.frame import to_photograph
+from lesion_core.explain.frame import to_image_size
 from lesion_core.explain.pointing import centre_prior, energy_inside, pointing_hit
 from lesion_core.explain.rollout import (
+    Flow,
     attention_of,
     classifier_rollout,
-    rollout,
     sam_attention,
     segmenter_rollout,
     windowed,
@@ -89,13 +89,20 @@ def test_tokens_are_laid_out_row_by_row():
     assert tokens_to_map(tokens, 3)[0, 0].tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
+def rollout(attentions: list[torch.Tensor]) -> torch.Tensor:
+    flow = Flow()
+    for attention in attentions:
+        flow.add(attention)
+    return flow.value
+
+
 def test_rollout_by_hand():
     first = torch.tensor([[[0.5, 0.5], [0.0, 1.0]]])
     second = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
     # half identity: [[.75 .25] [0 1]], then [[.5 .5] [.5 .5]] times it
     assert torch.allclose(rollout([first, second]), torch.tensor([[[0.375, 0.625], [0.375, 0.625]]]))
     assert torch.allclose(rollout([first]), torch.tensor([[[0.75, 0.25], [0.0, 1.0]]]))
-    with pytest.raises(ValueError, match="at least one"):
+    with pytest.raises(SettingsError, match="no layer"):
         rollout([])
 
 
@@ -256,14 +263,14 @@ def test_centre_prior_has_its_maximum_in_the_middle():
 def test_a_crops_map_goes_back_to_its_place():
     values = np.zeros((4, 4), np.float32)
     values[0, 3] = 1.0
-    whole = to_photograph(values, 80, 120)
+    whole = to_image_size(values, (80, 120))
     assert np.unravel_index(whole.argmax(), whole.shape)[0] < 20
     # the crop is the lower right quarter
-    placed = to_photograph(values, 80, 120, np.array([0.75, 0.75, 0.5]))
+    placed = to_image_size(values, (80, 120), np.array([0.75, 0.75, 0.5]))
     row, column = np.unravel_index(placed.argmax(), placed.shape)
     assert 40 <= row < 50
     assert column >= 105
     assert (placed[:40] == 0).all()
     assert (placed[:, :60] == 0).all()
-    full = to_photograph(values, 80, 120, np.array([0.5, 0.5, 1.0]))
+    full = to_image_size(values, (80, 120), np.array([0.5, 0.5, 1.0]))
     assert np.allclose(full, whole, atol=1e-5)

@@ -74,9 +74,10 @@ def check_effect(
     by_t = (max(0.0, abs(t) - half) / root, (abs(t) + half) / root) if t is not None else (0.0, math.inf)
     low, high = max(by_d[0], by_t[0]), min(by_d[1], by_t[1])
     nothing = d is None and t is None
-    p_range = (float("nan"),) * 2 if nothing else tuple(float(2 * stdtr(n - 1, -x * root)) for x in (high, low))
+    unknown = (math.nan, math.nan)
+    p_range = unknown if nothing else (float(2 * stdtr(n - 1, -high * root)), float(2 * stdtr(n - 1, -low * root)))
     reasons = []
-    if low > high:
+    if d is not None and t is not None and low > high:
         reasons.append(f"t = {t:g} gives d_z = {abs(t) / root:.3g} with n = {n}, not {abs(d):g}")
     if p_below is not None and test == "wilcoxon" and smallest >= p_below:
         reasons.append(f"a two-sided Wilcoxon test of {n} pairs cannot go below p = {smallest:g}")
@@ -101,8 +102,8 @@ def check_effect(
     return EffectVerdict(
         n=n,
         alpha=alpha,
-        d_z=(float("nan"),) * 2 if nothing else (low, high),
-        t=(float("nan"),) * 2 if nothing else (low * root, high * root),
+        d_z=unknown if nothing else (low, high),
+        t=unknown if nothing else (low * root, high * root),
         p=p_range,
         critical_d_z=critical,
         smallest_p_wilcoxon=smallest,
