@@ -103,7 +103,7 @@ class Layout:
         return self.root / "downloads" / dataset
 
     def data(self, dataset: str) -> Path:
-        """Folder of a dataset's unpacked files, with ``manifest.csv``."""
+        """Folder of a dataset's unpacked files, with ``provenance.json``."""
         return self.root / "data" / dataset
 
     @property

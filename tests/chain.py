@@ -11,6 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from lesion_core.audit.manifest import read_manifest
 from lesion_core.files import read_json
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -54,7 +55,7 @@ def lesion(folder: Path, *arguments: object) -> str:
 
 def products(folder: Path) -> dict[str, str]:
     """Path -> SHA-256 of everything that the finished pipeline vouches for."""
-    return read_json(folder / ROOT / "manifest.json")["products"]
+    return read_manifest(folder / ROOT).products
 
 
 def snapshot_files(folder: Path) -> set[str]:

@@ -5,7 +5,7 @@ addresses. A mirror with its own ``SHA256SUMS`` is verified against that, since 
 than the release; every other source is verified against the official checksum. Where none is known, the first
 download is pinned in ``<name>.sha256`` beside the file and a later mismatch is refused.
 
-Each file gets a receipt ``<name>.receipt.json``; ``files.json`` collects those of a dataset.
+``files.json`` tells of each file of a dataset what it is, where it came from and by what it was verified.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from lesion_core.progress import say
 
 Sleep = Callable[[float], None]
 FILES = "files.json"
+SOURCES = "sources.json"  # outlives files.json, which Snakemake deletes before the job runs again
 
 
 def fetch_dataset(
@@ -70,10 +71,10 @@ def fetch_dataset(
     (out / FILES).unlink(missing_ok=True)
     place = Mirror.of(mirror, retries=retries, timeout=timeout, sleep=sleep)
     if dataset == "ph2":
-        receipts = [_fetch_ph2(out, place, ph2, retries, timeout, sleep)]
+        files = [_fetch_ph2(out, place, ph2, retries, timeout, sleep)]
     else:
-        receipts = [_fetch(file, out, place, retries, timeout, sleep) for file in known.fetched(parts)]
-    write_json(out / FILES, {"dataset": dataset, "files": receipts})
+        files = [_fetch(file, out, place, retries, timeout, sleep) for file in known.fetched(parts)]
+    write_json(out / FILES, {"dataset": dataset, "files": files})
     return out / FILES
 
 
@@ -88,7 +89,7 @@ def fetch_weights(
 ) -> Path:
     """Put published weights (sam_vit_b, sam_vit_l, sam_vit_h, medsam) into the folder ``out``; returns the file.
 
-    Arguments and errors as in ``fetch_dataset``; the receipt lies beside the file.
+    Arguments and errors as in ``fetch_dataset``.
     """
     known, out = weights(name), Path(out)
     place = Mirror.of(mirror, retries=retries, timeout=timeout, sleep=sleep)
@@ -99,16 +100,14 @@ def fetch_weights(
 def _fetch(
     file: RemoteFile, out: Path, mirror: Mirror | None, retries: int, timeout: float, sleep: Sleep
 ) -> dict[str, Any]:
-    """One file from the first source that has it; its receipt."""
+    """One file from the first source that has it; its entry in ``files.json``."""
     tried: list[str] = []
     if mirror is not None:
         try:
-            receipt = _from_mirror(file, out, mirror, retries, timeout, sleep)
+            return _from_mirror(file, out, mirror, retries, timeout, sleep)
         except SourceError as error:
             say(f"{file.name}: not from the mirror ({error.reason})")
             tried.append(f"{mirror.location(file.name)}: {error.reason}")
-        else:
-            return receipt
     checks, verified_by = _official(file, out)
     kept = _kept(file, out, checks, verified_by)
     if kept is not None:
@@ -241,7 +240,7 @@ def _official(file: RemoteFile, out: Path) -> tuple[Checks, str]:
 
 
 def _kept(file: RemoteFile, out: Path, checks: Checks, verified_by: str) -> dict[str, Any] | None:
-    """The receipt of a file that is there already and right; None if it has to be fetched."""
+    """The entry of a file that is there already and right; None if it has to be fetched."""
     path = out / file.name
     if not path.is_file() or not checks.has_digest:
         return None
@@ -251,22 +250,18 @@ def _kept(file: RemoteFile, out: Path, checks: Checks, verified_by: str) -> dict
     if problem is not None:
         say(f"{file.name}: {problem}; fetching it again")
         return None
-    try:
-        earlier = read_json(_receipt(file, out))
-    except (OSError, ValueError):
-        earlier = {}
-    same = earlier.get("sha256") == found.sha256
-    source = earlier["source"] if same else "present before the first fetch"
+    source = _sources(out).get(found.sha256, "present before the first fetch")
     return _record(file, out, found, source, checks, verified_by)
 
 
 def _record(
     file: RemoteFile, out: Path, found: Digests, source: str, checks: Checks, verified_by: str
 ) -> dict[str, Any]:
-    """Pin the file if nothing vouched for its content, and write its receipt."""
+    """Pin the file if nothing vouched for its content, and note its source; its entry in ``files.json``."""
     if not checks.has_digest:
         write_text(_pin(file, out), f"{found.sha256}  {file.name}\n")
-    receipt = {
+    write_json(out / SOURCES, _sources(out) | {found.sha256: source})
+    return {
         "name": file.name,
         "bytes": found.bytes,
         "sha256": found.sha256,
@@ -274,16 +269,18 @@ def _record(
         "verified_by": verified_by,
         "licence": file.licence,
     }
-    write_json(_receipt(file, out), receipt)
-    return receipt
+
+
+def _sources(out: Path) -> dict[str, str]:
+    """SHA-256 of a fetched file -> where it came from."""
+    try:
+        return read_json(out / SOURCES)
+    except (OSError, ValueError):
+        return {}
 
 
 def _pin(file: RemoteFile, out: Path) -> Path:
     return out / f"{file.name}.sha256"
-
-
-def _receipt(file: RemoteFile, out: Path) -> Path:
-    return out / f"{file.name}.receipt.json"
 
 
 def _pin_remedy(file: RemoteFile, out: Path) -> str:

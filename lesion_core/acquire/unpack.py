@@ -15,18 +15,19 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 import rarfile
 
 from lesion_core.acquire.registry import Release, release
 from lesion_core.errors import ArchiveError
-from lesion_core.files import CHUNK_BYTES, read_json, sha256_file, write_csv, write_json
+from lesion_core.files import CHUNK_BYTES, read_json, sha256_file
 from lesion_core.progress import say, size_text, track
+from lesion_core.record.outputs import NAME as RECORD
+from lesion_core.record.outputs import write_record
 
-MANIFEST = "manifest.csv"
-# Names the folder as ours and the archives it came from; a folder without it is never replaced.
-MARKER = ".unpacked.json"
+# Says that a folder is ours: one without it is never replaced. A workflow deletes its declared output, the record.
+MARKER = ".unpacked"
 # Photographs hardly compress and masks do by some ten times; below the floor no ratio is suspicious.
 MAX_RATIO = 200
 RATIO_FLOOR_BYTES = 256 << 20
@@ -40,14 +41,14 @@ JUNK_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
 
 
 def unpack_dataset(dataset: str, downloads: Path, out: Path) -> Path:
-    """Unpack the files that ``downloads/files.json`` names into ``out``; returns ``out/manifest.csv``.
+    """Unpack the files that ``downloads/files.json`` names into ``out``; returns ``out/provenance.json``.
 
     Args:
         dataset: a name of ``settings.DATASETS``.
         downloads: folder made by ``fetch_dataset``; each file must still have the SHA-256 of its list.
         out: folder to make. It appears complete or not at all; one of an earlier call is replaced.
 
-    ``manifest.csv`` has the columns path (posix, relative to ``out``), bytes, sha256, sorted by path.
+    ``provenance.json`` names each file (posix path, relative to ``out``) with the SHA-256 of what was written.
 
     Raises:
         ArchiveError: a file is missing, changed, corrupt or not safe to unpack, or the disk is full.
@@ -61,26 +62,32 @@ def unpack_dataset(dataset: str, downloads: Path, out: Path) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
     try:
-        rows: list[dict[str, Any]] = []
+        written: list[Written] = []
         for file in files:
-            rows += _unpack(downloads / file["name"], fresh, known, _Allowance(known, rows))
-        rows.sort(key=lambda row: row["path"])
-        write_csv(fresh / MANIFEST, ("path", "bytes", "sha256"), rows)
-        archives = {file["name"]: file["sha256"] for file in files}
-        write_json(fresh / MARKER, {"dataset": dataset, "archives": archives})
+            written += _unpack(downloads / file["name"], fresh, known, _Allowance(known, written))
+        write_record(fresh / RECORD, {file.path: file.sha256 for file in written})
+        (fresh / MARKER).touch()
         _replace(fresh, out)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    say(f"{dataset}: {len(rows)} files, {size_text(sum(row['bytes'] for row in rows))} in {out}")
-    return out / MANIFEST
+    say(f"{dataset}: {len(written)} files, {size_text(sum(file.bytes for file in written))} in {out}")
+    return out / RECORD
+
+
+class Written(NamedTuple):
+    """An unpacked file: its posix path below the dataset's folder, its size and its SHA-256."""
+
+    path: str
+    bytes: int
+    sha256: str
 
 
 class _Allowance:
-    """What the release may still unpack to, after ``rows``."""
+    """What the release may still unpack to, after what was ``written``."""
 
-    def __init__(self, known: Release, rows: list[dict[str, Any]]) -> None:
-        self.bytes = known.unpacked_limit - sum(row["bytes"] for row in rows)
-        self.members = known.member_limit - len(rows)
+    def __init__(self, known: Release, written: list[Written]) -> None:
+        self.bytes = known.unpacked_limit - sum(file.bytes for file in written)
+        self.members = known.member_limit - len(written)
 
     def check(self, archive: Path, members: int, size: int, out: Path) -> None:
         """ArchiveError for more than the release can hold, for a bomb's ratio, or for a full disk below ``out``."""
@@ -141,8 +148,8 @@ def _replace(fresh: Path, out: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _unpack(path: Path, out: Path, known: Release, allowance: _Allowance) -> list[dict[str, Any]]:
-    """One downloaded file into ``out``; its manifest rows."""
+def _unpack(path: Path, out: Path, known: Release, allowance: _Allowance) -> list[Written]:
+    """One downloaded file into ``out``."""
     suffix = path.suffix.lower()
     if suffix in (".zip", ".rar"):
         return _unpack_archive(path, out, allowance)
@@ -163,7 +170,7 @@ def _opened(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
     return archive
 
 
-def _unpack_archive(path: Path, out: Path, allowance: _Allowance) -> list[dict[str, Any]]:
+def _unpack_archive(path: Path, out: Path, allowance: _Allowance) -> list[Written]:
     with _opened(path) as archive:
         members = [(_safe_path(path, info), info) for info in archive.infolist()]
         members = _without_junk(path, [pair for pair in members if not pair[1].is_dir()])
@@ -260,8 +267,8 @@ def _chunks(source: Any) -> Iterator[bytes]:
         yield chunk
 
 
-def _write(chunks: Iterator[bytes], name: PurePosixPath, out: Path) -> dict[str, Any]:
-    """Write a new file below ``out``, hashing on the way; its manifest row."""
+def _write(chunks: Iterator[bytes], name: PurePosixPath, out: Path) -> Written:
+    """Write a new file below ``out``, hashing on the way."""
     target = out / name
     target.parent.mkdir(parents=True, exist_ok=True)
     digest, size = hashlib.sha256(), 0
@@ -270,4 +277,4 @@ def _write(chunks: Iterator[bytes], name: PurePosixPath, out: Path) -> dict[str,
             handle.write(chunk)
             digest.update(chunk)
             size += len(chunk)
-    return {"path": name.as_posix(), "bytes": size, "sha256": digest.hexdigest()}
+    return Written(name.as_posix(), size, digest.hexdigest())

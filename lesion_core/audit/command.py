@@ -11,21 +11,6 @@ from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.errors import SettingsError
 from lesion_core.settings import Harmonization, Plan, Robustness, Scoring, Subgroups
 
-QUESTIONS = (
-    "files",
-    "settings",
-    "inputs",
-    "splits",
-    "sealed",
-    "selection",
-    "score_store",
-    "tables",
-    "pixels",
-    "scores",
-    "versions",
-    "code",
-)
-
 
 def audit(
     root: Path,
@@ -46,14 +31,12 @@ def audit(
         seed: of their draw.
         tolerance: largest difference of a recomputed score.
         device: ``cpu`` or ``cuda``, for recomputed scores.
-        only: names of the questions to ask, of ``QUESTIONS``; None asks all.
+        only: names of the questions to ask (``files``, ``sealed``, ...); None asks all.
 
     Raises:
         RunError: there is no manifest, so nothing vouches for the folder.
         SettingsError: there is no such question.
     """
-    if unknown := sorted({*(only or ())} - {*QUESTIONS}):
-        raise SettingsError(f"No such question: {', '.join(unknown)}", remedy=f"use: {', '.join(QUESTIONS)}")
     root = Path(root)
     manifest = read_manifest(root)
     plan, scoring, harmonization, subgroups, robustness = recorded_settings(
@@ -69,7 +52,7 @@ def audit(
     questions: dict[str, Callable[[], Answer]] = {
         "files": lambda: integrity.files(root, plan, manifest),
         "settings": lambda: integrity.settings(root, plan),
-        "inputs": lambda: integrity.inputs(root, plan),
+        "inputs": lambda: integrity.inputs(root, plan, manifest),
         "splits": lambda: protocol.splits(root),
         "sealed": lambda: seal.sealed(root, plan),
         "selection": lambda: protocol.selection(root, plan),
@@ -80,7 +63,9 @@ def audit(
         "versions": lambda: integrity.versions(root, plan, lock),
         "code": lambda: integrity.code(root, plan),
     }
-    return [_asked(name, questions[name]) for name in QUESTIONS if only is None or name in only]
+    if unknown := sorted({*(only or ())} - {*questions}):
+        raise SettingsError(f"No such question: {', '.join(unknown)}", remedy=f"use: {', '.join(questions)}")
+    return [_asked(name, question) for name, question in questions.items() if only is None or name in only]
 
 
 def _asked(name: str, question: Callable[[], Answer]) -> Answer:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import run_folders
-from lesion_core.audit.manifest import product_files
-from lesion_core.catalog.own_files import own_files
+from lesion_core.audit.manifest import Manifest, product_files
 from lesion_core.errors import LesionError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.paths import Layout
 from lesion_core.record.calls import NAME as CALLS
 from lesion_core.record.calls import read_calls
+from lesion_core.record.own_files import own_files
 from lesion_core.record.provenance import STAGES, VERSIONED, code_hash
 from lesion_core.settings import Plan
 from lesion_core.settings.run import Run, task_of
@@ -22,12 +21,12 @@ from lesion_core.settings.run import Run, task_of
 PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTILINE)
 
 
-def files(root: Path, plan: Plan, manifest: dict[str, Any]) -> Answer:
+def files(root: Path, plan: Plan, manifest: Manifest) -> Answer:
     """Every recorded file is there with its bytes, no other lies among the results; and the own dataset's files.
 
     Those lie outside ``root``: the catalog records them.
     """
-    recorded = {**manifest["products"], **manifest["records"]}
+    recorded = manifest.files
     answer = Answer("Are all files the ones that were recorded?")
     for name, expected in sorted(recorded.items()):
         path = root / name
@@ -84,22 +83,26 @@ def settings(root: Path, plan: Plan) -> Answer:
     return answer
 
 
-def inputs(root: Path, plan: Plan) -> Answer:
-    """The files that a run says it read are the files that lie here."""
-    answer = Answer("Was each run trained on the files that lie here?")
-    hashes: dict[str, str] = {}
-    count = 0
-    for folder in run_folders(root, plan):
-        for name, expected in sorted(read_json(folder / "provenance.json")["inputs"].items()):
-            if not (root / name).is_file():
-                answer.problems.append(f"{name}: missing, an input of {folder.name}")
-                continue
-            if name not in hashes:
-                hashes[name] = sha256_file(root / name)
-            count += 1
-            if hashes[name] != expected:
-                answer.problems.append(f"{name}: {folder.name} was trained on another content")
-    answer.evidence = f"{count} input hashes of provenance.json compared, {len(hashes)} files"
+def inputs(root: Path, plan: Plan, manifest: Manifest) -> Answer:
+    """What each run says it read, and what the manifest says of each job, is what the manifest records of these files.
+
+    Whether the files themselves are the recorded ones is what `files` answers.
+    """
+    answer = Answer("Was each result made from the files that lie here?")
+    runs = {folder.name: read_json(folder / "provenance.json")["inputs"] for folder in run_folders(root, plan)}
+    jobs = {job.name: job.inputs for job in manifest.jobs if job.rule}
+    hashes = manifest.hashes
+    for maker, read in [*runs.items(), *jobs.items()]:
+        for name, expected in sorted(read.items()):
+            if name in hashes and expected != hashes[name]:
+                answer.problems.append(f"{name}: {maker} was made from another content")
+            elif maker in runs and name not in hashes:
+                answer.problems.append(f"{name}: not recorded, an input of {maker}")
+    told = [sum(map(len, read.values())) for read in (runs, jobs)]
+    answer.evidence = (
+        f"{told[0]} input hashes of {len(runs)} runs' provenance.json and {told[1]} of {len(jobs)} jobs compared with"
+        " what manifest.json records of these files"
+    )
     return answer
 
 

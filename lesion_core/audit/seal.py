@@ -10,7 +10,8 @@ from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_array, read_csv, read_json, read_parquet
 from lesion_core.paths import Layout
-from lesion_core.record.observe import RECORD, TEST_MASKS
+from lesion_core.record.outputs import NAME as RECORD
+from lesion_core.record.outputs import TEST_MASKS
 from lesion_core.settings import Plan
 from lesion_core.settings.run import task_of
 
@@ -21,7 +22,7 @@ Splits = dict[tuple[str, str], str]  # (dataset, image id) -> train, val or test
 def sealed(root: Path, plan: Plan) -> Answer:
     """No job but scoring opened a test image's mask or what scoring stored of it; no harmonized array holds one.
 
-    What a job opened is what it recorded itself: training in ``provenance.json``, the others in ``opened.json``.
+    What a job opened is what it recorded itself, in the ``provenance.json`` of what it made.
     Scoring opens test masks, as it must: ``score_*``, ``explain``, ``audit_pseudo_masks``. Downloading, unpacking and
     the catalog come before there is a split. Figures and page may show true outlines that scoring stored: it is told.
     """
@@ -64,7 +65,7 @@ def _records(root: Path, plan: Plan, current: Current) -> Iterator[tuple[str, st
     for folder in run_folders(root, plan):
         name = folder.relative_to(root).as_posix()
         if task_of(folder) != "derived":  # nothing is trained: it is scored alone
-            yield "training", name, f"{name}/provenance.json"
+            yield "training", name, f"{name}/{RECORD}"
     yield "the reference histogram", "harmonized/reference.npy", f"harmonized/{RECORD}"
     made = {"harmonization": "harmonized/*/*/index.csv", "pseudo-masks": "pseudo_masks/*/*/masks.csv"}
     for kind, pattern in made.items():

@@ -109,13 +109,13 @@ def reference(root: Root, profile: Profile = None) -> None:
     """The median histogram of the training images."""
     from lesion_core.paths import Layout
     from lesion_core.pixels.reference import reference_histogram
-    from lesion_core.record import observe
+    from lesion_core.record import observe, outputs
 
     observe.begin()
     layout = Layout(root)
     section = sections("reference", root, profile).harmonization
     reference_histogram(layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, section)
-    observe.record_opened(layout.reference.with_name(observe.RECORD), root)
+    outputs.record_job(layout.reference.with_name(outputs.NAME), root, [layout.reference, layout.colours])
 
 
 def harmonize(
@@ -127,10 +127,11 @@ def harmonize(
     """Bring a dataset to one size and one appearance."""
     from lesion_core.paths import Layout
     from lesion_core.pixels.harmonized_arrays import harmonize_dataset
-    from lesion_core.record import observe
+    from lesion_core.record import observe, outputs
 
     observe.begin()
     layout = Layout(root)
+    out = layout.harmonized(dataset, size)
     harmonize_dataset(
         dataset,
         size,
@@ -138,10 +139,10 @@ def harmonize(
         layout.certificate.parent,
         layout.reference,
         root,
-        layout.harmonized(dataset, size),
+        out,
         sections("harmonize", root, profile).harmonization,
     )
-    observe.record_opened(layout.harmonized(dataset, size) / observe.RECORD, root)
+    outputs.record_job(out / outputs.NAME, root, outputs.arrays_of(out))
 
 
 FOR_PEOPLE = (leakage,)

@@ -35,12 +35,14 @@ def subgroups(root: Root, profile: Profile = None) -> None:
 def figures(root: Root, profile: Profile = None) -> None:
     """Every figure, as PDF and PNG."""
     from lesion_core.paths import Layout
-    from lesion_core.record import observe
+    from lesion_core.record import observe, outputs
     from lesion_core.report.figures import write_figures
 
     observe.begin()
     write_figures(root, sections("figures", root, profile).plan)
-    observe.record_opened(Layout(root).figures / observe.RECORD, root)
+    folder = Layout(root).figures
+    figures = [path for path in folder.iterdir() if not path.name.endswith(outputs.NAME)]
+    outputs.record_job(folder / outputs.NAME, root, figures)
 
 
 def ledger(root: Root, profile: Profile = None) -> None:
@@ -53,12 +55,12 @@ def ledger(root: Root, profile: Profile = None) -> None:
 def report(root: Root, profile: Profile = None) -> None:
     """The page: one file that opens offline."""
     from lesion_core.paths import Layout
-    from lesion_core.record import observe
+    from lesion_core.record import observe, outputs
     from lesion_core.report.page import write_page
 
     observe.begin()
     write_page(root, sections("report", root, profile).plan)
-    observe.record_opened(Layout(root).figures / f"page.{observe.RECORD}", root)
+    outputs.record_job(Layout(root).figures / f"page.{outputs.NAME}", root, [])
 
 
 def readme(

@@ -115,7 +115,7 @@ def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile =
     from lesion_core.inference.pseudo_masks import write_pseudo_masks
     from lesion_core.models.trained import load_segmenter
     from lesion_core.paths import Layout
-    from lesion_core.record import observe
+    from lesion_core.record import observe, outputs
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
@@ -126,7 +126,7 @@ def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile =
     segmenter, out = load_segmenter(folder, device=device), layout.pseudo_masks(run_id, dataset)
     pixels = layout.harmonized(dataset, segmenter.size)
     write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=device)
-    observe.record_opened(out / observe.RECORD, root)
+    outputs.record_job(out / outputs.NAME, root, outputs.arrays_of(out))
 
 
 def audit_pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile = None) -> None:
@@ -179,7 +179,7 @@ def robustness(run_id: RunId, root: Root, profile: Profile = None, device: Devic
     """Accuracy and calibration of a run on corrupted test images."""
     from lesion_core.inference.robustness import measure_robustness
     from lesion_core.paths import Layout
-    from lesion_core.record import observe
+    from lesion_core.record import observe, outputs
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.engine import resolve_device
 
@@ -188,7 +188,7 @@ def robustness(run_id: RunId, root: Root, profile: Profile = None, device: Devic
     make_deterministic(run.threads)
     device, out = resolve_device(device or given.compute.device), Layout(root).robustness(run_id)
     measure_robustness(folder, run, root, given.scoring.classification_on, given.robustness, out, device=device)
-    observe.record_opened(out.with_suffix(f".{observe.RECORD}"), root)
+    outputs.record_job(out.with_suffix(f".{outputs.NAME}"), root, [out])
 
 
 def gather_robustness(

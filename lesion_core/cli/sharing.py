@@ -33,9 +33,10 @@ def manifest(root: Root, profile: Profile = None) -> None:
     from lesion_core.settings.load import recorded
     from lesion_core.settings.matrix import plan
     from lesion_core.settings.stored import stored
+    from lesion_core.sharing.jobs import made_so_far
 
     settings = stored(root, profile)
-    write_manifest(root, recorded(settings), plan(settings))
+    write_manifest(root, recorded(settings), plan(settings), made_so_far(root))
 
 
 def audit(

@@ -14,8 +14,8 @@ from lesion_core.inference.predict import confidence, probabilities, unaided_pro
 from lesion_core.inference.refine import count_components, refine_mask
 from lesion_core.inference.unfinished import Unfinished
 from lesion_core.metrics.border import border_turning
-from lesion_core.pixels.array_digests import array_digests
 from lesion_core.progress import track
+from lesion_core.record.outputs import array_digests
 
 if TYPE_CHECKING:
     from lesion_core.models.trained import LoadedSegmenter

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from lesion_core.files import read_csv, read_json, write_csv, write_json
-from lesion_core.pixels.array_digests import record_arrays
 from lesion_core.progress import say
 
 COLUMNS = ("image_id", "area", "components", "confidence", "border_turning", "flags")
@@ -76,6 +75,5 @@ class Unfinished:
         self.save()
         for name in ARRAYS:
             os.replace(self.folder / name, out / name)
-        record_arrays(out)
         write_csv(out / "masks.csv", COLUMNS, self.rows)
         shutil.rmtree(self.folder)

@@ -10,6 +10,7 @@ from lesion_core.errors import SettingsError
 from lesion_core.metrics.feasibility.pairs import PairVerdict, check_pair
 from lesion_core.settings import DATASETS
 
+DATA_FILES = ("papers/published.yaml",)
 FILE = Path(__file__).with_name("published.yaml")
 TABLES = {
     "sam_vit": tuple(f"table_{number:02d}" for number in range(1, 17)),

@@ -12,7 +12,6 @@ from lesion_core.acquire.images import read_mask, write_image
 from lesion_core.acquire.parallel import in_threads
 from lesion_core.catalog.entries import dataset_entries
 from lesion_core.files import atomic_path, write_csv
-from lesion_core.pixels.array_digests import record_arrays
 from lesion_core.pixels.contact_sheet import CELL, Sample, contact_sheet, fit
 from lesion_core.pixels.datasets import INDEX_COLUMNS, NO_MASK
 from lesion_core.pixels.harmonize import harmonize_image, read_photograph
@@ -49,8 +48,8 @@ def harmonize_dataset(
 
     Writes into ``out``: images.npy uint8 (N, size, size, 3) RGB; masks.npy uint8 (M, size, size), soft refined masks
     of training and validation images only (the masks of test images are sealed: they are not even opened);
-    contact_sheet.png; statistics.csv (mean colours 0..255 before and after, share of the lesion); arrays.json (the
-    arrays' SHA-256); and last index.csv, so that a folder with an index is complete. N follows the image ids, sorted.
+    contact_sheet.png; statistics.csv (mean colours 0..255 before and after, share of the lesion); and last index.csv,
+    so that a folder with an index is complete. N follows the image ids, sorted.
 
     Args:
         dataset: its name in the catalog.
@@ -114,7 +113,6 @@ def harmonize_dataset(
     title = f"{dataset}, {size} px: left as released, right harmonized; outline: refined mask (training, validation)"
     write_image(out / "contact_sheet.png", contact_sheet(samples, title), cv2.IMWRITE_PNG_COMPRESSION, 6)
     write_csv(out / "statistics.csv", STATISTICS, [row for row, _ in results])
-    record_arrays(out)
     write_csv(out / "index.csv", INDEX_COLUMNS, [{key: entry[key] for key in INDEX_COLUMNS} for entry in entries])
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
+import os
 import platform
-import re
 import subprocess
 import time
 from functools import cache
@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from lesion_core.files import sha256_file, sha256_text, write_json
 from lesion_core.paths import Layout
-from lesion_core.pixels.array_digests import INDEXES, array_digests
 from lesion_core.record import observe
+from lesion_core.record.outputs import INDEXES, NAME, array_digests
 from lesion_core.seeding import granted_threads
 
 if TYPE_CHECKING:
@@ -28,12 +28,12 @@ VERSIONED = (
     *("torch", "torchvision", "segment-anything", "timm", "segmentation-models-pytorch", "numpy", "scipy"),
     *("opencv-python-headless", "pillow", "albumentations", "scikit-learn", "pyarrow", "safetensors", "snakemake"),
 )
-FILE_NAME = re.compile(r"\w[\w/-]*(\.\w+)+")
+DECLARED = "DATA_FILES"  # constant of a module: files and folders, below lesion_core, that it reads beside its code
 
 
 @cache
 def _parsed(path: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
-    """A module's code without comments and docstrings, the lesion_core modules that it imports, the files it names."""
+    """A module's code without comments and docstrings, the lesion_core modules that it imports, its data files."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     package = ".".join(("lesion_core", *path.relative_to(PACKAGE).with_suffix("").parts))
     imports: set[str] = set()
@@ -57,15 +57,17 @@ def _parsed(path: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
             ):
                 node.body = body[1:] or [ast.Pass()]
     imported = tuple(sorted(name for name in imports if name.startswith("lesion_core")))
-    return ast.dump(tree), imported, _named_files(tree, path.parent)
+    return ast.dump(tree), imported, _data_files(tree)
 
 
-def _named_files(tree: ast.Module, folder: Path) -> tuple[Path, ...]:
-    """The package's files, but for modules, that string constants name: from ``folder`` or from the package's root."""
-    words = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    names = {word for word in words if FILE_NAME.fullmatch(word) and not word.endswith(".py")}
-    found = {base / name for name in names for base in (folder, PACKAGE)}
-    return tuple(sorted(path for path in found if path.is_file()))
+def _data_files(tree: ast.Module) -> tuple[Path, ...]:
+    """What a module's ``DATA_FILES`` names, the files of folders one by one."""
+    named: list[str] = []
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [DECLARED]:
+            named += ast.literal_eval(node.value)
+    places = [PACKAGE / name for name in named]
+    return tuple(file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place]))
 
 
 def module_file(name: str) -> Path | None:
@@ -102,7 +104,7 @@ def code_modules(entry: str) -> tuple[str, ...]:
 
 
 def code_files(entry: str) -> list[Path]:
-    """Files of the package that the code reachable from ``entry`` names: published numbers, styles, weights."""
+    """Data files of the code reachable from ``entry``: published numbers, styles, weights."""
     return sorted({file for name in code_modules(entry) for file in _parsed(_file_of(name))[2]})
 
 
@@ -114,7 +116,7 @@ def _file_of(module: str) -> Path:
 
 @cache
 def code_hash(entry: str) -> str:
-    """SHA-256 over the code reachable from ``entry`` and the package's files that it names, byte for byte.
+    """SHA-256 over the code reachable from ``entry`` and its data files, byte for byte.
 
     Comments, docstrings and layout of code do not count.
     """
@@ -157,12 +159,6 @@ def computing_versions() -> dict[str, str]:
     return {name: version for name, version in package_versions().items() if name != "snakemake"}
 
 
-def _read_by_job(opened: list[str] | None, root: Path, run_dir: Path) -> list[str] | None:
-    """Files of the results that the job opened, but for its own run's; None where nothing was recorded."""
-    own = f"{run_dir.resolve().relative_to(root.resolve()).as_posix()}/"
-    return None if opened is None else [name for name in opened if not name.startswith(own)]
-
-
 def write_provenance(
     run_dir: Path,
     run: Run,
@@ -179,11 +175,13 @@ def write_provenance(
         run: the run; its settings, seed and threads are recorded.
         inputs: files that were read, each hashed; with an index the arrays beside it.
         device: ``cpu`` or ``cuda:0`` and the like.
-        attempts: made when the job started; tells what it did, in earlier attempts and other processes too.
+        attempts: made when the job started; tells what its first process did, in earlier attempts too.
         extra: what else is worth knowing (best epoch, parameter counts, resumed from).
     """
     root = Layout.of_run(run_dir).root
     did = attempts.total()
+    own = f"{run_dir.resolve().relative_to(root.resolve()).as_posix()}/"
+    opened = None if did["opened"] is None else [name for name in did["opened"] if not name.startswith(own)]
     hashed = {}
     for path in sorted({Path(path) for path in inputs}):
         try:
@@ -195,7 +193,7 @@ def write_provenance(
             folder = name.rpartition("/")[0]
             hashed |= {f"{folder}/{array}": digest for array, digest in array_digests(path.parent).items()}
     write_json(
-        run_dir / "provenance.json",
+        run_dir / NAME,
         {
             "run_id": run.run_id,
             "settings": run.model_dump(mode="json"),
@@ -209,12 +207,13 @@ def write_provenance(
             "platform": platform.platform(),
             "hardware": observe.hardware(),
             "threads": granted_threads(run.threads),
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),  # as torchrun tells
             "seed": run.seed,
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(did["started"])),
             "seconds": round(did["seconds"], 3),
             "peak_memory_mb": did["peak_memory_mb"],
-            "energy_joules": did["energy_joules"],
-            "opened": _read_by_job(did["opened"], root, run_dir),
+            "gpu_energy_joules": did["gpu_energy_joules"],
+            "opened": opened,
             "extra": extra or {},
         },
     )

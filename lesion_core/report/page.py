@@ -24,6 +24,7 @@ from lesion_core.settings import Plan
 HERE = Path(__file__).resolve().parent
 VERDICT_CLASS = {"arithmetically impossible": "bad", "not reproduced": "bad", "reproduced": "good"}
 SCRIPTS = ("page.js", "trace.js", "gallery.js")
+DATA_FILES = ("report/page.css", "report/page.js", "report/trace.js", "report/gallery.js")
 FILTERS = ("paper", "metric", "verdict")
 SECTIONS = (
     "summary",

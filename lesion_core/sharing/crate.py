@@ -88,7 +88,7 @@ def write_crate(
     """
     refuse_existing(out)
     manifest = read_manifest(root)
-    files = {**manifest["products"], **manifest["records"]}
+    files = manifest.files
     if missing := [name for name in files if not (root / name).is_file() and not _left_out(name, photographs)]:
         raise RunError("Recorded results are missing", file=root, ids=missing, remedy="run the pipeline to its end")
     snapshot = read_json(root / SNAPSHOT)["files"] if (root / SNAPSHOT).is_file() else {}
@@ -99,7 +99,7 @@ def write_crate(
     writer.describe(project, agent)
     for name in sorted(files):
         writer.file(name)
-    writer.run(manifest["settings"], jobs)
+    writer.run(manifest.settings, jobs)
     with atomic_folder(out) as partial:
         writer.crate.write(partial)
         if broken := broken_demands(partial):

@@ -12,6 +12,7 @@ from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
+from lesion_core.audit.manifest import Made
 from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_csv, read_json
 from lesion_core.sharing import snapshot
@@ -84,6 +85,33 @@ def jobs_of(root: Path, wanted: set[str]) -> list[Job]:
         if not wanted.isdisjoint(made)
     ]
     return sorted(jobs, key=lambda job: (job.started, job.rule, job.command))
+
+
+def made_so_far(root: Path, state: Path = snapshot.STATE) -> list[Made]:
+    """The jobs that made what lies in the results, by Snakemake's notes; for a manifest, which is written by a job.
+
+    Args:
+        root: ``results/<profile>``, as Snakemake names it.
+        state: Snakemake's folder of notes.
+    """
+    prefix = f"{root.as_posix()}/"
+    outputs: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    notes: dict[tuple[str, ...], dict[str, Any]] = {}
+    for name, note in snapshot.notes(state, root.as_posix()):
+        if not note.get("incomplete") and note.get("log"):
+            job = (note["rule"], *note["log"])
+            outputs[job].append(name.removeprefix(prefix))
+            notes[job] = note
+    return [
+        Made(
+            rule=note["rule"],
+            started=_stamp(note["starttime"]),
+            ended=_stamp(note["endtime"]),
+            inputs=tuple(sorted({name.removeprefix(prefix) for name in note["input"] if name.startswith(prefix)})),
+            outputs=tuple(outputs[job]),
+        )
+        for job, note in notes.items()
+    ]
 
 
 def positions(jobs: list[Job]) -> dict[str, int]:

@@ -30,17 +30,17 @@ def save(root: Path, state: Path = STATE) -> None:
         state: Snakemake's folder of notes.
     """
     known = _read(root)["files"]
-    notes: list[dict[str, Any]] = []
+    kept: list[dict[str, Any]] = []
     places: dict[str, int] = {}
     files: dict[str, dict[str, Any]] = {}
-    for name, note in _notes(state, root.as_posix()):
+    for name, note in notes(state, root.as_posix()):
         path = Path(name)
         if not path.is_file() or note.get("incomplete"):
             continue
         text = canonical_json(note)
         if text not in places:
-            places[text] = len(notes)
-            notes.append(note)
+            places[text] = len(kept)
+            kept.append(note)
         now = path.stat()
         inside = path.relative_to(root).as_posix()
         old = known.get(inside, {})
@@ -51,7 +51,7 @@ def save(root: Path, state: Path = STATE) -> None:
             "sha256": old["sha256"] if same else sha256_file(path),
             "note": places[text],
         }
-    write_json(root / NAME, {"files": files, "notes": notes})
+    write_json(root / NAME, {"files": files, "notes": kept})
 
 
 def catch_up(root: Path, finished: Path, state: Path = STATE) -> bool:
@@ -142,7 +142,7 @@ def _read(root: Path) -> dict[str, Any]:
     return content
 
 
-def _notes(state: Path, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def notes(state: Path, prefix: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """(file, note) of every note whose file lies under ``prefix``, sorted by file."""
     found = []
     for path in state.rglob("*"):

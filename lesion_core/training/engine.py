@@ -24,7 +24,7 @@ from lesion_core.settings import Training
 from lesion_core.training.batches import batches
 from lesion_core.training.checkpoint import copied, folder_lock, load_checkpoint, save_checkpoint
 from lesion_core.training.device import autocast, resolve_device, resolve_precision
-from lesion_core.training.distributed import HelperFinished, from_all, from_first, world
+from lesion_core.training.distributed import HelperFinished, from_first, world
 from lesion_core.training.history import HISTORY, HISTORY_START, write_history
 from lesion_core.training.oom import is_out_of_memory
 from lesion_core.training.task import FitResult, TrainingTask
@@ -87,7 +87,7 @@ def fit(
         seed: of dropout.
         device: ``cpu`` or ``cuda``.
         identity: whatever else the result depends on (hashes of inputs): a checkpoint of other data is left.
-        attempts: kept with the checkpoint; afterwards it knows what earlier attempts and the other processes did.
+        attempts: kept with the checkpoint; afterwards it knows what earlier attempts did.
 
     Raises:
         RunError: no training samples, fewer samples in a batch than processes or than the network needs, a loss,
@@ -98,7 +98,6 @@ def fit(
     attempts = attempts or Attempts(Path(run_dir))
     with folder_lock(Path(run_dir)):
         result = _Fit(task, training, Path(run_dir), seed, device, identity).run(attempts)
-    attempts.others = from_all(attempts.own())[1:]
     if world()[0] > 0:
         raise HelperFinished
     return result
@@ -277,7 +276,6 @@ class _Fit:
         self.at.seconds, self.clock = self.at.seconds + now - self.clock, now
 
     def _save(self) -> None:
-        self.attempts.others = from_all(self.attempts.own())[1:]
         if not self.first_process:
             return
         self._spend()

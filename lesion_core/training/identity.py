@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from lesion_core.files import canonical_json, sha256_file, sha256_text
-from lesion_core.pixels.array_digests import INDEXES, array_digests
+from lesion_core.record.outputs import INDEXES, array_digests
 from lesion_core.record.provenance import STAGES, code_hash, computing_versions
 from lesion_core.settings.run import Run
 

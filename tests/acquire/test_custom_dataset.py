@@ -16,7 +16,7 @@ from PIL import Image
 from lesion_core.acquire.synthetic.draw import photograph
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.audit.integrity import files
-from lesion_core.audit.manifest import product_files
+from lesion_core.audit.manifest import Job, Manifest, product_files
 from lesion_core.audit.seal import sealed
 from lesion_core.catalog.splits import build_splits
 from lesion_core.catalog.table import build_catalog, read_images
@@ -114,9 +114,10 @@ def plan(settings) -> Plan:
     return config.plan(settings).model_copy(update={"runs": {}, "ablations": []})
 
 
-def manifest_of(root: Path, plan: Plan) -> dict:
+def manifest_of(root: Path, plan: Plan) -> Manifest:
     """What the data stages made."""
-    return {"products": {name: sha256_file(root / name) for name in product_files(root, plan)}, "records": {}}
+    hashes = {name: sha256_file(root / name) for name in product_files(root, plan)}
+    return Manifest(settings={}, jobs=[Job(outputs=hashes)])
 
 
 @pytest.mark.parametrize("column", ["path", "mask_path"])
@@ -142,7 +143,8 @@ def test_one_byte_of_an_own_photograph_or_mask_is_found_and_named(root: Path, pl
 def test_a_catalog_that_is_not_the_recorded_one_vouches_for_no_own_file(root: Path, plan: Plan) -> None:
     manifest = manifest_of(root, plan)
     name = Layout(root).catalog.relative_to(root).as_posix()
-    answer = files(root, plan, {**manifest, "products": {**manifest["products"], name: "0" * 64}})
+    manifest.jobs[0].outputs[name] = "0" * 64
+    answer = files(root, plan, manifest)
     assert [problem.split(":")[0] for problem in answer.problems] == [name]
     assert "not asked: the own dataset's files" in answer.evidence
 
@@ -156,7 +158,7 @@ def job(script: str, *arguments: str) -> None:
 OPENS = """
 import sys
 from pathlib import Path
-from lesion_core.record import observe
+from lesion_core.record import observe, outputs
 observe.begin()
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
@@ -166,7 +168,7 @@ root, folder = Path(root), Path(folder)
 for name in names:
     open(root / name, "rb").close()
 write_provenance(folder, Run.load(folder), inputs=[], device="cpu", attempts=Attempts(root))
-observe.record_opened(folder / "opened.json", root)
+outputs.record_job(folder / "more.provenance.json", root, [])
 assert names or "pyarrow" not in sys.modules, "a job that opened no photograph loads no Parquet reader"
 """
 
@@ -188,7 +190,7 @@ def test_harmonization_records_the_own_photographs_and_masks_by_the_catalogs_nam
     store(settings, audited)
     script = "import sys; from lesion_core.cli import app; app()"
     job(script, "harmonize", "custom", "48", "--root", str(audited))
-    opened = read_json(layout.harmonized("custom", 48) / "opened.json")["opened"]
+    opened = read_json(layout.harmonized("custom", 48) / "provenance.json")["opened"]
     assert set(opened) == wanted
     assert all(name.startswith("../") for name in opened)
 
@@ -215,7 +217,7 @@ def test_a_test_mask_of_the_own_dataset_that_training_opened_is_named(audited: P
     assert named() == [f"{masks['test']}: a test mask, opened by {folder.relative_to(audited).as_posix()}"]
     opened = read_json(folder / "provenance.json")["opened"]
     assert [name for name in opened if name.startswith((".", "/"))] == sorted(masks.values())
-    assert read_json(folder / "opened.json") == {"opened": sorted(masks.values())}
+    assert read_json(folder / "more.provenance.json") == {"opened": sorted(masks.values()), "outputs": {}}
 
 
 def test_segmenters_and_a_classifier_train_and_are_scored(root: Path, settings) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import os
@@ -23,6 +22,7 @@ from lesion_core.acquire import registry, unpack
 from lesion_core.acquire.download import fetch_dataset
 from lesion_core.acquire.unpack import unpack_dataset
 from lesion_core.errors import ArchiveError
+from lesion_core.files import sha256_file
 
 Members = dict[str, bytes]
 
@@ -51,9 +51,8 @@ def one(tmp_path: Path, members: Members, name: str = "a.zip") -> Path:
     return listed(tmp_path / "downloads", name)
 
 
-def rows(manifest: Path) -> list[tuple[str, int, str]]:
-    with open(manifest, newline="") as handle:
-        return [(row["path"], int(row["bytes"]), row["sha256"]) for row in csv.DictReader(handle)]
+def hashes(record: Path) -> dict[str, str]:
+    return json.loads(record.read_text())["outputs"]
 
 
 def refuse(downloads: Path, out: Path, match: str) -> ArchiveError:
@@ -72,18 +71,16 @@ def test_archives_get_folders_of_their_names_and_tables_lie_beside_them(tmp_path
     make_zip(downloads / "masks.zip", {"masks/": b"", "masks/a.png": b"m", "masks/LICENSE.txt": b"l"})
     (downloads / "table.csv").write_bytes(b"x,y\n")
     listed(downloads, "part_1.zip", "masks.zip", "table.csv")
-    manifest = unpack_dataset("ham10000", downloads, tmp_path / "data" / "ham10000")
-    found = rows(manifest)
-    assert [path for path, _, _ in found] == [
+    record = unpack_dataset("ham10000", downloads, tmp_path / "data" / "ham10000")
+    found = hashes(record)
+    assert sorted(found) == [
         "masks/LICENSE.txt",
         "masks/a.png",
         "part_1/a.jpg",
         "part_1/b.jpg",
         "table.csv",
     ]
-    for path, size, sha256 in found:
-        body = (manifest.parent / path).read_bytes()
-        assert (len(body), hashlib.sha256(body).hexdigest()) == (size, sha256)
+    assert found == {path: sha256_file(record.parent / path) for path in found}
 
 
 def test_same_bytes_again_and_the_old_folder_is_replaced(tmp_path: Path) -> None:
@@ -91,7 +88,7 @@ def test_same_bytes_again_and_the_old_folder_is_replaced(tmp_path: Path) -> None
     first = unpack_dataset("ham10000", one(tmp_path, {"a.jpg": b"a", "b.jpg": b"b"}), out).read_bytes()
     assert unpack_dataset("ham10000", tmp_path / "downloads", out).read_bytes() == first
     # A workflow deletes its declared output before it makes it again.
-    (out / "manifest.csv").unlink()
+    (out / "provenance.json").unlink()
     unpack_dataset("ham10000", one(tmp_path, {"c.jpg": b"c"}), out)
     assert not (out / "a" / "a.jpg").exists()
     assert [entry.name for entry in out.parent.iterdir()] == ["x"]
@@ -120,7 +117,7 @@ def test_remains_of_a_killed_process_do_not_disturb(tmp_path: Path) -> None:
 def test_junk_is_left_out_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     members = {"a/x.jpg": b"x", "__MACOSX/a/._x.jpg": b"?", "a/.DS_Store": b"?", "a/._y": b"?", "a/Thumbs.db": b"?"}
     manifest = unpack_dataset("ham10000", one(tmp_path, members), tmp_path / "out")
-    assert [path for path, _, _ in rows(manifest)] == ["a/x.jpg"]
+    assert list(hashes(manifest)) == ["a/x.jpg"]
     assert "a.zip: 4 files of macOS or Windows" in capsys.readouterr().err
 
 
@@ -292,9 +289,9 @@ def ph2_rar(tmp_path: Path, members: dict[str, bytes] = PH2, **options: int) -> 
 
 
 def test_rar_is_unpacked_like_a_zip(tmp_path: Path) -> None:
-    manifest = unpack_dataset("ph2", ph2_rar(tmp_path), tmp_path / "data" / "ph2")
-    assert [path for path, _, _ in rows(manifest)] == ["PH2Dataset/PH2_dataset.txt", "PH2Dataset/i.bmp"]
-    assert (manifest.parent / "PH2Dataset" / "i.bmp").read_bytes() == b"i"
+    record = unpack_dataset("ph2", ph2_rar(tmp_path), tmp_path / "data" / "ph2")
+    assert sorted(hashes(record)) == ["PH2Dataset/PH2_dataset.txt", "PH2Dataset/i.bmp"]
+    assert (record.parent / "PH2Dataset" / "i.bmp").read_bytes() == b"i"
 
 
 def test_compressed_rar_without_an_unpacker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,8 +332,8 @@ def test_ph2_folder_from_the_users_setting_to_the_manifest(tmp_path: Path) -> No
     (folder / "PH2 Dataset images" / "i.bmp").write_bytes(b"i")
     (folder / "PH2_dataset.txt").write_bytes(b"t")
     fetch_dataset("ph2", tmp_path / "d", mirror=None, ph2=str(folder), retries=0, timeout=1.0)
-    found = rows(unpack_dataset("ph2", tmp_path / "d", tmp_path / "x"))
-    assert [path for path, _, _ in found] == ["PH2Dataset/PH2 Dataset images/i.bmp", "PH2Dataset/PH2_dataset.txt"]
+    found = hashes(unpack_dataset("ph2", tmp_path / "d", tmp_path / "x"))
+    assert sorted(found) == ["PH2Dataset/PH2 Dataset images/i.bmp", "PH2Dataset/PH2_dataset.txt"]
 
 
 # Real photographs, where they are at hand
@@ -348,4 +345,4 @@ def test_shared_photographs(dataset: str, count: int, tmp_path: Path) -> None:
     if not mirror or not Path(mirror).is_dir():
         pytest.skip("LESION_SHARED_DATA names no folder with the photographs")
     fetch_dataset(dataset, tmp_path / "d", mirror=mirror, ph2=None, retries=0, timeout=1.0)
-    assert len(rows(unpack_dataset(dataset, tmp_path / "d", tmp_path / "x"))) == count
+    assert len(hashes(unpack_dataset(dataset, tmp_path / "d", tmp_path / "x"))) == count

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -49,15 +47,15 @@ def root(tmp_path, plan) -> Path:
     ]
     write_csv(array / "index.csv", ["image_id", "split", "mask_row"], entries)
     np.save(array / "masks.npy", np.zeros((1, 2, 2), np.uint8))
-    told(array / "opened.json", ["data/ph2/te.jpg", "data/ph2/tr.jpg", TRAIN_MASK])
-    told(layout.reference.with_name("opened.json"), ["data/ph2/tr.jpg"])
+    told(array / "provenance.json", ["data/ph2/te.jpg", "data/ph2/tr.jpg", TRAIN_MASK])
+    told(layout.reference.with_name("provenance.json"), ["data/ph2/tr.jpg"])
     run_id = plan.runs["unet"][0]
     write_bytes(layout.pseudo_masks(run_id, "ph2") / "masks.csv", b"image_id\n")
-    told(layout.pseudo_masks(run_id, "ph2") / "opened.json", [])
+    told(layout.pseudo_masks(run_id, "ph2") / "provenance.json", [])
     write_bytes(root / "robustness" / f"{run_id}.csv", b"run_id\n")
-    told(root / "robustness" / f"{run_id}.opened.json", ["data/ph2/te.jpg"])
-    told(root / "figures" / "opened.json", ["data/ph2/te.jpg", f"runs/segmentation/{run_id}/test_masks.zip"])
-    told(root / "figures" / "page.opened.json", [])
+    told(root / "robustness" / f"{run_id}.provenance.json", ["data/ph2/te.jpg"])
+    told(root / "figures" / "provenance.json", ["data/ph2/te.jpg", f"runs/segmentation/{run_id}/test_masks.zip"])
+    told(root / "figures" / "page.provenance.json", [])
     return root
 
 
@@ -65,10 +63,10 @@ SPLIT = {"tr": "train", "te": "test"}
 RECORDS = (
     "runs/segmentation/*/provenance.json",
     "runs/ablations/*/provenance.json",
-    "harmonized/opened.json",
-    "harmonized/ph2/*/opened.json",
-    "pseudo_masks/*/ph2/opened.json",
-    "robustness/*.opened.json",
+    "harmonized/provenance.json",
+    "harmonized/ph2/*/provenance.json",
+    "pseudo_masks/*/ph2/provenance.json",
+    "robustness/*.provenance.json",
 )
 
 
@@ -80,7 +78,7 @@ def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(r
     assert "figures 8 and 9 and the page opened 1 archives of true outlines" in answer.evidence
 
 
-@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
+@pytest.mark.parametrize("pattern", [*RECORDS, "figures/provenance.json", "figures/page.provenance.json"])
 def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
     [path] = root.glob(pattern)
     told(path, [*read_json(path)["opened"], TEST_MASK])
@@ -96,7 +94,7 @@ def test_what_scoring_stored_is_sealed_too(root, plan, pattern):
     assert [line.split(":")[0] for line in sealed(root, plan).problems] == [stored]
 
 
-@pytest.mark.parametrize("pattern", [*RECORDS, "figures/opened.json", "figures/page.opened.json"])
+@pytest.mark.parametrize("pattern", [*RECORDS, "figures/provenance.json", "figures/page.provenance.json"])
 def test_a_job_without_a_record_is_named(root, plan, pattern):
     [path] = root.glob(pattern)
     if path.name == "provenance.json":
@@ -111,23 +109,3 @@ def test_arrays_at_sizes_of_earlier_settings_are_not_asked(root, plan):
     """They may be of other splits: no run of the matrix reads them."""
     write_csv(root / "harmonized" / "ph2" / "999" / "index.csv", ["image_id", "split", "mask_row"], [])
     assert sealed(root, plan).problems == []
-
-
-def test_a_record_names_photographs_and_masks_alone(tmp_path):
-    """In a process of its own: an audit hook cannot be taken off."""
-    for name in ("data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip", "tables/t.csv"):
-        write_bytes(tmp_path / name, b"x")
-    write_bytes(tmp_path / "data" / "ph2" / "before.jpg", b"x")
-    script = f"""
-from pathlib import Path
-from lesion_core.record import observe
-root = Path({str(tmp_path)!r})
-open(root / "data/ph2/before.jpg").close()
-observe.begin()
-for name in ("data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip", "tables/t.csv"):
-    open(root / name).close()
-observe.record_opened(root / "opened.json", root)
-"""
-    subprocess.run([sys.executable, "-c", script], check=True)
-    opened = ["data/ph2/a.jpg", "runs/segmentation/u/test_masks.zip"]
-    assert read_json(tmp_path / "opened.json") == {"opened": opened}

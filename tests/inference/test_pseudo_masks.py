@@ -73,7 +73,6 @@ def test_lines_of_the_table(root, segmenter, tmp_path):  # noqa: F811
         assert int(row["components"]) >= 1
         assert 0.5 <= float(row["confidence"]) <= 1
     assert sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.startswith(".")) == [
-        "arrays.json",
         "masks.csv",
         "masks.npy",
         "probabilities.npy",

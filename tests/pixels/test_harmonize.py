@@ -154,7 +154,6 @@ def root(tmp_path: Path) -> Root:
 def test_the_stage_writes_what_the_contract_says(root: Root) -> None:
     out = root.make()
     assert sorted(path.name for path in out.iterdir()) == [
-        "arrays.json",
         "contact_sheet.png",
         "images.npy",
         "index.csv",

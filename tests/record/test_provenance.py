@@ -14,7 +14,7 @@ from lesion_core.record import provenance
 def package(tmp_path, monkeypatch):
     """A copy of the package whose files may be changed."""
     copy = tmp_path / "lesion_core"
-    shutil.copytree(provenance.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__", "weights"))
+    shutil.copytree(provenance.PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(provenance, "PACKAGE", copy)
 
     def clear():
@@ -53,12 +53,10 @@ def test_comment_and_docstring_do_not_count_but_code_does(package):
     assert after[1] == before[1]
 
 
-def test_files_that_code_names_count(package):
+def test_data_files_count(package):
     folder, clear = package
-    (folder / "weights").mkdir()
     weights = folder / "weights" / "sam_vit_t.safetensors"
-    weights.write_bytes(b"weights")
-    entries = ("report.tables", "report.ledger", "report.page", "models.foundation", "training.segmentation")
+    entries = ("report.tables", "report.ledger", "report.page", "models.sam.foundation", "training.segmentation")
 
     def hashes() -> dict[str, str]:
         clear()
@@ -69,7 +67,7 @@ def test_files_that_code_names_count(package):
         return {entry for entry in entries if after[entry] != before[entry]}
 
     first = hashes()
-    with open(folder / "report" / "published.yaml", "a") as file:
+    with open(folder / "papers" / "published.yaml", "a") as file:
         file.write("# misread before\n")
     assert changed(first) == {"report.tables", "report.ledger", "report.page"}
     second = hashes()
@@ -77,11 +75,11 @@ def test_files_that_code_names_count(package):
     assert changed(second) == {"report.page"}
     third = hashes()
     weights.write_bytes(b"weighty")
-    assert changed(third) == {"models.foundation"}
+    assert changed(third) == {"models.sam.foundation"}
 
 
-def test_every_file_of_the_package_is_named_by_a_module():
-    """A file that code reads by another way than its name would be no part of any identity."""
+def test_every_file_of_the_package_is_declared_by_a_module():
+    """A file that no module declares would be no part of any identity."""
     files = {path for path in provenance.PACKAGE.rglob("*") if path.is_file() and path.suffix not in (".py", ".pyc")}
     modules = [path.relative_to(provenance.PACKAGE) for path in provenance.PACKAGE.rglob("*.py")]
     names = [".".join(("lesion_core", *path.with_suffix("").parts)).removesuffix(".__init__") for path in modules]

@@ -15,7 +15,7 @@ from lesion_core.audit.answer import FAILED, OK
 from lesion_core.audit.command import audit
 from lesion_core.audit.manifest import read_manifest
 from lesion_core.errors import RunError
-from lesion_core.files import read_json, read_parquet, write_json, write_parquet
+from lesion_core.files import read_json, read_parquet, sha256_file, write_json, write_parquet
 from lesion_core.settings import Plan, Scoring
 from lesion_core.settings.load import REPOSITORY
 
@@ -60,6 +60,18 @@ def flipped(path: Path, position: float = 0.5) -> bytes:
     return bytes(content)
 
 
+def fit_manifest(root: Path, replace, name: str, *kinds: str) -> None:
+    """Make the manifest say of a changed file what it is now, as output and as input (or as ``kinds``)."""
+    path, digest = root / "manifest.json", sha256_file(root / name)
+    manifest = read_json(path)
+    for job in manifest["jobs"]:
+        for kind in kinds or ("outputs", "inputs"):
+            job[kind] |= {name: digest} if name in job[kind] else {}
+    replace(path)
+    path.unlink()
+    write_json(path, manifest)
+
+
 def found(root: Path, name: str, *only: str) -> set[str]:
     """The questions, of ``only`` or of all, whose answers name a file as wrong."""
     return {
@@ -76,10 +88,11 @@ def test_an_untouched_result_passes_with_evidence(root):
     assert {answer.verdict for answer in answers} == {OK}, [answer.text() for answer in answers]
     assert all(answer.evidence for answer in answers)
     manifest = read_manifest(root)
-    assert len(manifest["products"]) > 100
+    assert len(manifest.products) > 100
+    assert all(job.rule for job in manifest.jobs), "each result has a job that made it"
     kinds = ("data/", "splits/", "scores/", "tables/", "runs/", "harmonized/", "figures/", "report.html")
     for kind in kinds:
-        assert any(name.startswith(kind) for name in manifest["products"]), kind
+        assert any(name.startswith(kind) for name in manifest.products), kind
 
 
 def first(root: Path, pattern: str) -> Path:
@@ -108,8 +121,6 @@ def test_one_byte_is_found_and_named(root, replace, pattern):
 
 def test_a_clever_forger_who_mends_the_manifest_is_found_too(root, replace):
     """One score is raised everywhere it stands in the store, and the manifest is made to fit."""
-    from lesion_core.files import sha256_file
-
     store = root / "scores" / "segmentation.parquet"
     table = read_parquet(store)
     values = table.column("dice").to_pylist()
@@ -118,28 +129,33 @@ def test_a_clever_forger_who_mends_the_manifest_is_found_too(root, replace):
     replace(store)
     store.unlink()
     write_parquet(store, forged)
-    manifest = read_json(root / "manifest.json")
-    manifest["products"]["scores/segmentation.parquet"] = sha256_file(store)
-    replace(root / "manifest.json")
-    write_json(root / "manifest.json", manifest)
+    fit_manifest(root, replace, "scores/segmentation.parquet")
     assert found(root, "scores/segmentation.parquet") == {"Do the score tables hold exactly the runs' scores?"}
+
+
+@pytest.mark.parametrize("mended", ["outputs", "inputs"])
+def test_what_runs_and_jobs_say_that_they_read_must_be_what_is_recorded(root, replace, mended):
+    """Pixels are changed and the manifest made to fit: as an output alone, or as an input of its readers too."""
+    path = first(root, "harmonized/isic2018_task1/*/images.npy")
+    name = path.relative_to(root).as_posix()
+    replace(path, flipped(path))
+    fit_manifest(root, replace, name, *(["outputs"] if mended == "outputs" else ["outputs", "inputs"]))
+    (answer,) = audit(root, LOCK, only=["inputs"])
+    assert all(line.startswith(f"{name}: ") for line in answer.problems)
+    makers = " ".join(answer.problems)
+    assert "sam_adapter-isic2018_task1-s0" in makers, "its own provenance tells"
+    assert ("score_segmenter (" in makers) == (mended == "outputs")
 
 
 @pytest.mark.parametrize("name", ["statistics/subgroups.csv", "statistics/robustness.csv", "ledger/intervals.csv"])
 def test_a_forged_statistic_is_found_where_the_manifest_was_mended(root, replace, name):
-    from lesion_core.files import sha256_file
-
     path = root / name
     lines = path.read_text().splitlines()
     digit = re.search(r"\d\.\d*?([1-9])", lines[-1])
     assert digit, lines[-1]
     lines[-1] = lines[-1][: digit.start(1)] + str(int(digit[1]) - 1) + lines[-1][digit.end(1) :]
     replace(path, "\n".join([*lines, ""]).encode())
-    manifest = read_json(root / "manifest.json")
-    manifest["products"][name] = sha256_file(path)
-    replace(root / "manifest.json")
-    (root / "manifest.json").unlink()
-    write_json(root / "manifest.json", manifest)
+    fit_manifest(root, replace, name)
     assert found(root, name, "files") == set()
     assert found(root, name, "tables") == {"Does each table cell recompute from the scores to the last digit?"}
 
@@ -176,7 +192,7 @@ def test_scores_that_do_not_follow_from_weights_are_found(root, replace):
 
 
 def test_averages_of_runs_recompute_and_those_that_do_not_follow_are_found(root, replace):
-    sections = read_manifest(root)["settings"]
+    sections = read_manifest(root).settings
     plan, scoring = Plan.model_validate(sections["plan"]), Scoring.model_validate(sections["scoring"])
     derived = {path.name for path in (root / "runs" / "derived").iterdir()}
     runs = {name: own for name, own in plan.runs.items() if set(own) <= derived}
@@ -211,12 +227,13 @@ def sealed_mask(root: Path) -> str:
 
 def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
     mask = sealed_mask(root)
-    for path in (first(root, "harmonized/isic2018_task1/*/opened.json"), first(root, "pseudo_masks/*/*/opened.json")):
-        opened = read_json(path)["opened"]
-        assert mask not in opened
+    for pattern in ("harmonized/isic2018_task1/*/provenance.json", "pseudo_masks/*/*/provenance.json"):
+        path = first(root, pattern)
+        content = read_json(path)
+        assert mask not in content["opened"]
         replace(path)
         path.unlink()
-        write_json(path, {"opened": [*opened, mask]})
+        write_json(path, content | {"opened": [*content["opened"], mask]})
     (answer,) = audit(root, LOCK, only=["sealed"])
     assert [line.split(":")[0] for line in answer.problems] == [mask, mask]
 

@@ -12,6 +12,7 @@ from urllib.parse import unquote
 
 import pytest
 
+from lesion_core.audit.manifest import read_manifest
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.record.calls import read_calls
@@ -59,7 +60,7 @@ def test_rocrate_reads_it_back_with_the_profiles_entities(written):
 
 def test_every_job_is_there_with_its_rule_times_files_and_use(written, entities, smoke):
     snapshot = read_json(smoke / RESULTS / SNAPSHOT)
-    current = {*read_json(smoke / RESULTS / "manifest.json")["products"], "manifest.json"}
+    current = {*read_manifest(smoke / RESULTS).products, "manifest.json"}
     rules = {snapshot["notes"][entry["note"]]["rule"] for name, entry in snapshot["files"].items() if name in current}
     steps = {entity["name"]: entity for entity in entities.values() if entity["@type"] == "HowToStep"}
     assert rules <= steps.keys()

@@ -103,11 +103,3 @@ def test_one_gpu_or_none_needs_no_choice(three, monkeypatch, names):
     monkeypatch.setattr(observe, "gpu_uuids", lambda: names)
     assert gpus.take_gpus(1, three) == []
     assert gpus.CHOICE not in os.environ
-
-
-def test_without_nvidias_library_there_is_none(monkeypatch):
-    def absent(name):
-        raise OSError(name)
-
-    monkeypatch.setattr(observe.ctypes, "CDLL", absent)
-    assert observe.gpu_uuids() == []

@@ -198,7 +198,7 @@ def test_a_failed_job_shows_its_log(slurm, undisturbed, tmp_path):
     downloads = project / ROOT / "downloads" / "ham10000"
     archive = next(downloads.glob("*part_1*.zip"))
     archive.write_bytes(archive.read_bytes()[:-1000])
-    wanted = ROOT / "data" / "ham10000" / "manifest.csv"
+    wanted = ROOT / "data" / "ham10000" / "provenance.json"
     (project / wanted).unlink()
     code, said = slurm.run(project, "--retries", "0", "--", str(wanted))
     assert code != 0

@@ -12,7 +12,7 @@ from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
 from lesion_core.paths import Layout
 from lesion_core.record.calls import record_call
-from lesion_core.record.observe import RECORD as OPENED
+from lesion_core.record.outputs import NAME as RECORD
 from lesion_core.record.provenance import code_hash
 from lesion_core.settings import load as settings_reader
 from lesion_core.settings import matrix, stored

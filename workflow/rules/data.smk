@@ -42,7 +42,7 @@ rule unpack:
     input:
         LAYOUT.downloads("{dataset}") / "files.json",
     output:
-        LAYOUT.data("{dataset}") / "manifest.csv",
+        LAYOUT.data("{dataset}") / RECORD,
     log:
         log_of("unpack/{dataset}"),
     benchmark:
@@ -61,7 +61,7 @@ CUSTOM_FILES = [Path(path).expanduser() for path in (CUSTOM.csv, CUSTOM.images, 
 
 rule catalog:
     input:
-        [LAYOUT.data(dataset) / "manifest.csv" for dataset in DATASETS],
+        [LAYOUT.data(dataset) / RECORD for dataset in DATASETS],
         ancient(CUSTOM_FILES),
     output:
         LAYOUT.catalog,
@@ -112,7 +112,7 @@ rule reference:
     output:
         LAYOUT.reference,
         LAYOUT.colours,
-        LAYOUT.reference.with_name(OPENED),
+        LAYOUT.reference.with_name(RECORD),
     log:
         log_of("reference"),
     benchmark:
@@ -155,7 +155,7 @@ rule harmonize:
             "index.csv",
             "contact_sheet.png",
             "statistics.csv",
-            OPENED,
+            RECORD,
         ),
     log:
         log_of("harmonize/{dataset}_{size}"),

@@ -16,7 +16,7 @@ rule pseudo_masks:
         pseudo_mask_inputs,
     output:
         multiext(
-            f"{LAYOUT.pseudo_masks('{run_id}', '{dataset}')}/", "probabilities.npy", "masks.npy", "masks.csv", OPENED
+            f"{LAYOUT.pseudo_masks('{run_id}', '{dataset}')}/", "probabilities.npy", "masks.npy", "masks.csv", RECORD
         ),
     log:
         log_of("pseudo_masks/{run_id}_{dataset}"),

@@ -67,7 +67,7 @@ rule figures:
         rules.subgroups.output,
     output:
         LAYOUT.figure_list,
-        LAYOUT.figures / OPENED,
+        LAYOUT.figures / RECORD,
     log:
         log_of("figures"),
     benchmark:
@@ -108,7 +108,7 @@ rule report:
         DATA_REPORT,
     output:
         LAYOUT.report,
-        LAYOUT.figures / f"page.{OPENED}",
+        LAYOUT.figures / f"page.{RECORD}",
     log:
         log_of("report"),
     benchmark:

@@ -24,7 +24,7 @@ rule robustness:
         robustness_inputs,
     output:
         LAYOUT.robustness("{run_id}"),
-        LAYOUT.robustness("{run_id}").with_suffix(f".{OPENED}"),
+        LAYOUT.robustness("{run_id}").with_suffix(f".{RECORD}"),
     log:
         log_of("robustness/{run_id}"),
     benchmark:

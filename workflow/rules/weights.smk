@@ -4,6 +4,7 @@
 rule weights:
     output:
         LAYOUT.weights("{weights}"),
+        f"{LAYOUT.weights('{weights}')}.json",
     log:
         log_of("weights/{weights}"),
     benchmark:

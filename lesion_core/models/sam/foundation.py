@@ -7,8 +7,8 @@ from pathlib import Path
 from lesion_core.errors import WeightsError
 from lesion_core.files import atomic_path, read_json, sha256_file, write_bytes, write_json
 
-# Named in full: what a module names is part of its code identity, so that other packaged weights are fetched anew.
-PACKAGED = {"sam_vit_t": ("weights/sam_vit_t.safetensors", "weights/sam_vit_t.safetensors.json")}
+DATA_FILES = ("weights/sam_vit_t.safetensors", "weights/sam_vit_t.safetensors.json")
+PACKAGED = {"sam_vit_t": DATA_FILES}
 PACKAGE = Path(__file__).resolve().parents[2]
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 from test_segmentation_training import (  # noqa: F401
@@ -16,10 +14,7 @@ from test_segmentation_training import (  # noqa: F401
     write_dataset,
 )
 
-from lesion_core.files import read_json, sha256_file
 from lesion_core.paths import Layout
-from lesion_core.pixels import array_digests
-from lesion_core.pixels.array_digests import RECORD, record_arrays
 from lesion_core.training.engine import CHECKPOINT
 from lesion_core.training.identity import input_identity
 from lesion_core.training.segmentation import SegmentationTask, train_run
@@ -35,22 +30,6 @@ def change_a_pixel(path) -> None:
 def data(tmp_path):
     write_dataset(tmp_path, "ph2", SIZE, 4, SPLITS)
     return Layout(tmp_path).harmonized("ph2", SIZE)
-
-
-def test_a_record_saves_reading_and_is_not_believed_of_younger_arrays(data, monkeypatch):
-    read = array_digests.array_digests(data)
-    assert read == {name: sha256_file(data / name) for name in ("images.npy", "masks.npy")}
-    record_arrays(data)
-    assert read_json(data / RECORD) == read
-    with monkeypatch.context() as patch:
-        patch.setattr(array_digests, "sha256_file", lambda path: pytest.fail("read again"))
-        assert array_digests.array_digests(data) == read
-    change_a_pixel(data / "masks.npy")
-    later = (data / RECORD).stat().st_mtime_ns + 1
-    os.utime(data / "masks.npy", ns=(later, later))
-    assert array_digests.array_digests(data)["masks.npy"] == sha256_file(data / "masks.npy") != read["masks.npy"]
-    (data / RECORD).write_text("{broken")
-    assert array_digests.array_digests(data)["images.npy"] == read["images.npy"]
 
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "index.csv"])
