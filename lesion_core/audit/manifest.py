@@ -11,7 +11,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from lesion_core.audit.current import Current
 from lesion_core.errors import RunError
-from lesion_core.files import read_json, sha256_file, write_json
+from lesion_core.files import read_json, sha256_file, write_text
 from lesion_core.paths import Layout
 from lesion_core.record.outputs import NAME as RECORD
 from lesion_core.record.outputs import recorded_outputs
@@ -117,7 +117,8 @@ def write_manifest(root: Path, settings: dict[str, Any], plan: Plan, made: Itera
             jobs.append(Job(rule=job.rule, started=job.started, ended=job.ended, inputs=inputs, outputs=outputs))
     if left:
         jobs.append(Job(outputs=left))
-    write_json(Layout(root).manifest, Manifest(settings=settings, jobs=jobs).model_dump(mode="json"))
+    # Not by `write_json`, which sorts keys: the settings' order is the order of tables and their rows.
+    write_text(Layout(root).manifest, Manifest(settings=settings, jobs=jobs).model_dump_json(indent=2) + "\n")
 
 
 def _archives(root: Path, name: str) -> dict[str, str]:

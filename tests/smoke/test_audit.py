@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -67,9 +68,7 @@ def fit_manifest(root: Path, replace, name: str, *kinds: str) -> None:
     for job in manifest["jobs"]:
         for kind in kinds or ("outputs", "inputs"):
             job[kind] |= {name: digest} if name in job[kind] else {}
-    replace(path)
-    path.unlink()
-    write_json(path, manifest)
+    replace(path, json.dumps(manifest).encode())
 
 
 def found(root: Path, name: str, *only: str) -> set[str]:
