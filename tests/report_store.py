@@ -1,4 +1,4 @@
-"""A tiny made score store that the report's tests compute by hand."""
+"""A tiny score store that the report's tests compute by hand, and what else the page shows."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES, Ledger, Plan, Report, Statistics, Table
 
 IMAGES = ("a", "b", "c", "d")
+PIXEL = bytes.fromhex(
+    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
+    "0000000049454e44ae426082"
+)
 # Dice per image; SAM-Adapter has two seeds, the frozen model none (one run), the U-Net was not run
 DICE = {
     "sam_frozen-s0": (0.5, 0.6, 0.7, 0.8),
@@ -164,7 +168,12 @@ def make_surroundings(root: Path, plan: Plan) -> None:
         "sizes": {"common": {"600 x 450": 3, "<script>": 1}, "different": 2},
     }
     problems = [{"dataset": "ham10000", "image_id": "x", "kind": "mask", "detail": "a <b>bold</b> claim"}]
-    write_json(layout.catalog.with_name("report.json"), {"datasets": {"ham10000": part}, "problems": problems})
+    joins = {"edges": {"lesion": 3}, "edges_between": {"ham10000": {"lesion": 3}}, "groups": 2}
+    report = {"datasets": {"ham10000": part}, "problems": problems, "joins": joins | {"groups_by_size": {"1": 1}}}
+    write_json(layout.catalog.with_name("report.json"), report)
+    write_json(layout.colours, {"pairs": [{"first": "ham10000", "second": "ph2", "before": 12.34, "after": 0.68}]})
+    for name in ("overview.png", "colours.png"):
+        layout.colours.with_name(name).write_bytes(PIXEL)
     write_json(
         layout.certificate,
         {

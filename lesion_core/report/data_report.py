@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from lesion_core.files import read_json, write_csv
 from lesion_core.paths import Layout
-from lesion_core.report.figures.style import PALETTE, Drawn, dataset_name, legend_below, new_figure
+from lesion_core.report.figures.style import Drawn, colour, heatmap, legend_below, new_figure
+from lesion_core.report.names import dataset_name
 from lesion_core.settings import CLASSES
 
 FIELDS = {"label": "class", "lesion_id": "lesion id", "age": "age", "sex": "sex", "site": "site", "mask_path": "mask"}
@@ -51,15 +54,14 @@ def overview(report: Mapping[str, Any]) -> list[dict[str, Any]]:
 def draw_overview(report: Mapping[str, Any]) -> Drawn:
     """Images per class, sizes, missing values and problems, one colour per dataset."""
     datasets = dict(sorted(report["datasets"].items()))
-    colour = {name: PALETTE[number % len(PALETTE)] for number, name in enumerate(datasets)}
     figure, axes = new_figure(7.2, 5.6, 2, 2)
-    _classes(axes[0, 0], datasets, colour)
-    _sizes(axes[0, 1], datasets, colour)
+    _classes(axes[0, 0], datasets)
+    _sizes(axes[0, 1], datasets)
     _missing(axes[1, 0], datasets)
-    _problems(axes[1, 1], datasets, report["problems"], colour)
+    _problems(axes[1, 1], datasets, report["problems"])
     legend_below(figure, axes[0, 0], columns=4)
     caption = (
-        "Images per class (none: the release gives no class), the most common photograph sizes (area of a dot: number"
+        "Images per class (none: the release gives no class), the most common image sizes (area of a dot: number"
         " of images), share of images without a value, and files that were handled by a rule, by kind."
     )
     return Drawn(figure, "The data", caption)
@@ -75,7 +77,7 @@ def draw_colours(colours: Mapping[str, Any]) -> Drawn:
             axis = axes[line, column]
             for number, (name, profile) in enumerate(profiles.items()):
                 shares = 100 * np.asarray(profile[when][column])
-                axis.plot(levels, shares, lw=1, color=PALETTE[number % len(PALETTE)], label=dataset_name(name))
+                axis.plot(levels, shares, lw=1, color=colour(number), label=dataset_name(name))
             axis.set_ylim(bottom=0)
             if line == 0:
                 axis.set_title(channel)
@@ -97,13 +99,13 @@ def _distance_text(colours: Mapping[str, Any]) -> str:
     )
 
 
-def _classes(axis: Any, datasets: Mapping[str, Any], colour: Mapping[str, str]) -> None:
+def _classes(axis: Axes, datasets: Mapping[str, Any]) -> None:
     names = [*CLASSES, NO_LABEL]
     width = 0.8 / len(datasets)
     for number, (name, part) in enumerate(datasets.items()):
         counts = [part["labels"].get(label, 0) for label in CLASSES] + [part["missing"].get("label", 0)]
         places = np.arange(len(names)) + (number - (len(datasets) - 1) / 2) * width
-        axis.bar(places, counts, width, color=colour[name], label=dataset_name(name))
+        axis.bar(places, counts, width, color=colour(number), label=dataset_name(name))
     axis.set_yscale("symlog", linthresh=1)
     axis.set_ylim(bottom=0)
     axis.yaxis.set_major_formatter("{x:,.0f}")
@@ -112,32 +114,27 @@ def _classes(axis: Any, datasets: Mapping[str, Any], colour: Mapping[str, str]) 
     axis.set_title("Images per class")
 
 
-def _sizes(axis: Any, datasets: Mapping[str, Any], colour: Mapping[str, str]) -> None:
+def _sizes(axis: Axes, datasets: Mapping[str, Any]) -> None:
     most = max(count for part in datasets.values() for count in part["sizes"]["common"].values())
-    for name, part in datasets.items():
+    for number, part in enumerate(datasets.values()):
         sizes = [[int(side) for side in size.split(" x ")] for size in part["sizes"]["common"]]
-        areas = [20 + 180 * count / most for count in part["sizes"]["common"].values()]
-        axis.scatter(*np.array(sizes).T, s=areas, facecolors="none", edgecolors=colour[name], lw=1.5)
+        dots = [20 + 180 * count / most for count in part["sizes"]["common"].values()]
+        width, height = np.array(sizes).T
+        axis.scatter(width, height, s=dots, facecolors="none", edgecolors=colour(number), lw=1.5)
     axis.margins(0.2)
     axis.set_xlabel("width in pixels")
     axis.set_ylabel("height in pixels")
     axis.set_title("Sizes")
 
 
-def _missing(axis: Any, datasets: Mapping[str, Any]) -> None:
+def _missing(axis: Axes, datasets: Mapping[str, Any]) -> None:
     shares = np.array([[part["missing"].get(key, 0) / part["images"] for key in FIELDS] for part in datasets.values()])
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.2, aspect="auto")
-    for row, column in np.ndindex(*shares.shape):
-        ink = "white" if shares[row, column] > 0.6 else "black"
-        text = f"{100 * shares[row, column]:.0f}"
-        axis.text(column, row, text, ha="center", va="center", fontsize=8, color=ink)
-    axis.set_xticks(range(len(FIELDS)), FIELDS.values(), rotation=45, ha="right")
-    axis.set_yticks(range(len(datasets)), [dataset_name(name) for name in datasets])
-    axis.grid(visible=False)
+    texts = np.char.mod("%.0f", 100 * shares)
+    heatmap(axis, shares, texts, [dataset_name(name) for name in datasets], list(FIELDS.values()))
     axis.set_title("Images without a value, %")
 
 
-def _problems(axis: Any, datasets: Mapping[str, Any], problems: Sequence[Any], colour: Mapping[str, str]) -> None:
+def _problems(axis: Axes, datasets: Mapping[str, Any], problems: Sequence[Any]) -> None:
     counts = Counter((problem["kind"], problem["dataset"]) for problem in problems)
     kinds = sorted({kind for kind, _ in counts}, reverse=True)
     axis.set_title("Handled by a rule")
@@ -146,11 +143,11 @@ def _problems(axis: Any, datasets: Mapping[str, Any], problems: Sequence[Any], c
         axis.set_axis_off()
         return
     left = np.zeros(len(kinds))
-    for name in datasets:
+    for number, name in enumerate(datasets):
         own = np.array([counts[kind, name] for kind in kinds])
-        axis.barh(range(len(kinds)), own, 0.5, left=left, color=colour[name])
+        axis.barh(range(len(kinds)), own, 0.5, left=left, color=colour(number))
         left += own
     axis.set_yticks(range(len(kinds)), [kind.replace("_", " ") for kind in kinds])
     axis.set_ylim(-1, len(kinds))
-    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.xaxis.set_major_locator(MaxNLocator("auto", integer=True))
     axis.set_xlabel("files")

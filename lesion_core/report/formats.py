@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from lesion_core.files import write_csv, write_text
 
@@ -28,26 +31,14 @@ NAMES = {
     "trainable_parameters": "Trainable parameters (M)",
 }
 UNIT_MARK = {"percent": " (%)"}
-TEX = {
-    "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "_": r"\_",
-    "#": r"\#",
-    "$": r"\$",
-    "{": r"\{",
-    "}": r"\}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"$<$",
-    ">": r"$>$",
-    "|": r"$|$",
-    "±": r"$\pm$",
-    "≥": r"$\geq$",
-    "≤": r"$\leq$",
-    "×": r"$\times$",
-    "−": "$-$",
-}
+TEX = str.maketrans(
+    {character: f"\\{character}" for character in "&%_#${}"}
+    | {character: f"$\\{name}$" for character, name in zip("±≥≤×", ("pm", "geq", "leq", "times"), strict=True)}
+    | {character: f"${character}$" for character in "<>|"}
+    | {"−": "$-$", "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\n": " "}
+)
+# what Markdown would read as a mark: HTML, an entity, emphasis, code, strikethrough, a link, the end of a cell
+MARKDOWN = re.compile(r"[\\`*~|]|<(?=\S)|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 
 
 @dataclass(frozen=True)
@@ -85,48 +76,40 @@ def full_title(name: str, title: str) -> str:
 
 
 def markdown(grid: Grid) -> str:
-    """The grid as a Markdown table with title and notes."""
-    lines = [f"**{grid.title}**", ""]
-    lines.append("| " + " | ".join(_cell(column) for column in grid.columns) + " |")
-    lines.append("|" + "|".join("---" if column == 0 else "---:" for column in range(len(grid.columns))) + "|")
+    """The grid as a Markdown table with title and notes; every cell reads as its text, whatever marks it holds."""
+    marks = ["---", *["---:"] * (len(grid.columns) - 1)]
+    lines = [f"**{_plain(grid.title)}**", "", _line(map(_plain, grid.columns)), f"|{'|'.join(marks)}|"]
     for number, row in enumerate(grid.rows):
-        cells = [
-            f"**{_cell(cell)}**" if (number, column) in grid.bold else _cell(cell) for column, cell in enumerate(row)
-        ]
-        lines.append("| " + " | ".join(cells) + " |")
-    lines.extend(["", *[f"{note}  " for note in grid.notes]] if grid.notes else [])
+        cells = [_plain(cell) for cell in row]
+        lines.append(_line(f"**{cell}**" if (number, at) in grid.bold else cell for at, cell in enumerate(cells)))
+    lines.extend(["", *(f"{_plain(note)}  " for note in grid.notes)])
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+def _plain(text: str) -> str:
+    return MARKDOWN.sub(r"\\\g<0>", " ".join(text.split()))
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def tex(grid: Grid, label: str) -> str:
     """The grid as a LaTeX table (booktabs, graphicx)."""
-    body = [
-        r"\begin{table}",
-        rf"\caption{{{_escape(grid.title)}}}\label{{tab:{label}}}",
-        r"\resizebox{\textwidth}{!}{%",
-        rf"\begin{{tabular}}{{l{'r' * (len(grid.columns) - 1)}}}",
-        r"\toprule",
-        " & ".join(_escape(column) for column in grid.columns) + r" \\",
-        r"\midrule",
-    ]
-    for number, row in enumerate(grid.rows):
-        cells = [
-            rf"\textbf{{{_escape(cell)}}}" if (number, column) in grid.bold else _escape(cell)
-            for column, cell in enumerate(row)
+    cells = [
+        [
+            f"\\textbf{{{cell.translate(TEX)}}}" if (number, at) in grid.bold else cell.translate(TEX)
+            for at, cell in enumerate(row)
         ]
-        body.append(" & ".join(cells) + r" \\")
-    body.extend([r"\bottomrule", r"\end{tabular}}"])
-    body.extend(rf"\par\footnotesize {_escape(note)}" for note in grid.notes)
-    body.append(r"\end{table}")
-    return "\n".join(body) + "\n"
-
-
-def _escape(text: str) -> str:
-    return "".join(TEX.get(character, character) for character in text)
+        for number, row in enumerate(grid.rows)
+    ]
+    frame = pd.DataFrame(cells, columns=[name.translate(TEX) for name in grid.columns])
+    form = "l" + "r" * (len(grid.columns) - 1)
+    tabular = frame.style.hide(axis="index").to_latex(hrules=True, column_format=form).rstrip()
+    notes = "".join(f"\\par\\footnotesize {note.translate(TEX)}\n" for note in grid.notes)
+    caption = f"\\caption{{{grid.title.translate(TEX)}}}\\label{{tab:{label}}}"
+    scaled = f"\\resizebox{{\\textwidth}}{{!}}{{%\n{tabular}}}"
+    return f"\\begin{{table}}\n{caption}\n{scaled}\n{notes}\\end{{table}}\n"
 
 
 def write_grid(grid: Grid, path: Path, csv_columns: Sequence[str], csv_rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,45 +1,36 @@
-"""Pieces of the page: sortable tables and embedded pictures."""
+"""The page's templates: Jinja2 with autoescape, and the filters that they use."""
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 import cv2
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from lesion_core.acquire.images import encode_image, read_image
 from lesion_core.errors import FormatError
 from lesion_core.files import MAKE_AGAIN
 
+DATA_FILES = ("report/templates",)
+TEMPLATES = Path(__file__).resolve().parent / "templates"
 LARGE_BYTES = 300_000
 PNG_START, PNG_END = b"\x89PNG\r\n\x1a\n", b"IEND\xaeB`\x82"
 JPEG_QUALITY = 88
 
 
-def table(
-    caption: str, columns: Sequence[str], rows: Sequence[str], *, text: Sequence[str] = (), identity: str = ""
-) -> str:
-    """A sortable table that scrolls by itself on a narrow screen.
-
-    Args:
-        caption: what a screen reader calls it.
-        columns: headings.
-        rows: ``<tr>`` elements.
-        text: headings of columns that hold text (aligned left); the first always does.
-        identity: the table's id.
-    """
-    head = "".join(
-        f'<th scope="col"{" class=text" if name in text else ""}><button type="button">{escape(name)}</button></th>'
-        for name in columns
+def environment() -> Environment:
+    """The page's templates by file name; a name that a template uses and nobody gave is an error."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    named = f' id="{identity}"' if identity else ""
-    return (
-        f'<div class="wide" tabindex="0" role="region" aria-label="{escape(caption)}">'
-        f'<table{named} aria-label="{escape(caption)}">'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+    made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
+    made.filters |= {"number": number, "picture": picture}
+    return made
 
 
 def number(text: str) -> str:
@@ -47,12 +38,12 @@ def number(text: str) -> str:
     try:
         value = float(text)
     except ValueError:
-        return escape(text)
-    return f"{value:.0f}" if value == int(value) and abs(value) >= 2 else f"{value:.4g}"
+        return text
+    return f"{value:.0f}" if value.is_integer() and abs(value) >= 2 else f"{value:.4g}"
 
 
 def picture(path: Path) -> str:
-    """A PNG as a data address; photographs (large files) as JPEG, so that the page stays light.
+    """A PNG as a data address; large files as JPEG, so that the page stays light.
 
     Raises:
         FormatError: the file is no PNG, or cut short: the page would show a hole.
@@ -65,11 +56,3 @@ def picture(path: Path) -> str:
         if len(encoded) < len(content):
             content, kind = encoded, "jpeg"
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def figure(path: Path, title: str, caption: str) -> str:
-    """A picture with its caption."""
-    return (
-        f'<figure><img alt="{escape(title)}: {escape(caption)}" src="{picture(path)}">'
-        f"<figcaption><b>{escape(title)}.</b> {escape(caption)}</figcaption></figure>"
-    )

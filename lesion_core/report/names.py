@@ -21,6 +21,7 @@ METHOD_NAMES = {
     "segmae": "SegMAE",
     "sam_frozen": "SAM frozen",
     "sam_zero_shot": "SAM zero-shot",
+    "sam_h_frozen": "SAM-H frozen",
     "medsam_zero_shot": "MedSAM zero-shot",
     "peft_medsam": "PEFT-MedSAM",
     "med_sa_1": "Med-SA, 1 point",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from html import escape
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -12,31 +11,18 @@ from lesion_core.files import read_csv, read_json, write_text
 from lesion_core.paths import Layout
 from lesion_core.report.cells import read_cells
 from lesion_core.report.chain import Chain
-from lesion_core.report.data_section import data_section
-from lesion_core.report.extra_tables import EXTRA_TABLES
-from lesion_core.report.gallery import gallery_data, gallery_section
-from lesion_core.report.html import figure, number, table
-from lesion_core.report.licences import licences_section
+from lesion_core.report.data_section import data_of
+from lesion_core.report.formats import metric_name
+from lesion_core.report.gallery import gallery_of
+from lesion_core.report.html import environment
+from lesion_core.report.licences import licences_of
+from lesion_core.report.names import dataset_name
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.page_tables import statistics_section, tables_section
+from lesion_core.report.page_tables import statistics_of, tables_of
 from lesion_core.settings import Plan
 
-HERE = Path(__file__).resolve().parent
-VERDICT_CLASS = {"arithmetically impossible": "bad", "not reproduced": "bad", "reproduced": "good"}
-SCRIPTS = ("page.js", "trace.js", "gallery.js")
-DATA_FILES = ("report/page.css", "report/page.js", "report/trace.js", "report/gallery.js")
-FILTERS = ("paper", "metric", "verdict")
-SECTIONS = (
-    "summary",
-    "data",
-    "certificate",
-    "tables",
-    "statistics",
-    "ledger",
-    "figures",
-    "gallery",
-    "licences",
-    "runs",
+SECTIONS = (  # each is a template of that name
+    *("summary", "data", "certificate", "tables", "statistics", "ledger", "figures", "gallery", "licences", "runs"),
     "environment",
 )
 
@@ -48,59 +34,36 @@ def write_page(root: Path, plan: Plan) -> None:
         RunError: a part that it is made of is missing.
     """
     layout = Layout(root)
-    _refuse_gaps(layout)
-    cells = read_cells(layout.root)
+    _check_parts(layout)
     chains = ChainData(Chain.read(root))
-    for run_id in _trained(root, plan):
-        chains.add_run(run_id)
+    for path in layout.run_files("provenance.json"):
+        if any(path.parent.name in runs for runs in plan.runs.values()):
+            chains.add_run(path.parent.name)
     runs = chains.content["runs"]
-    gallery = gallery_data(root, plan, chains.chain.store)
-    ledger = read_csv(layout.ledger)
-    body = {
-        "summary": _summary(plan, runs, ledger),
-        "data": data_section(root),
-        "certificate": _certificate(layout),
-        "tables": tables_section(plan, cells, chains),
-        "statistics": statistics_section(root, plan, chains),
-        "ledger": _ledger(ledger),
-        "figures": _figures(root),
-        "gallery": gallery_section(gallery),
-        "licences": licences_section(root, runs),
-        "runs": _run_table(runs),
-        "environment": _environment(runs),
+    content = {
+        "plan": plan,
+        "sections": SECTIONS,
+        "data": data_of(root),
+        "certificate": read_json(layout.certificate),
+        "tables": tables_of(plan, read_cells(root), chains),
+        "statistics": statistics_of(root, plan, chains),
+        "ledger": [
+            row | {"dataset": dataset_name(row["dataset"]), "metric": metric_name(row["metric"])}
+            for row in read_csv(layout.ledger)
+        ],
+        "figures": [
+            item | {"path": layout.figures / f"{item['name']}.png"} for item in read_json(layout.figure_list, list)
+        ],
+        "gallery": gallery_of(root, plan, chains.chain.store),
+        "licences": licences_of(root, runs),
+        "runs": runs,
+        "environment": sorted(Counter(fact for run in runs.values() for fact in _environment(run)).items()),
+        "chain": chains.content,
     }
-    navigation = "".join(f'<li><a href="#{name}">{name.capitalize()}</a></li>' for name in SECTIONS)
-    sections = "".join(f'<section id="{name}"><h2>{name.capitalize()}</h2>{body[name]}</section>' for name in SECTIONS)
-    scripts = "".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    page = f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>Skin-lesion segmentation and classification: {escape(plan.profile)}</title>
-<link rel="icon" href="data:,">
-<style>{(HERE / "page.css").read_text(encoding="utf-8")}</style>
-</head>
-<body data-profile="{escape(plan.profile)}">
-<header><h1>Skin-lesion segmentation and classification</h1>
-<p>Profile <b>{escape(plan.profile)}</b>.
-Every number is computed from per-image scores; a click on a cell (or Enter) shows what it was computed from.</p>
-</header>
-<nav aria-label="Sections"><ul>{navigation}</ul></nav>
-<main>{sections}</main>
-<footer>Generated by the pipeline; nothing on this page is typed in.</footer>
-<dialog id="trace" aria-labelledby="trace-title"><h3 id="trace-title"></h3><div id="trace-body" tabindex="0"></div>
-<button id="trace-close" type="button">Close</button></dialog>
-<script type="application/json" id="chain-json">{_embedded(chains.content)}</script>
-<script type="application/json" id="gallery-json">{_embedded(gallery)}</script>
-<script>{scripts}</script>
-</body>
-</html>
-"""
-    write_text(layout.report, page)
+    write_text(layout.report, environment().get_template("page.html").render(content))
 
 
-def _refuse_gaps(layout: Layout) -> None:
+def _check_parts(layout: Layout) -> None:
     parts = (
         layout.cells,
         layout.statistics("tests"),
@@ -114,127 +77,7 @@ def _refuse_gaps(layout: Layout) -> None:
             raise RunError("A part of the page is missing", file=path, remedy="run the pipeline up to its report")
 
 
-def _embedded(content: dict[str, Any]) -> str:
-    # a "<" could end the script element early, or open a comment in it
-    return json.dumps(content, sort_keys=True, separators=(",", ":")).replace("<", "\\u003c")
-
-
-def _trained(root: Path, plan: Plan) -> list[str]:
-    """Ids of the plan's runs that were trained, in the folders' order."""
-    wanted = {run for runs in plan.runs.values() for run in runs}
-    found = (path.parent.name for path in Layout(root).run_files("provenance.json"))
-    return [run for run in found if run in wanted]
-
-
-def _summary(plan: Plan, runs: dict[str, dict[str, Any]], ledger: list[dict[str, str]]) -> str:
-    impossible = sum(row["verdict"] == "arithmetically impossible" for row in ledger)
-    facts = (
-        (len(runs), "runs"),
-        (len(plan.runs), "methods"),
-        (len(plan.tables) + len(EXTRA_TABLES) + 2, "tables"),
-        (len(ledger), "published numbers"),
-        (impossible, "arithmetically impossible"),
-    )
-    tiles = "".join(f"<div><b>{value}</b>{escape(text)}</div>" for value, text in facts)
-    notice = ""
-    if plan.profile == "smoke":
-        notice = (
-            "<p>These numbers come from <b>made images</b> and tiny models: they show that the chain works,"
-            " and say nothing about skin lesions.</p>"
-        )
-    elif plan.profile == "mini":
-        notice = (
-            "<p>These numbers come from a <b>mirror folder</b> of real photographs, tiny models and few epochs;"
-            " they are no replication of the papers' full experiment.</p>"
-        )
-    return f'<div class="facts">{tiles}</div>{notice}'
-
-
-def _certificate(layout: Layout) -> str:
-    certificate = read_json(layout.certificate)
-    rows = []
-    for name, part in sorted(certificate["splits"].items()):
-        counts = part["counts"]
-        numbers = "".join(f"<td>{counts.get(split, 0)}</td>" for split in ("train", "val", "test"))
-        digest = f"<td class='text'><code>{part['sha256'][:16]}</code></td>"
-        rows.append(f"<tr><td>{escape(name)}</td>{numbers}{digest}</tr>")
-    checked = sorted(certificate["edges_checked"].items())
-    edges = ", ".join(f"{count} by {reason.replace('_', ' ')}" for reason, count in checked)
-    good = certificate["verdict"] == "no leak"
-    columns = ["Dataset", "Train", "Validation", "Test", "SHA-256 of the split file"]
-    return (
-        f'<p><span class="verdict {"good" if good else "bad"}">{escape(certificate["verdict"])}</span>'
-        f" Edges checked: {escape(edges)}; crossing a split: {len(certificate['crossing'])}.</p>"
-        + table("Split sizes", columns, rows, text=columns[4:])
-    )
-
-
-def _ledger(ledger: list[dict[str, str]]) -> str:
-    def choices(key: str) -> str:
-        options = "".join(f"<option>{escape(value)}</option>" for value in sorted({row[key] for row in ledger}))
-        select = f'<select data-filter="{key}"><option value="">all</option>{options}</select>'
-        return f"<label>{key.capitalize()} {select}</label>"
-
-    identity = ("paper", "table", "row", "dataset", "metric")
-    rows = []
-    for row in ledger:
-        kind = VERDICT_CLASS.get(row["verdict"], "")
-        attributes = "".join(f' data-{key}="{escape(row[key])}"' for key in FILTERS)
-        rows.append(
-            f'<tr{attributes}><td><span class="verdict {kind}">{escape(row["verdict"])}</span></td>'
-            + "".join(f'<td class="text{" wrap" * (key == "row")}">{escape(row[key])}</td>' for key in identity)
-            + f"<td>{escape(row['published'])}</td><td>{number(row['ours'])}</td>"
-            + f"<td>{_range(row['ours_low'], row['ours_high'])}</td><td>{number(row['difference'])}</td>"
-            + f'<td class="prose long">{escape(row["reason"])}</td></tr>'
-        )
-    columns = [
-        "Verdict",
-        "Paper",
-        "Table",
-        "Row",
-        "Dataset",
-        "Metric",
-        "Published",
-        "Ours",
-        "95 % CI",
-        "Difference",
-        "Reason",
-    ]
-    filters = f'<div class="filters">{"".join(map(choices, FILTERS))}<output id="shown"></output></div>'
-    body = table("Claim ledger", columns, rows, text=[*columns[:6], "Reason"], identity="claims")
-    return f'{filters}<div class="tall">{body}</div>'
-
-
-def _range(low: str, high: str) -> str:
-    return f"{number(low)} to {number(high)}" if low else ""
-
-
-def _figures(root: Path) -> str:
-    return "".join(
-        figure(Layout(root).figures / f"{item['name']}.png", item["title"], item["caption"])
-        for item in read_json(Layout(root).figure_list, list)
-    )
-
-
-def _run_table(runs: dict[str, dict[str, Any]]) -> str:
-    rows = [
-        f'<tr><td><button type="button" data-run="{escape(name)}"><code>{escape(name)}</code></button></td>'
-        f'<td class="text">{escape(run["task"])}</td><td>{run["seed"]}</td>'
-        f'<td class="text"><code>{escape(run["code"].get("hash", ""))}</code></td></tr>'
-        for name, run in runs.items()
-    ]
-    return table("Runs", ["Run", "Task", "Seed", "Code"], rows, text=["Task", "Code"])
-
-
-def _environment(runs: dict[str, dict[str, Any]]) -> str:
-    """Packages, devices and commits of the runs; where runs differ, every variant with its number of runs."""
-    variants: dict[tuple[str, str], int] = {}
-    for run in runs.values():
-        facts = {**run["packages"], "device": run["device"], "commit": run["code"].get("commit", "not recorded")}
-        for name, value in facts.items():
-            variants[name, str(value)] = variants.get((name, str(value)), 0) + 1
-    rows = [
-        f'<tr><td>{escape(name)}</td><td class="text"><code>{escape(value)}</code></td><td>{count}</td></tr>'
-        for (name, value), count in sorted(variants.items())
-    ]
-    return table("Environment", ["What", "Version", "Runs"], rows, text=["Version"])
+def _environment(run: dict[str, Any]) -> list[tuple[str, str]]:
+    """(what, version) of a run's packages, device and commit."""
+    facts = {**run["packages"], "device": run["device"], "commit": run["code"].get("commit", "not recorded")}
+    return [(name, str(value)) for name, value in facts.items()]

@@ -1,17 +1,17 @@
-"""The page's tables and statistics, every number of ours a button that shows its chain."""
+"""What the page's tables and statistics show; every number of ours points to its chain."""
 
 from __future__ import annotations
 
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.report.cells import NOT_RUN, value_text
 from lesion_core.report.extra_tables import EXTRA_TABLES
-from lesion_core.report.formats import full_title, table_name
-from lesion_core.report.html import number, table
+from lesion_core.report.formats import full_title, metric_name, table_name
+from lesion_core.report.names import dataset_name, method_name
 from lesion_core.report.page_chain import ChainData
 from lesion_core.report.statistics_tables import judgement
 from lesion_core.report.tables import columns_of, notes_of
@@ -42,90 +42,78 @@ TEST_COLUMNS = {
     "notes": "Notes",
 }
 NOT_RUN_SHORT = "not run"  # the note below a table says what it means; in full it would push columns off the screen
-TEXT_COLUMNS = ("other", "dataset", "metric", "level", "judgement", "notes")
-PLAIN = ("n", "clusters")
 
 
-def tables_section(plan: Plan, cells: list[dict[str, Any]], chains: ChainData) -> str:
-    """Every table: the numbered ones first, then those of the other papers, then what no paper prints."""
-    parts = []
-    for name, spec in sorted(plan.tables.items(), key=lambda item: (not item[0].startswith("table_"), item[0])):
+class Shown(NamedTuple):
+    """A table's cell: its text, what it is sorted by, whether it is the best, and the number of its chain."""
+
+    text: str
+    sort: str
+    best: bool
+    chain: int | None
+
+
+def tables_of(plan: Plan, cells: list[dict[str, Any]], chains: ChainData) -> list[dict[str, Any]]:
+    """Every table: the numbered ones first, then those of the other papers, then what no paper prints.
+
+    Returns:
+        [{name, title, notes, headings, rows: [(label, [`Shown`])]}]
+    """
+    numbered = sorted(plan.tables.items(), key=lambda item: (not item[0].startswith("table_"), item[0]))
+    listed = []
+    for name, spec in numbered:
         own = [cell for cell in cells if cell["table"] == name]
-        parts.append(_table(name, spec.title, own, notes_of(spec, own), chains))
+        listed.append(_table(name, spec.title, own, notes_of(spec, own), chains))
     for name, extra in EXTRA_TABLES.items():
         own = [cell for cell in cells if cell["table"] == name]
         notes = extra.notes if own else ("Nothing of this was run in this profile.",)
-        parts.append(_table(name, extra.title, own, notes, chains))
-    return "".join(parts)
+        listed.append(_table(name, extra.title, own, notes, chains))
+    return listed
 
 
-def _table(name: str, title: str, own: list[dict[str, Any]], notes: Any, chains: ChainData) -> str:
+def _table(name: str, title: str, own: list[dict[str, Any]], notes: Sequence[str], chains: ChainData) -> dict[str, Any]:
     by_place = {(cell["row"], cell["column"]): cell for cell in own}
     columns = columns_of(own)
-    rows = []
-    for label in dict.fromkeys(cell["row"] for cell in own):
-        line = "".join(
-            _value(by_place[label, column], chains) if kind == "value" else _published(by_place[label, column])
-            for column, kind, _ in columns
-        )
-        rows.append(f"<tr><td>{escape(label)}</td>{line}</tr>")
-    shown = full_title(name, title)
-    body = table(shown, ["Row", *(heading for *_, heading in columns)], rows)
-    return f'<h3 id="{name}">{escape(shown)}</h3>{body}' + "".join(f"<p class='note'>{escape(n)}</p>" for n in notes)
-
-
-def _value(cell: dict[str, Any], chains: ChainData) -> str:
-    if cell["value"] is None:
-        text = value_text(cell)
-        return f'<td class="none" data-value="">{NOT_RUN_SHORT if text == NOT_RUN else text}</td>'
-    return (
-        f'<td data-value="{cell["value"]!r}"{" class=best" if cell["best"] else ""}>'
-        f'<button type="button" data-cell="{chains.add_cell(cell)}">{value_text(cell)}</button></td>'
-    )
-
-
-def _published(cell: dict[str, Any]) -> str:
-    if cell["published"] is None:
-        return '<td data-value=""></td>'
-    return f"<td{' class=best' if cell['best_published'] else ''}>{escape(cell['published_text'])}</td>"
-
-
-def statistics_section(root: Path, plan: Plan, chains: ChainData) -> str:
-    """Tables 15 and 16 with everything that stands beside a p."""
-    tests = read_csv(Layout(root).statistics("tests"))
-    chosen = plan.statistics
-    parts = [
-        "<p class='note'>Differences are fractions, proposed minus other. Level seed pairs seeds, as the papers do;"
-        " level image pairs test images, averaged within lesions for the tests, with intervals from a bootstrap"
-        f" clustered by lesion. Holm's correction: over the tests of one {escape(', '.join(chosen.family))}."
-        " McNemar by lesion is Durkalski's; DeLong is by lesion too. Both are made for every pair of seeds and combined"
-        " by Rüger's rule, valid under any dependence: K/k times the k-th smallest of K values, k the upper median.</p>"
+    rows = [
+        (label, [_shown(by_place[label, column], kind, chains) for column, kind, _ in columns])
+        for label in dict.fromkeys(cell["row"] for cell in own)
     ]
+    headings = [heading for *_, heading in columns]
+    return {"name": name, "title": full_title(name, title), "notes": notes, "headings": headings, "rows": rows}
+
+
+def _shown(cell: dict[str, Any], kind: str, chains: ChainData) -> Shown:
+    if kind == "published":
+        text = cell["published_text"] or ""
+        return Shown(text, text, cell["best_published"], None)
+    text = value_text(cell)
+    if cell["value"] is None:
+        return Shown(NOT_RUN_SHORT if text == NOT_RUN else text, "", False, None)
+    return Shown(text, repr(cell["value"]), cell["best"], chains.add_cell(cell))
+
+
+def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, Any]]:
+    """Tables 15 and 16 with everything that stands beside a p.
+
+    Returns:
+        [{name, title, columns: key -> heading, tests: [row of statistics/tests.csv with judgement and chain]}]; a
+        column that no test fills is left out.
+    """
+    tests = read_csv(Layout(root).statistics("tests"))
+    listed = []
     for name, kind, proposed in (
-        ("table_15", "segmentation", chosen.segmentation_proposed),
-        ("table_16", "classification", chosen.classification_proposed),
+        ("table_15", "segmentation", plan.statistics.segmentation_proposed),
+        ("table_16", "classification", plan.statistics.classification_proposed),
     ):
         own = [test for test in tests if test["table"] == name]
-        used = {key: head for key, head in TEST_COLUMNS.items() if key == "judgement" or any(test[key] for test in own)}
-        title = f"{table_name(name)}. Significance of {kind} differences, {proposed} minus the other"
-        rows = []
-        for test in own:
-            place = chains.add_test(test, kind)
-            cells = (_test_cell(test, key, chosen.alpha, place) for key in used)
-            rows.append("".join(("<tr>", *cells, "</tr>")))
-        text = [TEST_COLUMNS[key] for key in TEXT_COLUMNS]
-        body = table(title, list(used.values()), rows, text=text)
-        parts.append(f'<h3 id="{name}">{escape(title)}</h3>{body}')
-    return "".join(parts)
-
-
-def _test_cell(test: dict[str, str], key: str, alpha: float, place: int) -> str:
-    if key == "judgement":
-        said = judgement(test, alpha)
-        return f'<td class="text{" wrap" * (len(said) > 20)}">{escape(said)}</td>'
-    if key in TEXT_COLUMNS:
-        return f'<td class="{"prose long" if key == "notes" else "text"}">{escape(test[key])}</td>'
-    shown = number(test[key])
-    if test[key] and key not in PLAIN:
-        shown = f'<button type="button" data-test="{place}" data-key="{key}">{shown}</button>'
-    return f'<td data-value="{escape(test[key])}">{shown}</td>'
+        columns = {key: head for key, head in TEST_COLUMNS.items() if key == "judgement" or any(t[key] for t in own)}
+        title = f"{table_name(name)}. Significance of {kind} differences, {method_name(proposed)} minus the other"
+        rows = [
+            test
+            | {"other": method_name(test["other"]), "dataset": dataset_name(test["dataset"])}
+            | {"metric": metric_name(test["metric"]), "judgement": judgement(test, plan.statistics.alpha)}
+            | {"chain": chains.add_test(test, kind)}
+            for test in own
+        ]
+        listed.append({"name": name, "title": title, "columns": columns, "tests": rows})
+    return listed

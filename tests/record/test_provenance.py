@@ -71,7 +71,7 @@ def test_data_files_count(package):
         file.write("# misread before\n")
     assert changed(first) == {"report.tables", "report.ledger", "report.page"}
     second = hashes()
-    edit(folder / "report" / "page.css", "{", "{ ")
+    edit(folder / "report" / "templates" / "page.css", "{", "{ ")
     assert changed(second) == {"report.page"}
     third = hashes()
     weights.write_bytes(b"weighty")

@@ -22,11 +22,11 @@ from lesion_core.report.figures import FIGURES, contours, explanations, write_fi
 from lesion_core.report.figures.agreement import areas
 from lesion_core.report.figures.contours import choose
 from lesion_core.report.figures.style import Drawn, Source, new_figure
-from lesion_core.report.gallery import gallery_data, outline
+from lesion_core.report.gallery import gallery_of, outline
+from lesion_core.report.images import MaskArchive
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import write_page
 from lesion_core.report.statistics import write_statistics
-from lesion_core.report.stored_masks import MaskArchive, scored_mask
 from lesion_core.report.tables import write_tables
 from lesion_core.report.values import Store
 
@@ -119,8 +119,8 @@ def guarded(source: Source):
         return lambda *arguments: guard(function(*arguments))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(MaskArchive, "_read", reading(MaskArchive._read))
-        patch.setattr(contours, "_photograph", reading(contours._photograph))
+        patch.setattr(MaskArchive, "_mask", reading(MaskArchive._mask))
+        patch.setattr(contours, "small_image", reading(contours.small_image))
         patch.setattr(explanations, "_first", reading(explanations._first))
         yield handed
     for array, content in handed:
@@ -140,13 +140,13 @@ def test_no_figure_writes_to_what_it_is_given(root, name):
 def test_the_gallery_writes_to_no_mask(root):
     source = Source.read(root, make_plan())
     with guarded(source) as handed:
-        gallery_data(root, source.plan, source.store)
+        gallery_of(root, source.plan, source.store)
     assert handed
 
 
 def paints_the_mask(source: Source) -> Drawn:
-    mask = scored_mask(source.root, "sam_adapter-s0", "ph2", "a")
-    mask[0, 0] = True
+    with MaskArchive(source.root, "sam_adapter-s0") as masks:
+        masks.scored("ph2", "a")[0, 0] = True
     return Drawn(new_figure(1, 1)[0], "", "")
 
 

@@ -22,8 +22,8 @@ from lesion_core.report.figures.contours import choose
 from lesion_core.report.figures.explanations import explanations
 from lesion_core.report.figures.style import Source
 from lesion_core.report.figures.subgroups import subgroups
+from lesion_core.report.images import MaskArchive
 from lesion_core.report.statistics import write_statistics
-from lesion_core.report.stored_masks import scored_mask, true_mask
 from lesion_core.report.values import Store
 
 
@@ -32,8 +32,8 @@ def disc(radius):
     return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
 
 
-def make_photographs(root, plan):
-    """Photographs, the catalog and what scoring stored; the masks that the catalog names are not there to be opened."""
+def make_images(root, plan):
+    """Images, the catalog and what scoring stored; the masks that the catalog names are not there to be opened."""
     layout = Layout(root)
     records = []
     for number, image in enumerate(IMAGES):
@@ -64,7 +64,7 @@ def root(tmp_path_factory):
     folder, plan = tmp_path_factory.mktemp("figures"), make_plan()
     make_store(folder)
     make_surroundings(folder, plan)
-    make_photographs(folder, plan)
+    make_images(folder, plan)
     write_statistics(folder, plan)
     write_figures(folder, plan)
     return folder
@@ -94,21 +94,19 @@ def test_same_scores_give_the_same_bytes(root):
 
 
 def test_the_truth_is_what_scoring_stored(root):
-    assert np.array_equal(true_mask(root, "sam_adapter-s0", "isic2018_task1", "a"), disc(20) > 0)
-    with pytest.raises(ScoreError, match="score the run again"):
-        true_mask(root, "sam_adapter-s0", "isic2018_task1", "zz")
+    with MaskArchive(root, "sam_adapter-s1") as masks:
+        assert np.array_equal(masks.true("isic2018_task1", "a"), disc(20) > 0)
+        assert np.array_equal(masks.scored("isic2018_task1", "b"), disc(16) > 0)
+        with pytest.raises(ScoreError, match="score the run again"):
+            masks.true("isic2018_task1", "zz")
     with pytest.raises(ScoreError, match="no stored masks"):
-        true_mask(root, "unet-s0", "isic2018_task1", "a")
+        MaskArchive(root, "unet-s0")
 
 
 def test_images_are_chosen_by_rule():
     scores = {"e": 0.5, "d": 0.4, "c": 0.3, "b": 0.2, "a": 0.1}
     assert [image for _, image in choose(scores)] == ["e", "d", "c", "b", "a"]
     assert [image for _, image in choose({"b": 0.5, "a": 0.5})] == ["b", "b", "a", "a", "a"]
-
-
-def test_scored_mask_is_the_runs_own(root):
-    assert np.array_equal(scored_mask(root, "sam_adapter-s1", "isic2018_task1", "b"), disc(16) > 0)
 
 
 def test_only_methods_of_the_papers_comparison_are_drawn(root):

@@ -1,4 +1,4 @@
-"""The page: complete, well-formed, offline, and alive in a browser."""
+"""The page: complete, well-formed, offline, proof against what its inputs say, and alive in a browser."""
 
 from __future__ import annotations
 
@@ -9,18 +9,21 @@ import subprocess
 import zipfile
 from html import unescape
 from html.parser import HTMLParser
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
+import pyarrow as pa
 import pytest
-from report_store import DICE, IMAGES, make_plan, make_results
+from jinja2 import UndefinedError
+from report_store import DICE, IMAGES, PIXEL, make_plan, make_results
 
 from lesion_core.errors import FormatError, RunError
-from lesion_core.files import write_json
+from lesion_core.files import read_json, read_parquet, write_json, write_parquet
 from lesion_core.papers.published import load
 from lesion_core.paths import Layout
-from lesion_core.report.gallery import gallery_data, gallery_section
-from lesion_core.report.html import picture
+from lesion_core.report.gallery import gallery_of
+from lesion_core.report.html import TEMPLATES, environment, picture
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import SECTIONS, write_page
 from lesion_core.report.statistics import write_statistics
@@ -28,31 +31,45 @@ from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import images_sha256, trace_cell
 from lesion_core.report.values import Store
 
+PROBLEM = ("dataset", "image_id", "kind", "detail")
 PLACE = ("table_05", "SAM-ViT (proposed)", "dice")
 VOID = {"meta", "link", "br", "img", "input", "hr", "col"}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-PIXEL = bytes.fromhex(
-    "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
-    "0000000049454e44ae426082"
+HOSTILE = (
+    "'\"></td></title><script>window.faults.push('ran')</script><img src=x onerror=window.faults.push('ran')> & more"
 )
 
 
 def build(root):
-    plan = make_plan()
+    plan = hostile_plan()
     make_results(root)
-    make_photographs(root)
+    make_images(root)
+    change_catalog(root, licence=HOSTILE)
+    report = read_json(Layout(root).catalog.with_name("report.json"))
+    write_json(Layout(root).catalog.with_name("report.json"), report | {"problems": [dict.fromkeys(PROBLEM, HOSTILE)]})
     write_tables(root, plan)
     write_statistics(root, plan)
     write_ledger(root, plan)
-    figures = [{"name": "roc", "title": "ROC", "caption": 'a "quoted" <caption>'}]
-    write_json(root / "figures" / "figures.json", figures)
+    write_json(root / "figures" / "figures.json", [{"name": "roc", "title": HOSTILE, "caption": HOSTILE}])
     (root / "figures" / "roc.png").write_bytes(PIXEL)
     write_page(root, plan)
     return Layout(root).report
 
 
-def make_photographs(root):
-    """A photograph of every image, and what scoring stores: predicted and true masks."""
+def hostile_plan():
+    """The store's plan with names that try to be markup."""
+    plan = make_plan()
+    first, *rows = plan.tables["table_05"].rows
+    rows = [first.model_copy(update={"label": HOSTILE}), *rows]
+    tables = {
+        "table_05": plan.tables["table_05"].model_copy(update={"rows": rows}),
+        "table_08": plan.tables["table_08"].model_copy(update={"title": HOSTILE}),
+    }
+    return plan.model_copy(update={"tables": plan.tables | tables})
+
+
+def make_images(root):
+    """Every image, and what scoring stores: predicted and true masks."""
     layout = Layout(root)
     for dataset in ("isic2018_task1", "ham10000"):
         layout.data(dataset).mkdir(parents=True)
@@ -71,40 +88,41 @@ def disc(radius):
     return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
 
 
+def change_catalog(root, **changes):
+    path = Layout(root).catalog
+    rows = [row | changes for row in read_parquet(path).to_pylist()]
+    write_parquet(path, pa.Table.from_pylist(rows))
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     return build(tmp_path_factory.mktemp("page"))
 
 
 class Reader(HTMLParser):
-    """Collects ids, addresses, provenance and script contents; every element must be closed in order."""
+    """The page as a tree; every element must be closed in order."""
 
     def __init__(self):
         super().__init__()
-        self.open, self.ids, self.addresses, self.cells, self.scripts, self.tags = [], [], [], [], {}, []
-        self.images = []
+        self.open, self.tree = [], ElementTree.TreeBuilder()
 
     def handle_starttag(self, tag, attrs):
-        attributes = dict(attrs)
+        attributes = {name: value or "" for name, value in attrs}
         assert len(attributes) == len(attrs), f"{tag} has an attribute twice"
-        self.tags.append(tag)
-        self.ids.extend([attributes["id"]] if "id" in attributes else [])
-        self.addresses.extend(attributes[key] for key in ("src", "href", "action", "srcset") if key in attributes)
-        if "data-cell" in attributes:
-            self.cells.append(int(attributes["data-cell"]))
-        if tag == "img":
-            self.images.append(attributes)
-        if tag not in VOID:
-            self.open.append((tag, attributes.get("id")))
+        self.tree.start(tag, attributes)
+        if tag in VOID:
+            self.tree.end(tag)
+        else:
+            self.open.append(tag)
 
     def handle_endtag(self, tag):
         assert self.open, f"</{tag}> closes nothing"
-        assert self.open[-1][0] == tag, f"</{tag}> closes <{self.open[-1][0]}>"
-        self.open.pop()
+        assert self.open.pop() == tag, f"</{tag}> closes another element"
+        self.tree.end(tag)
 
     def handle_data(self, data):
-        if self.open and self.open[-1][0] == "script":
-            self.scripts[self.open[-1][1]] = self.scripts.get(self.open[-1][1], "") + data
+        if self.open:
+            self.tree.data(data)
 
 
 @pytest.fixture(scope="module")
@@ -112,34 +130,73 @@ def read(page):
     reader = Reader()
     reader.feed(page.read_text(encoding="utf-8"))
     reader.close()
-    return reader
+    assert reader.open == []
+    return reader.tree.close()
 
 
-def test_page_is_well_formed(read):
-    assert read.open == []
-    assert len(read.ids) == len(set(read.ids))
-    assert all(image.get("alt") for image in read.images)
+def text_of(element):
+    return " ".join("".join(element.itertext()).split())
 
 
-def test_page_has_every_section_and_table(read):
-    assert set(SECTIONS) <= set(read.ids)
-    assert {*make_plan().tables, "table_15", "table_16"} <= set(read.ids)
+def section(read, name):
+    return read.find(f".//section[@id='{name}']")
+
+
+def rows_of(read, label):
+    """The cells' texts of a table."""
+    [table] = read.iterfind(f".//table[@aria-label='{label}']")
+    return [[text_of(cell) for cell in row.iter("td")] for row in table.find("tbody")]
+
+
+def embedded(read, name):
+    return json.loads(read.find(f".//script[@id='{name}']").text)
+
+
+def test_page_has_every_section_table_and_picture(read):
+    ids = [element.get("id") for element in read.iter() if element.get("id")]
+    assert len(ids) == len(set(ids))
+    assert {*SECTIONS, *make_plan().tables, "table_15", "table_16"} <= set(ids)
+    links = {link.get("href").removeprefix("#") for link in read.iter("a")}
+    assert {*SECTIONS, *make_plan().tables} <= links <= set(ids)
+    assert len(list(read.iter("img"))) == 3
+    assert all(image.get("alt") for image in read.iter("img"))
 
 
 def test_page_opens_offline(page, read):
-    assert all(address.startswith(("data:", "#")) for address in read.addresses)
+    addresses = [e.get(key) for e in read.iter() for key in ("src", "href", "action", "srcset") if e.get(key)]
+    assert all(address.startswith(("data:", "#")) for address in addresses)
     text = page.read_text(encoding="utf-8")
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|fetch\(|XMLHttpRequest", text)
 
 
-def chain_of(read):
-    return json.loads(read.scripts["chain-json"])
+def test_styles_and_scripts_are_the_files(page):
+    """Jinja would take `{{`, `{%` and `{#` in them for its own."""
+    text = page.read_text(encoding="utf-8")
+    files = [path for path in TEMPLATES.iterdir() if path.suffix != ".html"]
+    assert len(files) == 4
+    assert all(path.read_text(encoding="utf-8").strip() in text for path in files)
+
+
+def test_what_the_inputs_say_never_becomes_markup(read):
+    assert len(list(read.iter("script"))) == 3
+    assert {image.get("src")[:5] for image in read.iter("img")} == {"data:"}
+    assert not any(name.startswith("on") for element in read.iter() for name in element.attrib)
+    assert all("<" not in (script.text or "") for script in read.iter("script") if script.get("type"))
+    assert embedded(read, "chain-json")["runs"]["sam_adapter-s0"]["settings"]["note"] == "</script><!--"
+    for name in ("data", "figures", "licences", "tables"):
+        assert HOSTILE in text_of(section(read, name)), name
+    assert section(read, "figures").find(".//img").get("alt") == f"{HOSTILE}: {HOSTILE}"
+
+
+def test_a_name_that_nobody_gave_is_an_error():
+    with pytest.raises(UndefinedError, match="plan"):
+        environment().get_template("page.html").render()
 
 
 def test_every_cell_has_its_chain(page, read):
-    chain = chain_of(read)
-    assert chain["runs"]["sam_adapter-s0"]["settings"]["note"] == "</script><!--"
-    assert sorted(read.cells) == list(range(len(chain["cells"])))
+    chain = embedded(read, "chain-json")
+    cells = [int(button.get("data-cell")) for button in read.iter("button") if button.get("data-cell")]
+    assert sorted(cells) == list(range(len(chain["cells"])))
     cell = next(c for c in chain["cells"] if (c["table"], c["row"], c["column"]) == PLACE)
     assert cell["published_text"] == "94.27"
     assert cell["runs"] == ["sam_adapter-s0", "sam_adapter-s1"]
@@ -154,49 +211,65 @@ def test_every_cell_has_its_chain(page, read):
     assert chain["images"][cell["images"]]["sha256"] == images_sha256(found.images)
 
 
+def test_best_values_are_marked_and_missing_ones_said(read):
+    rows = {cells[0].text: cells[1:3] for row in tbody(read, "Table 5. Seg") if (cells := row.findall("td"))}
+    assert [text_of(cell) for cell in rows["SAM-ViT (proposed)"]] == ["85.00 ± 7.07", "94.27"]
+    assert rows["SAM-ViT (proposed)"][0].get("class") == "best"
+    assert (text_of(rows[HOSTILE][0]), rows[HOSTILE][0].get("class")) == ("not run", "none")
+
+
+def tbody(read, label):
+    [table] = read.iterfind(f".//table[@aria-label='{label}']")
+    return table.find("tbody")
+
+
 def test_gallery_holds_every_case_with_outlines_and_answers(read):
-    gallery = json.loads(read.scripts["gallery-json"])
+    gallery = embedded(read, "gallery-json")
     assert len(gallery["cases"]) == 2 * len(IMAGES)
     case = next(c for c in gallery["cases"] if (c["d"], c["i"]) == ("isic2018_task1", "b"))
     assert case["m"]["sam_frozen"]["v"] == 0.6
     assert case["t"].startswith("M")
-    # a disc of 20 pixels in a photograph whose longer side of 80 is shown at 64: from x = 16 to 48
+    # a disc of 20 pixels in an image whose longer side of 80 is shown at 64: from x = 16 to 48
     numbers = [int(part) for part in re.findall(r"[ML](\d+) ", case["t"])]
     assert (min(numbers), max(numbers)) == (17, 48)
     case = next(c for c in gallery["cases"] if (c["d"], c["i"]) == ("ham10000", "c"))
     assert case["m"]["vit_none"] == {"a": "nv", "v": 0.05}
-    # the datasets share their photographs, so each is embedded once
-    assert len(gallery["photographs"]) == len(IMAGES)
+    # the datasets share their images, so each is embedded once
+    assert len(gallery["images"]) == len(IMAGES)
 
 
 def test_a_small_budget_keeps_the_worst_and_the_best(page):
     plan = make_plan()
     small = plan.model_copy(update={"report": plan.report.model_copy(update={"gallery_megabytes": 1e-6})})
-    kept = gallery_data(page.parent, small, Store.read(page.parent))
+    kept = gallery_of(page.parent, small, Store.read(page.parent))
     assert [case["i"] for case in kept["cases"]] == ["a"]
     assert kept["left_out"] == 7
-    assert "7 more did not fit" in gallery_section(kept)
-    assert [case["i"] for case in gallery_data(page.parent, plan, Store.read(page.parent))["cases"][:2]] == ["a", "d"]
+    assert "7 more did not fit" in environment().get_template("gallery.html").render(gallery=kept)
+    assert [case["i"] for case in gallery_of(page.parent, plan, Store.read(page.parent))["cases"][:2]] == ["a", "d"]
 
 
-def test_licences_and_what_checkpoints_saw_are_listed(page):
-    text = page.read_text(encoding="utf-8")
-    assert "CC0-1.0" in text
-    assert text.count("test images are seen by no run") == 1
-    assert "<code>sam_adapter-s1</code>" in text
+def test_licences_and_what_checkpoints_saw_are_listed(read):
+    assert [row[:3] for row in rows_of(read, "Licences of images")][1] == ["isic2018_task1", "4", HOSTILE]
+    assert "sam_adapter-s1" in [row[0] for row in rows_of(read, "Checkpoints")]
+    assert "test images are seen by no run" in text_of(section(read, "licences"))
 
 
-def test_every_published_number_is_in_the_ledger(page):
-    text = page.read_text(encoding="utf-8")
-    assert text.count("<tr data-paper=") == len(load())
+def test_every_published_number_is_in_the_ledger(read):
+    rows = tbody(read, "Claim ledger").findall("tr")
+    assert len(rows) == len(load())
+    shown = {(row.get("data-paper"), text_of(row[2]), text_of(row[3])) for row in rows}
+    assert {(item.paper, item.table, item.row) for item in load()} == shown
+    assert all(text_of(row[0]).startswith(row.get("data-verdict")) for row in rows)
 
 
-def test_data_section_shows_classes_missing_values_sizes_and_problems(page):
-    text = page.read_text(encoding="utf-8")
-    assert "<td>ham10000</td><td>1</td><td>3</td>" in text  # mel, nv in the order of the classes
-    assert "1 (25 %)" in text
-    assert "600 x 450 (3), &lt;script&gt; (1)" in text
-    assert "a &lt;b&gt;bold&lt;/b&gt; claim" in text
+def test_data_section_shows_classes_missing_values_sizes_joins_and_colours(read):
+    assert rows_of(read, "Images per class") == [["ham10000", "1", "3"]]  # mel, nv in the order of the classes
+    assert rows_of(read, "Images without a value") == [["ham10000", "1 (25 %)", "0"]]
+    assert rows_of(read, "Images per dataset")[0][-1] == "600 x 450 (3), <script> (1)"
+    assert rows_of(read, "Joins between datasets") == [["ham10000", "3"]]
+    assert "Joined images form 2 groups (1 of 1 images)" in text_of(section(read, "data"))
+    assert rows_of(read, "Colour distance") == [["ham10000 - ph2", "12.34", "0.68"]]
+    assert rows_of(read, "Split sizes")[0][:4] == ["ham10000", "0", "0", "4"]
 
 
 def test_same_results_give_the_same_bytes(page, tmp_path):
@@ -226,8 +299,8 @@ button.click();
 found.open = document.getElementById("trace").open;
 found.trace = document.getElementById("trace-body").textContent;
 found.title = document.getElementById("trace-title").textContent;
-const photographs = [...document.querySelectorAll("#trace-body details")].at(-1);
-photographs.open = true;
+const images = [...document.querySelectorAll("#trace-body details")].at(-1);
+images.open = true;
 document.getElementById("trace-close").click();
 document.querySelector('[data-test][data-key="p_t"]').click();
 found.test = document.getElementById("trace-body").textContent;
@@ -302,9 +375,9 @@ def test_page_in_a_browser(page, tmp_path):
     found = json.loads(unescape(answers[-1]))
     assert found["errors"] == []
     # not run here stays last, whatever the direction
-    assert found["before"][0] == "U-Net"
-    assert found["ascending"] == ["SAM frozen", "SAM-ViT (proposed)", "SAM, oracle box", "U-Net"]
-    assert found["descending"] == ["SAM, oracle box", "SAM-ViT (proposed)", "SAM frozen", "U-Net"]
+    assert found["before"][0] == HOSTILE
+    assert found["ascending"] == ["SAM frozen", "SAM-ViT (proposed)", "SAM, oracle box", HOSTILE]
+    assert found["descending"] == ["SAM, oracle box", "SAM-ViT (proposed)", "SAM frozen", HOSTILE]
     assert found["sort"] == "ascending"
     assert found["open"]
     assert found["closed"]

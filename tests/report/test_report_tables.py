@@ -11,7 +11,6 @@ from report_store import classification_row, make_plan, make_store, segmentation
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_parquet
 from lesion_core.report.cells import measure_of
-from lesion_core.report.formats import Grid, full_title, markdown, metric_name, tex
 from lesion_core.report.tables import write_tables
 from lesion_core.report.values import Store
 
@@ -166,22 +165,6 @@ def test_only_the_asked_prompt_and_size_count(tmp_path):
 def test_missing_store_is_a_typed_error(tmp_path):
     with pytest.raises(ScoreError, match="cannot be read"):
         write_tables(tmp_path, make_plan())
-
-
-def test_formats_escape_their_own_marks():
-    grid = Grid("A & B_c", ("Row", "50 %"), (("a|b", "1 ± 2"), ("{x}", "< 0.1")), bold=frozenset({(0, 1)}))
-    assert "| a\\|b | **1 ± 2** |" in markdown(grid)
-    text = tex(grid, "t")
-    assert r"A \& B\_c" in text
-    assert r"\textbf{1 $\pm$ 2}" in text
-    assert r"\{x\} & $<$ 0.1" in text
-
-
-def test_names():
-    assert metric_name("balanced_accuracy", "percent") == "Balanced accuracy (%)"
-    assert metric_name("auc", "fraction") == "AUC"
-    assert full_title("table_05", "X") == "Table 5. X"
-    assert full_title("segmae_table_1", "X") == "X"
 
 
 def test_csv_is_readable_by_any_reader(written):

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from contextlib import ExitStack
 
-import numpy as np
-
-from lesion_core.report.figures.style import PALETTE, Drawn, Source, dataset_name, method_name, new_figure
-from lesion_core.report.stored_masks import scored_mask, true_mask
+from lesion_core.files import read_parquet
+from lesion_core.paths import Layout
+from lesion_core.report.figures.style import PALETTE, Drawn, Source, new_figure, outlined
+from lesion_core.report.images import MaskArchive, small_image
+from lesion_core.report.names import dataset_name, method_name
 
 CHOSEN = (("best", 1.0), ("upper quartile", 0.75), ("median", 0.5), ("lower quartile", 0.25), ("worst", 0.0))
-TRUTH = "#000000"
 WIDTH = 7.4
 MOST_BASELINES = 5
-MOST_PIXELS = 480  # of a photograph's longer side, as it is drawn; contours are those of the native masks
+MOST_PIXELS = 480  # of an image's longer side, as it is drawn; contours are those of the native masks
 
 
 def isic2018(source: Source) -> Drawn | None:
@@ -37,69 +37,38 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     proposed = source.plan.statistics.segmentation_proposed
     if proposed not in methods:
         return None
-    rows = source.store.segmentation[methods[proposed][0], dataset, "none", "native"]
-    chosen = choose({row["image_id"]: row["dice"] for row in rows})
-    files = _catalog(source.root, dataset)
     shown = [*[name for name in methods if name != proposed][:MOST_BASELINES], proposed]
-    first = methods[proposed][0]
-    pictures = [
-        (_photograph(source.root / files[image_id]), true_mask(source.root, first, dataset, image_id))
-        for _, image_id in chosen
-    ]
-    heights = [truth.shape[0] / truth.shape[1] for _, truth in pictures]
-    width = (WIDTH - 0.3) / len(shown)
-    height = sum(heights) * width + 0.22 * len(chosen) + 0.25
-    figure, axes = new_figure(WIDTH, height, len(chosen), len(shown), height_ratios=heights)
-    for line, (place, image_id) in enumerate(chosen):
-        photograph, truth = pictures[line]
-        rows_high, columns_wide = truth.shape
-        extent = (-0.5, columns_wide - 0.5, rows_high - 0.5, -0.5)
-        for column, name in enumerate(shown):
-            axis = axes[line][column]
-            run = methods[name][0]
-            mask = scored_mask(source.root, run, dataset, image_id)
-            axis.imshow(photograph, extent=extent)
-            axis.contour(truth, [0.5], colors="white", linewidths=2.2)
-            axis.contour(truth, [0.5], colors=TRUTH, linewidths=1.0)
-            if mask.any() and not mask.all():
-                axis.contour(mask, [0.5], colors="white", linewidths=2.2)
-                axis.contour(mask, [0.5], colors=PALETTE[1 if name == proposed else 4], linewidths=1.2)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            axis.grid(visible=False)
-            axis.spines[:].set_visible(False)
-            dice = next(
-                row["dice"]
-                for row in source.store.segmentation[run, dataset, "none", "native"]
-                if row["image_id"] == image_id
-            )
-            axis.set_xlabel(f"Dice {dice:.3f}", fontsize=7, labelpad=1)
-            if line == 0:
-                axis.set_title(method_name(name), fontsize=8)
-        axes[line][0].set_ylabel(place, fontsize=7)
+    dice = {
+        name: {r["image_id"]: r["dice"] for r in source.store.segmentation[methods[name][0], dataset, "none", "native"]}
+        for name in shown
+    }
+    chosen = choose(dice[proposed])
+    table = read_parquet(Layout(source.root).catalog, ["dataset", "image_id", "path"])
+    files = {row["image_id"]: source.root / row["path"] for row in table.to_pylist() if row["dataset"] == dataset}
+    with ExitStack() as stack:
+        archives = {name: stack.enter_context(MaskArchive(source.root, methods[name][0])) for name in shown}
+        truths = [archives[proposed].true(dataset, image_id) for _, image_id in chosen]
+        heights = [truth.shape[0] / truth.shape[1] for truth in truths]
+        height = sum(heights) * (WIDTH - 0.3) / len(shown) + 0.22 * len(chosen) + 0.25
+        figure, axes = new_figure(WIDTH, height, len(chosen), len(shown), height_ratios=heights)
+        for line, truth, (place, image_id) in zip(axes, truths, chosen, strict=True):
+            image = small_image(files[image_id], MOST_PIXELS)
+            extent = (-0.5, truth.shape[1] - 0.5, truth.shape[0] - 0.5, -0.5)
+            for axis, name in zip(line, shown, strict=True):
+                axis.imshow(image, extent=extent)
+                outlined(axis, truth, colors="black", linewidths=1.0)
+                mask = archives[name].scored(dataset, image_id)
+                outlined(axis, mask, colors=PALETTE[1 if name == proposed else 4], linewidths=1.2)
+                axis.set(xticks=[], yticks=[])
+                axis.grid(visible=False)
+                axis.spines[:].set_visible(False)
+                axis.set_xlabel(f"Dice {dice[name][image_id]:.3f}", fontsize=7, labelpad=1)
+            line[0].set_ylabel(place, fontsize=7)
+    for axis, name in zip(axes[0], shown, strict=True):
+        axis.set_title(method_name(name), fontsize=8)
     caption = (
         f"{dataset_name(dataset)} test images at the best, quartile, median and worst Dice of {method_name(proposed)}"
         f" (first seed), chosen by that rule. Black: truth; orange: {method_name(proposed)}; blue: the"
         " others; all at native resolution."
     )
     return Drawn(figure, title, caption)
-
-
-def _catalog(root: Path, dataset: str) -> dict[str, str]:
-    from lesion_core.files import read_parquet
-    from lesion_core.paths import Layout
-
-    table = read_parquet(Layout(root).catalog, ["dataset", "image_id", "path"])
-    return {row["image_id"]: row["path"] for row in table.to_pylist() if row["dataset"] == dataset}
-
-
-def _photograph(path: Path) -> np.ndarray:
-    import cv2
-
-    from lesion_core.acquire.images import read_image
-
-    photograph = read_image(path)
-    scale = MOST_PIXELS / max(photograph.shape[:2])
-    if scale < 1.0:
-        photograph = cv2.resize(photograph, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    return photograph

@@ -1,4 +1,4 @@
-"""Where networks look: photographs, the true outline, and each method's map, as the explaining stage stored them."""
+"""Where networks look: images, the true outline, and each method's map, as the explaining stage stored them."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.paths import Layout
-from lesion_core.report.figures.style import Drawn, Source, dataset_name, method_name, new_figure
-from lesion_core.report.names import explainer_name
+from lesion_core.report.figures.style import Drawn, Source, new_figure, outlined
+from lesion_core.report.names import dataset_name, explainer_name, method_name
 
 EXPLAINERS = ("grad_cam", "rollout")
 MOST_ROWS = 5
 
 
 def explanations(source: Source) -> Drawn | None:
-    """One row per explained method (first seed, first kept photograph): photograph, Grad-CAM, attention roll-out."""
+    """One row per explained method (first seed, first kept image): image, Grad-CAM, attention roll-out."""
     rows = []
     for method, runs in source.plan.runs.items():
         path = next((p for run in runs if (p := Layout(source.root).explained(run, "npz")).is_file()), None)
@@ -26,36 +26,31 @@ def explanations(source: Source) -> Drawn | None:
     if not rows:
         return None
     figure, axes = new_figure(5.6, 1.75 * len(rows) + 0.3, len(rows), 1 + len(EXPLAINERS))
-    for line, (method, name, parts) in enumerate(rows):
+    for line, (method, name, parts) in zip(axes, rows, strict=True):
         dataset, image_id = name.split("/", 1)
-        for column, explainer in enumerate(("image", *EXPLAINERS)):
-            axis = axes[line][column]
+        for axis, explainer in zip(line, ("image", *EXPLAINERS), strict=True):
             axis.set_axis_off()
             axis.set_box_aspect(1)
-            if line == 0:
-                axis.set_title("photograph" if explainer == "image" else explainer_name(explainer), fontsize=9)
             if explainer not in parts:
                 axis.text(0.5, 0.5, "a CNN has\nno attention", ha="center", va="center", fontsize=8, color="#57606a")
                 continue
             axis.imshow(parts["image"])
             if explainer != "image":
                 axis.imshow(parts[explainer], cmap="cividis", alpha=0.55, vmin=0, vmax=255)
-            if parts["mask"].any() and not parts["mask"].all():
-                axis.contour(parts["mask"], [0.5], colors="black", linewidths=2.0)
-                axis.contour(parts["mask"], [0.5], colors="white", linewidths=1.0)
-        axes[line][0].text(
-            -0.06, 0.5, f"{method_name(method)}\n{dataset_name(dataset)}\n{image_id}", fontsize=7,
-            ha="right", va="center", transform=axes[line][0].transAxes,
-        )  # fmt: skip
+            outlined(axis, parts["mask"] > 0, colors="white", linewidths=1.0)
+        text = f"{method_name(method)}\n{dataset_name(dataset)}\n{image_id}"
+        line[0].text(-0.06, 0.5, text, fontsize=7, ha="right", va="center", transform=line[0].transAxes)
+    for axis, title in zip(axes[0], ("image", *map(explainer_name, EXPLAINERS)), strict=True):
+        axis.set_title(title, fontsize=9)
     caption = (
         "Yellow: where the answer came from, scaled to each map's maximum; white: the true outline. Segmenters are"
-        " asked about the pixels that they call lesion, classifiers about their answer. Photographs: the first by name."
+        " asked about the pixels that they call lesion, classifiers about their answer. Images: the first by name."
     )
     return Drawn(figure, "Where networks look", caption)
 
 
 def _first(path: Path) -> tuple[str, dict[str, np.ndarray]] | None:
-    """The first kept photograph: its name, and image, mask and maps; None where none was kept."""
+    """The first kept image: its name, and image, mask and maps; None where none was kept."""
     with np.load(path) as kept:
         names = sorted(key.removesuffix("/image") for key in kept.files if key.endswith("/image"))
         if not names:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import numpy as np
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from lesion_core.files import atomic_path
-from lesion_core.report.names import dataset_name, method_name
 from lesion_core.report.values import Store
 from lesion_core.settings import Plan
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-__all__ = ["MARKERS", "PALETTE", "Drawn", "Source", "dataset_name", "legend_below", "method_name", "new_figure"]
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/ ; yellow is left out, it vanishes on white
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+GUIDE: dict[str, Any] = {"color": "#999999", "lw": 0.8, "ls": ":"}  # a line to compare with: a diagonal, a zero
 DPI = 150
-STYLE = {
+STYLE: dict[str, Any] = {
     "font.size": 9,
     "axes.titlesize": 10,
     "legend.title_fontsize": 8,
@@ -51,6 +52,11 @@ class Source:
         """Read the score store."""
         return cls(root, plan, Store.read(root))
 
+    @property
+    def datasets(self) -> list[str]:
+        """Datasets with segmentation scores, by name."""
+        return sorted({key[1] for key in self.store.segmentation})
+
     def segmenters(self, dataset: str) -> dict[str, list[str]]:
         """Compared methods with segmentation scores on a dataset -> their runs."""
         return self._compared(dataset, {key[0] for key in self.store.segmentation if key[1] == dataset})
@@ -79,31 +85,71 @@ class Drawn:
 
     def save(self, folder: Path, name: str) -> None:
         """Write PDF and PNG without dates, so that same scores give same bytes."""
-        settle(self.figure)
-        for suffix, metadata in (("pdf", {"CreationDate": None}), ("png", {"Software": None})):
+        self._settle()
+        for suffix, dated in (("pdf", "CreationDate"), ("png", "Software")):
             with atomic_path(folder / f"{name}.{suffix}") as partial:
-                self.figure.savefig(partial, dpi=DPI, metadata=metadata)
+                self.figure.savefig(partial, dpi=DPI, metadata={dated: None})
+
+    def _settle(self) -> None:
+        """Lay the figure out once and round: the solver's last digits depend on where in memory it works."""
+        self.figure.draw_without_rendering()
+        self.figure.set_layout_engine("none")
+        for axis in self.figure.axes:
+            left, bottom, width, height = (round(value, 6) for value in axis.get_position(original=True).bounds)
+            axis.set_position((left, bottom, width, height))
 
 
-def settle(figure: Figure) -> None:
-    """Lay the figure out once and round: the solver's last digits depend on where in memory it works."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")
-    for axis in figure.axes:
-        axis.set_position([round(value, 6) for value in axis.get_position(original=True).bounds])
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure (inches) and its axes, (rows, columns) array, in the common style; no pyplot, no global state."""
+    style.use(STYLE)
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-def legend_below(figure: Figure, axis: Any, title: str | None = None, columns: int = 5) -> None:
+def panels(count: int, columns: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of ``count`` panels, row by row, each so many inches wide and high."""
+    columns = min(columns, count)
+    rows = -(-count // columns)
+    figure, axes = new_figure(width * columns, height * rows, rows, columns)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat[:count])
+
+
+def legend_below(figure: Figure, axis: Axes, title: str | None = None, columns: int = 5) -> None:
     """One legend for the whole figure, below it, where it hides no data."""
     handles, labels = axis.get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), title=title)
 
 
-def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options):
-    """A figure (inches) and its axes, (rows, columns) array, in the common style; no pyplot, no global state."""
-    import matplotlib
-    from matplotlib.figure import Figure
+def colour(number: int) -> str:
+    """The colour of the n-th method, dataset or group."""
+    return PALETTE[number % len(PALETTE)]
 
-    matplotlib.rcParams.update(STYLE)
-    figure = Figure(figsize=(width, height), layout="constrained")
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+def marker(number: int) -> str:
+    """The marker of the n-th method."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def heatmap(axis: Axes, shares: np.ndarray, texts: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:
+    """A matrix of shares, float (R, C) in 0..1, each with its text."""
+    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1.1, aspect="auto")
+    for place in np.ndindex(*shares.shape):
+        ink = "white" if shares[place] > 0.6 else "black"
+        axis.text(place[1], place[0], str(texts[place]), ha="center", va="center", fontsize=7, color=ink)
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.grid(visible=False)
+
+
+def outlined(axis: Axes, mask: np.ndarray, **line: Any) -> None:
+    """The outline of a bool mask (H, W) on a ground of the other lightness; an empty or full mask has none."""
+    if mask.any() and not mask.all():
+        axis.contour(mask, [0.5], colors="black" if line["colors"] == "white" else "white", linewidths=2.2)
+        axis.contour(mask, [0.5], **line)
+
+
+def name_ticks(axis: Axes, names: Mapping[str, Any] | Sequence[str], first: int = 0) -> None:
+    """Slanted names along the horizontal axis."""
+    axis.set_xticks(range(first, first + len(names)), list(names), rotation=30, ha="right")

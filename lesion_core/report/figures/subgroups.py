@@ -5,17 +5,9 @@ from __future__ import annotations
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.progress import say
-from lesion_core.report.figures.style import (
-    MARKERS,
-    PALETTE,
-    Drawn,
-    Source,
-    dataset_name,
-    legend_below,
-    method_name,
-    new_figure,
-)
+from lesion_core.report.figures.style import Drawn, Source, colour, legend_below, marker, new_figure
 from lesion_core.report.formats import metric_name
+from lesion_core.report.names import dataset_name, method_name
 
 COLUMNS = ("method", "dataset", "metric", "attribute", "group", "n", "value", "low", "high")
 METRICS = ("balanced_accuracy", "accuracy")  # what is drawn, the first of them that the file has
@@ -36,31 +28,24 @@ def subgroups(source: Source) -> Drawn | None:
     measured = {row["metric"] for row in rows if row["dataset"] == dataset}
     metric = next((name for name in METRICS if name in measured), min(measured))
     rows = [row for row in rows if (row["dataset"], row["metric"]) == (dataset, metric)]
-    attributes = list(dict.fromkeys(row["attribute"] for row in rows))
     methods = list(dict.fromkeys(row["method"] for row in rows))
-    groups = {name: list(dict.fromkeys(r["group"] for r in rows if r["attribute"] == name)) for name in attributes}
-    heights = [max(2, len(groups[name])) for name in attributes]
-    figure, axes = new_figure(
-        7.2, 0.9 + 0.32 * sum(heights) + 0.35 * len(heights), len(attributes), 1, height_ratios=heights, sharex=True
-    )
-    for axis, attribute in zip(axes[:, 0], attributes, strict=True):
-        counts = {}
+    groups: dict[str, dict[str, str]] = {}  # attribute -> group -> number of images
+    for row in rows:
+        groups.setdefault(row["attribute"], {})[row["group"]] = row["n"]
+    heights = [max(2, len(own)) for own in groups.values()]
+    height = 0.9 + 0.32 * sum(heights) + 0.35 * len(heights)
+    figure, axes = new_figure(7.2, height, len(groups), 1, height_ratios=heights, sharex=True)
+    for axis, (attribute, counts) in zip(axes[:, 0], groups.items(), strict=True):
         for number, method in enumerate(methods):
-            shift = (number - (len(methods) - 1) / 2) * 0.7 / max(1, len(methods))
-            for row in rows:
-                if (row["attribute"], row["method"]) != (attribute, method):
-                    continue
-                place = groups[attribute].index(row["group"]) + shift
-                counts[row["group"]] = row["n"]
-                color = PALETTE[number % len(PALETTE)]
+            shift = (number - (len(methods) - 1) / 2) * 0.7 / len(methods)
+            own = [row for row in rows if (row["attribute"], row["method"]) == (attribute, method)]
+            places = [list(counts).index(row["group"]) + shift for row in own]
+            for place, row in zip(places, own, strict=True):
                 if row["low"] and row["high"]:
-                    axis.plot([float(row["low"]), float(row["high"])], [place, place], color=color, lw=1.2)
-                marker = MARKERS[number % len(MARKERS)]
-                axis.plot(float(row["value"]), place, marker, color=color, ms=4)
-            axis.plot([], [], MARKERS[number % len(MARKERS)], color=PALETTE[number % len(PALETTE)], ms=4)
-            axis.lines[-1].set_label(method_name(method))
-        labels = [f"{group} (n = {counts.get(group, '?')})" for group in groups[attribute]]
-        axis.set_yticks(range(len(labels)), labels, fontsize=7)
+                    axis.plot([float(row["low"]), float(row["high"])], [place, place], color=colour(number), lw=1.2)
+            values = [float(row["value"]) for row in own]
+            axis.plot(values, places, marker(number), color=colour(number), ms=4, label=method_name(method))
+        axis.set_yticks(range(len(counts)), [f"{group} (n = {n})" for group, n in counts.items()], fontsize=7)
         axis.invert_yaxis()
         axis.set_title(attribute.replace("dx_type", "way of diagnosis").replace("_", " "), fontsize=9, loc="left")
     axes[-1, 0].set_xlabel(f"{metric_name(metric)}, {dataset_name(dataset)}")

@@ -46,12 +46,12 @@ function showOrigin(item) {
   const split = chain.splits[item.dataset];
   const images = chain.images[item.images];
   if (split && images) {
-    element("h4", `Photographs of ${item.dataset}`, body);
+    element("h4", `Images of ${item.dataset}`, body);
     facts([
       ["split file", `${split.sha256} (${split.state})`],
-      ["photographs", `${images.list.length}, together ${images.sha256}`],
+      ["images", `${images.list.length}, together ${images.sha256}`],
     ], body);
-    folded("Every photograph with its SHA-256", (box) => {
+    folded("Every image with its SHA-256", (box) => {
       element("pre", images.list.map(([id, digest]) => `${id} ${digest}`).join("\n"), box);
     }, body);
   }

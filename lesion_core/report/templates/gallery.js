@@ -1,24 +1,28 @@
 
-// The gallery: photographs are decoded when they are shown, a page at a time.
+// The gallery: images are decoded when they are shown, a page at a time.
 const gallery = JSON.parse(document.getElementById("gallery-json").textContent);
 const grid = document.getElementById("gallery-grid");
 if (grid) {
   const PAGE = 24;
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"];
+  const DASHES = ["none", "5 3", "1.5 2.5"];  // more methods than colours: the next round is dashed, then dotted
+  const BORDERS = ["solid", "dashed", "dotted"];
   const methods = Object.keys(gallery.methods);
+  const ink = (name) => COLOURS[methods.indexOf(name) % COLOURS.length];
+  const round = (name) => Math.floor(methods.indexOf(name) / COLOURS.length) % DASHES.length;
   const selects = Object.fromEntries([...document.querySelectorAll("[data-gallery]")].map((select) => [select.dataset.gallery, select]));
   const more = document.getElementById("gallery-more");
   let cases = [];
   let shown = 0;
 
   // paths hold digits and the letters M, L and Z alone
-  const outlined = (path, colour, width) => `<path d="${path}" fill="none" stroke="${colour}" stroke-width="${width}"/>`;
+  const outlined = (path, colour, width, dash = "none") =>
+    `<path d="${path}" fill="none" stroke="${colour}" stroke-width="${width}" stroke-dasharray="${dash}"/>`;
   function answer(name, given, own) {
     const line = document.createElement("li");
-    const colour = COLOURS[methods.indexOf(name) % COLOURS.length];
     const label = document.createElement("span");
     label.textContent = gallery.methods[name];
-    if (given.p !== undefined) label.style.borderLeftColor = colour;
+    if (given.p !== undefined) label.style.borderLeft = `4px ${BORDERS[round(name)]} ${ink(name)}`;
     const value = document.createElement("b");
     value.textContent = given.a === undefined ? given.v.toFixed(3) : `${given.a} (${given.v.toFixed(2)})`;
     if (given.a !== undefined && given.a !== own.c) value.className = "wrong";
@@ -36,12 +40,12 @@ if (grid) {
     image.addEventListener("load", () => {
       const paths = own.t ? [outlined(own.t, "#000", 3), outlined(own.t, "#fff", 1.6)] : [];
       for (const [name, given] of answers) {
-        if (given.p) paths.push(outlined(given.p, COLOURS[methods.indexOf(name) % COLOURS.length], 1.6));
+        if (given.p) paths.push(outlined(given.p, ink(name), 1.6, DASHES[round(name)]));
       }
       const box = `0 0 ${image.naturalWidth} ${image.naturalHeight}`;
       frame.insertAdjacentHTML("beforeend", `<svg viewBox="${box}">${paths.join("")}</svg>`);
     });
-    image.src = `data:image/jpeg;base64,${gallery.photographs[own.s]}`;
+    image.src = `data:image/jpeg;base64,${gallery.images[own.s]}`;
     frame.append(image);
     const caption = document.createElement("figcaption");
     const title = document.createElement("span");
