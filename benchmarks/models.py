@@ -30,7 +30,7 @@ from benchmarks.models_gpu import bench_gpu
 from benchmarks.models_parts import HEADINGS, VARIANT, Row, adapted, gradients, pixels, random_sam, relative
 from benchmarks.stopwatch import take_turns
 from benchmarks.turns import add_rows, machine, show
-from lesion_core.training.updater import checkpoint_activations
+from lesion_core.training.step import checkpoint_activations
 
 RANK, DEPTH = 64, 2
 

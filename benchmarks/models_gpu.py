@@ -14,7 +14,7 @@ from torch import Tensor
 from benchmarks.models_parts import VARIANT, adapted, gradients, random_sam, relative
 from benchmarks.turns import show
 from lesion_core.seeding import generator
-from lesion_core.training.updater import checkpoint_activations
+from lesion_core.training.step import checkpoint_activations
 
 SIZE = 1024
 BATCHES = (1, 8)

@@ -55,8 +55,7 @@ def make_deterministic(threads: int) -> None:
     if granted < threads:
         say(f"{granted} of {threads} threads (OMP_NUM_THREADS): the last digits of sums may differ")
     torch.set_num_threads(granted)
-    # As use_deterministic_algorithms(True, warn_only=True), which would import torch._inductor: 4 s of every job.
-    torch.set_deterministic_debug_mode("warn")
+    torch.use_deterministic_algorithms(True, warn_only=True)
     # It would fill every new tensor with NaN before it is written: 3 % of a training step.
     torch.utils.deterministic.fill_uninitialized_memory = False
     torch.backends.cudnn.benchmark = False

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
+from lesion_core.files import read_csv
 from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import Training
+from lesion_core.training.checkpoint import write_safetensors
+from lesion_core.training.engine import fit
 
 SETTINGS = {
     "epochs": 2,
@@ -29,11 +34,11 @@ def training(**changes) -> Training:
 
 
 class Curve:
-    """Regression of a made curve in float64, so that equality is not hidden by rounding.
+    """Regression of a synthetic curve in float64, so that equality is not hidden by rounding.
 
     Args:
-        dropout, norm: layers to add. row_keyed: see ``TrainingTask``. room: samples that "fit into memory": a larger
-        part raises ``torch.cuda.OutOfMemoryError`` after its forward pass.
+        dropout, norm: layers to add. row_keyed: see ``TrainingTask``. values: planted metrics of the validations.
+        fail_at: the step whose batch is interrupted.
     """
 
     selection_metric = "error"
@@ -46,7 +51,7 @@ class Curve:
         dropout: float = 0.0,
         norm: bool = False,
         row_keyed: bool = False,
-        room: int | None = None,
+        values: list[float] | None = None,
         fail_at: int = -1,
     ) -> None:
         seed_torch(0, "curve")
@@ -54,7 +59,8 @@ class Curve:
         self.module = torch.nn.Sequential(
             torch.nn.Linear(3, 8), *norms, torch.nn.Tanh(), torch.nn.Dropout(dropout), torch.nn.Linear(8, 1)
         ).double()
-        self.samples, self.row_keyed, self.room, self.fail_at = samples, row_keyed, room, fail_at
+        self.samples, self.row_keyed, self.fail_at = samples, row_keyed, fail_at
+        self.values = None if values is None else iter(values)
         self.asked: list[tuple[int, list[int]]] = []
         self.taken: list[int] = []
         self.parts: list[int] = []
@@ -77,12 +83,13 @@ class Curve:
         self.parts.append(len(batch["x"]))
         errors = self.module(batch["x"]) - batch["y"]
         error = errors.square().mean()
-        if self.room is not None and len(batch["x"]) > self.room:
-            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB (planted)")
         self.taken += batch["row"].tolist()
         return error, {"absolute": float(errors.detach().abs().mean())}
 
     def validate(self):
+        assert not self.module.training
+        if self.values is not None:
+            return {"error": next(self.values)}
         x = torch.linspace(-1, 1, 12, dtype=torch.float64).reshape(4, 3)
         return {"error": float((self.module(x) - x.sum(dim=1, keepdim=True).sin()).square().mean())}
 
@@ -91,6 +98,25 @@ class Curve:
 
     def load_state(self, state):
         self.module.load_state_dict(state)
+
+
+def run(task: Curve, folder: Path, seed: int = 1, **changes) -> Curve:
+    """``task``, trained in ``folder``."""
+    fit(task, training(**changes), folder, seed=seed, device="cpu")
+    return task
+
+
+def final_bytes(task: Curve, folder: Path) -> tuple[bytes, bytes]:
+    """Of the weights and the history."""
+    write_safetensors(folder / "end.safetensors", task.state())
+    return (folder / "end.safetensors").read_bytes(), (folder / "history.csv").read_bytes()
+
+
+def histories_agree(*folders: Path, tolerance: float) -> None:
+    """Every number of two histories, up to rounding."""
+    for one, two in zip(*(read_csv(folder / "history.csv") for folder in folders), strict=True):
+        assert one.keys() == two.keys()
+        assert all(abs(float(one[name]) - float(two[name])) <= tolerance for name in one)
 
 
 def difference(one: Curve, two: Curve) -> float:

@@ -8,7 +8,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from lesion_core.training.optim import build_optimizer
+from lesion_core.training.device import start_fabric
 from lesion_core.training.step import Stepper
 
 GPU = "cuda"
@@ -51,9 +51,8 @@ def step_and_validate(task, training) -> None:
     """Two steps and a validation of a task on the pretended GPU."""
     parameters = task.trainable()
     assert {item.device.type for item in parameters.values()} == {GPU}
-    optimizer = build_optimizer(parameters, name="adamw", learning_rate=0.1, weight_decay=0.0)
-    options = {"seed": 0, "device": GPU, "precision": "fp32", "check": lambda value, what: None}
-    stepper = Stepper(task, training, parameters, optimizer, **options)
+    options = {"seed": 0, "device": GPU, "check": lambda value, what: None}
+    stepper = Stepper(task, training, parameters, 2, fabric=start_fabric("cpu", "fp32"), **options)
     rows = task.epoch_rows(0)[:4]
     for number in range(2):
         stepper.step(task.batch(rows, 0, number), number, len(rows))

@@ -75,11 +75,9 @@ def main() -> None:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    if "torch" not in sys.modules:
-        return isinstance(error, MemoryError)
-    from lesion_core.training.oom import is_out_of_memory
-
-    return is_out_of_memory(error)
+    """Python's error, or a RuntimeError of torch's: of a GPU's allocator, the CPU's, or NVIDIA's libraries."""
+    words = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def _refuse(error: Exception) -> None:

@@ -32,20 +32,24 @@ def train(
 ) -> None:
     """Train runs, one after the other; each goes on from its last checkpoint if it was interrupted.
 
-    With compute.processes above 1 each takes that many processes; torchrun may start them instead.
+    With compute.processes above 1 torchrun starts the job.
     """
+    from importlib import import_module
+
     from lesion_core.errors import RunError
     from lesion_core.record import observe
+    from lesion_core.training.device import first_process, job_device
 
     found, folders, given = runs_and_sections("train", run_ids, root, profile)
     if derived := [run.run_id for run in found if run.task == "derived"]:
         remedy = "`lesion score` them: they average the predictions of trained runs"
         raise RunError("These runs have nothing to train", ids=derived, remedy=remedy)
     for run, folder in zip(found, folders, strict=True):
-        if log:
+        if log and first_process():
             _speak_to(folder / "log.txt")
         observe.begin()
-        _train(run, folder, root, device or given.compute.device)
+        module = import_module(f"lesion_core.training.{run.task}")
+        module.train_run(run, folder, root, job_device(device or given.compute.device))
 
 
 def _speak_to(path: Path) -> None:
@@ -58,39 +62,6 @@ def _speak_to(path: Path) -> None:
         os.dup2(handle.fileno(), 2)
 
 
-def _train(run, folder: Path, root: Path, device: str) -> None:
-    os.environ["OMP_NUM_THREADS"] = str(run.threads)
-    from importlib import import_module
-
-    from lesion_core.training.gpus import take_gpus
-    from lesion_core.training.launch import demand_processes, launch, launched, process_rank, watch_launcher
-
-    demand_processes(run.processes)
-    if launched() and not run.spec.training.epochs:
-        # Nothing to share: the first one writes, alone.
-        if process_rank() > 0:
-            return
-        del os.environ["WORLD_SIZE"]
-    elif run.processes > 1 and run.spec.training.epochs and not launched():
-        if device != "cpu":
-            take_gpus(run.processes)
-        command = [sys.executable, "-m", "lesion_core.cli", "train", run.run_id, "--root", str(root)]
-        launch([*command, "--device", device], run.processes)
-        return
-    watch_launcher()
-
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.training.distributed import leave, process_group
-    from lesion_core.training.engine import resolve_device
-
-    make_deterministic(run.threads)
-    module = import_module(f"lesion_core.training.{run.task}")
-    device = resolve_device(device)
-    with process_group(device):
-        module.train_run(run, folder, root, device)
-    leave()
-
-
 def pretrain(
     out: Annotated[Path, typer.Option("--out", help="What is written.")],
     work: Annotated[Path, typer.Option("--work", help="Folder for the synthetic images, checkpoints and history.")],
@@ -100,13 +71,11 @@ def pretrain(
     device: Device = None,
 ) -> None:
     """Train sam_vit_t, the embedded foundation model, on synthetic images."""
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
+    from lesion_core.training.device import job_device
     from lesion_core.training.pretrain import pretrain as run_pretraining
 
     given = sections("pretrain", root, profile)
-    make_deterministic(threads)
-    device = resolve_device(device or given.compute.device)
+    device = job_device(device or given.compute.device)
     run_pretraining(given.pretrain, out, work, device=device, threads=threads)
 
 
@@ -117,12 +86,12 @@ def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile =
     from lesion_core.paths import Layout
     from lesion_core.record import observe, outputs
     from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
+    from lesion_core.training.device import job_device
 
     observe.begin()
     [run], [folder], given = runs_and_sections("pseudo-masks", [run_id], root, profile)
     make_deterministic(run.threads)
-    device, layout = resolve_device(device or given.compute.device), Layout(root)
+    device, layout = job_device(device or given.compute.device), Layout(root)
     segmenter, out = load_segmenter(folder, device=device), layout.pseudo_masks(run_id, dataset)
     pixels = layout.harmonized(dataset, segmenter.size)
     write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=device)
@@ -144,10 +113,10 @@ def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device =
     from lesion_core.inference.score_segmentation import score_segmentation
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
+    from lesion_core.training.device import job_device
 
     found, folders, given = runs_and_sections("score", run_ids, root, profile)
-    device = resolve_device(device or given.compute.device)
+    device = job_device(device or given.compute.device)
     for run, folder in zip(found, folders, strict=True):
         make_deterministic(run.threads)
         joint = run.task == "joint"
@@ -167,11 +136,11 @@ def explain(run_id: RunId, root: Root, profile: Profile = None, device: Device =
     from lesion_core.explain.score import explain_run
     from lesion_core.paths import Layout
     from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
+    from lesion_core.training.device import job_device
 
     [run], [folder], given = runs_and_sections("explain", [run_id], root, profile)
     make_deterministic(run.threads)
-    device, out = resolve_device(device or given.compute.device), Layout(root).explained(run_id, "csv")
+    device, out = job_device(device or given.compute.device), Layout(root).explained(run_id, "csv")
     explain_run(folder, run, root, given.explain, given.scoring, out, device=device)
 
 
@@ -181,12 +150,12 @@ def robustness(run_id: RunId, root: Root, profile: Profile = None, device: Devic
     from lesion_core.paths import Layout
     from lesion_core.record import observe, outputs
     from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
+    from lesion_core.training.device import job_device
 
     observe.begin()
     [run], [folder], given = runs_and_sections("robustness", [run_id], root, profile)
     make_deterministic(run.threads)
-    device, out = resolve_device(device or given.compute.device), Layout(root).robustness(run_id)
+    device, out = job_device(device or given.compute.device), Layout(root).robustness(run_id)
     measure_robustness(folder, run, root, given.scoring.classification_on, given.robustness, out, device=device)
     outputs.record_job(out.with_suffix(f".{outputs.NAME}"), root, [out])
 
@@ -229,12 +198,12 @@ def predict(
     from lesion_core.inference.predict import list_photographs, predict_folder
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
-    from lesion_core.training.engine import resolve_device
+    from lesion_core.training.device import job_device
 
     image_ids = [path.stem for path in list_photographs(images)]
     if metadata is not None and classifier is None:
         raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
-    device = resolve_device(device)
+    device = job_device(device)
     loaded = load_segmenter(segmenter, device=device)
     make_deterministic(loaded.run.threads)
     classify = None

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from lesion_core.settings.augmentation import Augmentation
 from lesion_core.settings.base import Count, Fraction, NotNegative, Positive, Strict, Whole
 
 
@@ -55,15 +56,17 @@ class Training(Strict):
 
 
 class Pretrain(Strict):
-    """The embedded foundation model: made images only, clicks and boxes."""
+    """The embedded foundation model: synthetic images only, clicks and boxes.
+
+    ``images`` are trained on, ``validation_images`` more are held out. Of the batches a share ``prompt_none`` has no
+    prompt, a share ``prompt_box`` a jittered box, the others one click or two.
+    """
 
     seed: int
     images: Count
+    validation_images: Count
     image_size: Annotated[int, Field(ge=64)]
-    steps: Count
-    batch_size: Count
-    learning_rate: Positive
-    weight_decay: NotNegative
-    checkpoint_steps: Count
     prompt_none: Fraction
     prompt_box: Fraction
+    training: Training
+    augmentation: Augmentation

@@ -11,14 +11,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.training.distributed import shard, world
+from lesion_core.training.device import share
 from lesion_core.training.task import TrainingTask
 
 MAX_WORKERS = 8
 
 
 def batches(
-    task: TrainingTask, rows: np.ndarray, size: int, *, epoch: int, steps: range, step: int, device: str
+    task: TrainingTask,
+    rows: np.ndarray,
+    size: int,
+    rank: int = 0,
+    processes: int = 1,
+    *,
+    epoch: int,
+    steps: range,
+    step: int,
+    device: str,
 ) -> Iterator[dict[str, Tensor]]:
     """This process's share of each batch of one epoch.
 
@@ -26,6 +35,7 @@ def batches(
         task: makes the samples.
         rows: the epoch's rows in order.
         size: samples of a batch, over all processes.
+        rank, processes: which of how many takes its share.
         epoch: 0-based.
         steps: positions in the epoch that are to come.
         step: global step of the first of them.
@@ -34,7 +44,7 @@ def batches(
     todo = [(rows[place * size : (place + 1) * size], step + index) for index, place in enumerate(steps)]
 
     def make(chosen: np.ndarray, number: int) -> dict[str, Tensor]:
-        part = shard(len(chosen), *world())
+        part = share(len(chosen), rank, processes)
         if getattr(task, "row_keyed", False):
             return task.batch(chosen[part], epoch, number)
         # A sample's randomness may hang on its place in the batch, so the whole is made and a part of it taken.
@@ -44,7 +54,7 @@ def batches(
         # Only from pinned memory does a copy to the GPU run beside its work.
         return {name: value.pin_memory() for name, value in make(chosen, number).items()}
 
-    if not device.startswith("cuda"):
+    if device != "cuda":
         yield from (make(*item) for item in todo)
         return
     workers = max(1, min(MAX_WORKERS, (os.cpu_count() or 2) - 1))

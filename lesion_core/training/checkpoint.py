@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save
+from torch import Tensor
 
 from lesion_core.errors import RunError
-from lesion_core.files import atomic_path, write_bytes
+from lesion_core.files import atomic_path, canonical_json, sha256_file, sha256_text, write_bytes
 from lesion_core.progress import say
-from lesion_core.training.launch import process_rank
-
-if TYPE_CHECKING:
-    import torch
-    from torch import Tensor
-
-LOCK_SECONDS = 1.0
-_held: set[Path] = set()
+from lesion_core.record.outputs import INDEXES, array_digests
+from lesion_core.record.provenance import STAGES, code_hash, computing_versions
+from lesion_core.settings.run import Run
+from lesion_core.training.device import first_process
 
 
 def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -28,8 +28,6 @@ def copied(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (nested dicts and lists of tensors, numbers, strings and None) atomically."""
-    import torch
-
     with atomic_path(path) as partial, open(partial, "wb") as handle:
         try:
             torch.save(state, handle)
@@ -50,8 +48,6 @@ def load_checkpoint(path: Path, *, identity: str) -> dict[str, Any] | None:
     Raises:
         RunError: the file is not a checkpoint.
     """
-    import torch
-
     if not path.exists():
         return None
     try:
@@ -73,43 +69,40 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold an exclusive lock on ``folder/.lock``; wait, with a line in the log, while another process holds it.
 
     A killed pipeline may leave its training process alive; its successor must not write the same run beside it. The
-    kernel drops the lock when the holder ends, however it ends. Within one process it may be taken again. Of several
-    processes of one training the first holds it for all.
+    kernel drops the lock when the holder ends, however it ends. Of torchrun's processes the first holds it for all.
     """
-    import fcntl
-
-    if process_rank() > 0:
+    if not first_process():
         yield
         return
-
     folder.mkdir(parents=True, exist_ok=True)
-    folder = folder.resolve()
-    if folder in _held:
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"waiting: another process is at work in {folder.name}")
+        lock.acquire()
+    with lock:
+        lock.release()  # ``with`` counts once more
         yield
-        return
-    with open(folder / ".lock", "a") as handle:
-        said = False
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if not said:
-                    say(f"waiting: another process is training in {folder.name}")
-                    said = True
-                time.sleep(LOCK_SECONDS)
-        _held.add(folder)
-        try:
-            yield
-        finally:
-            _held.discard(folder)
-            fcntl.flock(handle, fcntl.LOCK_UN)
 
 
-def write_safetensors(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str] | None = None) -> None:
+def input_identity(run: Run, inputs: Iterable[Path]) -> str:
+    """What a checkpoint depends on beside the settings that the engine sees, as a SHA-256.
+
+    The run's id, the inputs' bytes, the pixels and masks beside each index among them, the code that trains (comments
+    and docstrings are not part of it) and the packages that compute: epochs of older code must not end in a run whose
+    provenance names the newer.
+    """
+    content = [
+        [path.name, sha256_file(path), array_digests(path.parent) if path.name in INDEXES else {}]
+        for path in map(Path, inputs)
+    ]
+    code = code_hash(STAGES.get(run.task, f"lesion_core.training.{run.task}"))
+    return sha256_text(canonical_json([run.run_id, content, code, computing_versions()]))
+
+
+def write_safetensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors by sorted name, atomically: equal content gives equal bytes."""
-    from safetensors.torch import save
-
     ordered = {name: tensors[name].detach().cpu().contiguous().clone() for name in sorted(tensors)}
     # Not save_file: it makes the file readable to its owner only.
     write_bytes(path, save(ordered, metadata=metadata))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,23 +15,21 @@ from lesion_core.files import write_csv
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
 from lesion_core.models.classifier import ClassifierModule, build_classifier
-from lesion_core.models.trained import REFERENCE_KEY, VOCABULARY_KEY
+from lesion_core.models.trained import VOCABULARY_KEY
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import Augmenter
-from lesion_core.pixels.reference import read_reference as read_histogram
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
-from lesion_core.record.provenance import write_provenance
-from lesion_core.seeding import generator, make_deterministic
+from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss
 from lesion_core.settings.run import Run
-from lesion_core.training.balance import draw_mixup, sampling_probabilities
-from lesion_core.training.checkpoint import folder_lock, write_safetensors
-from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
+from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
-from lesion_core.training.engine import CHECKPOINT, HISTORY, FitResult, TrainingTask, fit
-from lesion_core.training.identity import input_identity
-from lesion_core.training.launch import process_rank
+from lesion_core.training.device import first_process
+from lesion_core.training.engine import FitResult, fit
+from lesion_core.training.history import HISTORY
+from lesion_core.training.losses import classification_loss, loss_weights, one_hot
+from lesion_core.training.run import finish, fit_extra, prepared, reference_of
 
 VALIDATION_BATCH = 64
 # Balanced accuracies of two epochs differ by at least 1 / (7 * n_class) or not at all; this only decides
@@ -56,7 +54,20 @@ def epoch_order(labels: np.ndarray, sampling: str, seed: int, epoch: int) -> np.
     rng = generator(seed, "order", epoch)
     if sampling == "uniform":
         return rng.permutation(len(labels))
-    return rng.choice(len(labels), size=len(labels), p=sampling_probabilities(labels, len(CLASSES)))
+    counts = np.bincount(labels)
+    return rng.choice(len(labels), size=len(labels), p=1.0 / (np.count_nonzero(counts) * counts[labels]))
+
+
+def mixed(parts: Sequence[Tensor], alpha: float, rng: np.random.Generator) -> list[Tensor]:
+    """Mixup (Zhang et al., ICLR 2018): l x_i + (1 - l) x_j with l ~ Beta(alpha, alpha), partners j a permutation.
+
+    Args:
+        parts: float (B, ...): images, masks, class probabilities; all mixed alike.
+        alpha: positive.
+        rng: the source of randomness.
+    """
+    share, partner = float(rng.beta(alpha, alpha)), rng.permutation(len(parts[0]))
+    return [share * part + (1.0 - share) * part[partner] for part in parts]
 
 
 def augmented_batch(
@@ -103,7 +114,7 @@ def validation_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
 
 
 class ClassificationTask:
-    """The engine's view of a classifier's training; see ``lesion_core.training.engine.TrainingTask``."""
+    """The engine's view of a classifier's training; see ``lesion_core.training.task.TrainingTask``."""
 
     selection_metric = "selection"
     selection_mode = "max"
@@ -138,25 +149,17 @@ class ClassificationTask:
     def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
         """Augmented and, if asked for, mixed samples: images, masks, targets (B, 7), and metadata (B, 3) if used."""
         pixels, masks = augmented_batch(self.images, rows, self.augment, (self.seed, "augment", epoch, step))
-        targets = one_hot(self.images.labels[rows], len(CLASSES))
+        parts = [pixels, masks, one_hot(self.images.labels[rows], len(CLASSES))]
         if self.settings.mixup_alpha > 0:
-            rng = generator(self.seed, "mixup", epoch, step)
-            share, partner = draw_mixup(len(rows), self.settings.mixup_alpha, rng)
-            pixels, masks, targets = (share * part + (1.0 - share) * part[partner] for part in (pixels, masks, targets))
+            parts = mixed(parts, self.settings.mixup_alpha, generator(self.seed, "mixup", epoch, step))
         known = {} if self.metadata is None else {"metadata": self.metadata[rows]}
-        return {"images": pixels, "masks": masks, "targets": targets, **known}
+        return {**dict(zip(("images", "masks", "targets"), parts, strict=True)), **known}
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """Weighted (focal) cross-entropy of a batch, and the share of samples classified right."""
         images, masks, targets = (batch[key].to(self.device) for key in ("images", "masks", "targets"))
         logits = self.module(images, masks, *(batch[key].to(self.device) for key in ("metadata",) if key in batch))
-        loss = classification_loss(
-            logits,
-            targets,
-            self.weights,
-            label_smoothing=self.settings.label_smoothing,
-            focal_gamma=self.settings.focal_gamma,
-        )
+        loss = classification_loss(logits, targets, self.weights, self.settings)
         right = (logits.detach().argmax(dim=1) == targets.argmax(dim=1)).float().mean()
         return loss, {"train_accuracy": float(right)}
 
@@ -204,14 +207,6 @@ def open_images(run: Run, root: Path) -> LabelledImages:
     )
 
 
-def read_reference(root: Path, run: Run) -> tuple[dict[str, Tensor], list[Path]]:
-    """The reference histogram as a tensor to keep with the weights, and its file; nothing if the run used none."""
-    path = Layout(Path(root)).reference
-    if run.harmonization.histogram == "none":
-        return {}, []
-    return {REFERENCE_KEY: torch.from_numpy(read_histogram(path))}, [path]
-
-
 def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     """Train one classification run: writes settings.yaml, history.csv, weights.safetensors and provenance.json.
 
@@ -228,34 +223,17 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.
         SettingsError: the model's settings contradict each other.
     """
-    attempts = Attempts(root)
-    run_dir = Path(run_dir)
-    make_deterministic(run.threads)
-    with folder_lock(run_dir):
+    attempts, run_dir = Attempts(root), Path(run_dir)
+    with prepared(run, run_dir):
         images = open_images(run, root)
-        reference, files = read_reference(root, run)
+        reference, files = reference_of(run, Layout(Path(root)))
         inputs = [*images.inputs, *files]
-        if process_rank() == 0:
-            run.save(run_dir)
-        train = _train_network if run.spec.model.kind in NETWORKS else _fit_classical
-        tensors, extra = train(run, run_dir, images, input_identity(run, inputs), device, attempts)
-        write_safetensors(run_dir / "weights.safetensors", {**tensors, **reference})
-        write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
-        (run_dir / CHECKPOINT).unlink(missing_ok=True)
-
-
-def fit_extra(model: torch.nn.Module, task: TrainingTask, result: FitResult) -> dict[str, Any]:
-    """What is worth knowing of a fit, for the provenance."""
-    return {
-        "parameters": sum(item.numel() for item in model.parameters()),
-        "trainable_parameters": sum(item.numel() for item in task.trainable().values()),
-        "epochs": result.epochs,
-        "best_epoch": result.best_epoch,
-        "best_validation_balanced_accuracy": best_score(result),
-        "precision": result.precision,
-        "resumed": result.resumed,
-        "training_seconds": round(result.seconds, 3),
-    }
+        if run.spec.model.kind in NETWORKS:
+            tensors, extra = _train_network(run, run_dir, images, input_identity(run, inputs), device, attempts)
+        else:
+            tensors, extra = _fit_classical(run, run_dir, images)
+        tensors |= reference
+        finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
 
 
 def best_score(result: FitResult) -> float | None:
@@ -276,12 +254,10 @@ def _train_network(
     )
     result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
     kept = {} if vocabulary is None else {VOCABULARY_KEY: torch.from_numpy(vocabulary.to_bytes())}
-    return {**task.state(), **kept}, fit_extra(model, task, result)
+    return {**task.state(), **kept}, fit_extra(task, result, "balanced_accuracy", best_score(result))
 
 
-def _fit_classical(
-    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str, attempts: Attempts
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _fit_classical(run: Run, run_dir: Path, images: LabelledImages) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Fit a baseline in closed form; history.csv has a row per candidate of C, or one row."""
     labels = images.labels
     if run.spec.model.kind == "majority":
@@ -300,7 +276,8 @@ def _fit_classical(
             masked=masked,
         )
     best = max(row["val_balanced_accuracy"] for row in history)
-    write_csv(run_dir / HISTORY, list(history[0]), history)
+    if first_process():
+        write_csv(run_dir / HISTORY, list(history[0]), history)
     say(f"{run_dir.name}: balanced accuracy {best:.4f} on {len(images.val)} validation images")
     tensors = {name: torch.from_numpy(np.array(value)) for name, value in model.state().items()}
     parameters = sum(tensor.numel() for tensor in tensors.values())

@@ -13,6 +13,7 @@ from lesion_core.errors import CatalogError, MaskError, RunError, SettingsError,
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
+from lesion_core.pixels.resize import resize_masks
 from lesion_core.pixels.shuffle import foreign_rows
 from lesion_core.settings import CLASSES
 
@@ -62,8 +63,6 @@ class LabelledImages:
         row = int(row if self.donors is None else self.donors[row])
         if self.pseudo is None:
             return self.data.soft_mask(row)
-        from lesion_core.pixels.resize import resize_masks
-
         for part in self.pseudo:
             if row < len(part):
                 return resize_masks(np.asarray(part[row : row + 1]), self.data.size)[0]

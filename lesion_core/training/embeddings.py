@@ -9,9 +9,10 @@ interrupted job goes on where it was.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
@@ -20,14 +21,12 @@ from torch import Tensor
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, canonical_json, sha256_file, sha256_text
 from lesion_core.models.sam.input import normalisation_of
+from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.trainable import to_input
+from lesion_core.pixels.datasets import Harmonized
 from lesion_core.progress import say, track
 from lesion_core.record.provenance import code_hash
-from lesion_core.training.distributed import any_process, world
-
-if TYPE_CHECKING:
-    from lesion_core.models.sam.segmenter import SamSegmenter
-    from lesion_core.pixels.datasets import Harmonized
+from lesion_core.training.device import launched
 
 FORMATS = {"fp16": np.float16, "fp32": np.float32}
 
@@ -72,17 +71,17 @@ class EmbeddingCache:
     def fill(self, data: Harmonized, rows: Iterable[int]) -> dict[int, Path]:
         """Compute what is missing; row number -> file.
 
-        One image at a time: a batch would change the last bits, and with them what a resumed job computes. Several
-        processes share the images between them and wait for each other.
+        One image at a time: a batch would change the last bits, and with them what a resumed job computes. Of several
+        processes each computes what it still misses when its turn comes.
         """
         paths = {int(row): self.path(data.image(row)) for row in rows}
-        rank, size = world()
-        missing = [row for row in list(paths)[rank::size] if not paths[row].is_file()]
-        share = f"of {len(paths)}" if size == 1 else f"of this process's {len(range(rank, len(paths), size))}"
-        say(f"embeddings: {len(missing)} {share} are missing")
-        for row in track(missing, "embeddings", len(missing)):
-            self.write(data.image(row), paths[row])
-        any_process(False, self.device)
+        missing = [row for row in paths if not paths[row].is_file()]
+        say(f"embeddings: {len(missing)} of {len(paths)} are missing")
+        # The processes of one training begin at different places.
+        start = len(missing) * int(os.environ["RANK"]) // int(os.environ["WORLD_SIZE"]) if launched() else 0
+        for row in track(missing[start:] + missing[:start], "embeddings", len(missing)):
+            if not paths[row].is_file():
+                self.write(data.image(row), paths[row])
         return paths
 
     def write(self, image: np.ndarray, path: Path) -> None:

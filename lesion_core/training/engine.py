@@ -1,8 +1,8 @@
 """The training loop: deterministic, resumable bit for bit on the CPU, selection on validation images only.
 
-A plain loop and not Lightning: importing lightning_fabric costs 4.5 s, more than the smoke profile's trainings. All
-randomness is a function of (seed, epoch, step): batches draw from keyed generators, and torch's own generator
-(dropout) is seeded anew before each step, so a checkpoint needs no generator state.
+All randomness is a function of (seed, epoch, step): batches draw from keyed generators, and torch's own generator
+(dropout) is seeded anew before each step, so a checkpoint needs no generator state. Precision and several processes
+are Lightning Fabric's.
 """
 
 from __future__ import annotations
@@ -22,28 +22,40 @@ from lesion_core.progress import LOG_SECONDS, say
 from lesion_core.record.attempts import Attempts
 from lesion_core.settings import Training
 from lesion_core.training.batches import batches
-from lesion_core.training.checkpoint import copied, folder_lock, load_checkpoint, save_checkpoint
-from lesion_core.training.device import autocast, resolve_device, resolve_precision
-from lesion_core.training.distributed import HelperFinished, from_first, world
-from lesion_core.training.history import HISTORY, HISTORY_START, write_history
-from lesion_core.training.oom import is_out_of_memory
-from lesion_core.training.task import FitResult, TrainingTask
-from lesion_core.training.updater import Updater
-
-__all__ = [
-    "CHECKPOINT",
-    "HISTORY",
-    "HISTORY_START",
-    "FitResult",
-    "TrainingTask",
-    "fit",
-    "resolve_device",
-    "resolve_precision",
-]
+from lesion_core.training.checkpoint import copied, load_checkpoint, save_checkpoint
+from lesion_core.training.device import resolve_precision, start_fabric
+from lesion_core.training.history import HISTORY_START, write_history
+from lesion_core.training.step import Stepper
+from lesion_core.training.task import TrainingTask
 
 CHECKPOINT = "checkpoint.pt"
 # They change what is written or kept in memory, not what is computed.
 NO_IDENTITY = ("checkpoint_steps", "activation_checkpointing", "tensorboard")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """Outcome of a training; the task holds the best state.
+
+    Attributes:
+        epochs: epochs trained, over all resumptions.
+        best_epoch: 1-based epoch that was selected; 0 if nothing was trained.
+        best_value: its selection metric; NaN if nothing was trained.
+        stopped_early: whether patience ended the training.
+        precision: what was computed in: fp32, bf16 or fp16.
+        history: the rows of history.csv.
+        resumed: how often it went on from a checkpoint.
+        seconds: of training, over all attempts; what was done after an attempt's last checkpoint was done again.
+    """
+
+    epochs: int
+    best_epoch: int
+    best_value: float
+    stopped_early: bool
+    precision: str
+    history: list[dict[str, float]]
+    resumed: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -53,6 +65,7 @@ class _Progress:
     epoch: int = 0
     position: int = 0
     step: int = 0
+    rate: float = 0.0
     sums: dict[str, float] = field(default_factory=dict)
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
@@ -73,17 +86,17 @@ def fit(
 ) -> FitResult:
     """Train ``task``; resume from ``run_dir/checkpoint.pt`` if it is of the same job; load the best epoch's state.
 
-    A step takes ``batch_size * accumulation`` samples, of which ``batch_size`` are in memory at once; several
-    processes (``distributed.process_group``) share each step's samples between them. The last batch of an epoch is
-    left out if it is not full (unless it is the only one); the order changes each epoch, so no sample is left out for
-    good. With ``ema_decay`` the moving average is what is validated and kept. ``checkpoint.pt`` stays: the caller
-    deletes it once its outputs are written.
+    A step takes ``batch_size * accumulation`` samples, of which ``batch_size`` are in memory at once; processes that
+    torchrun started share each step's samples between them. The last batch of an epoch is left out if it is not full
+    (unless it is the only one); the order changes each epoch, so no sample is left out for good. With ``ema_decay`` the
+    moving average is what is validated and kept. ``checkpoint.pt`` stays: the caller deletes it once its outputs are
+    written, and holds the folder's lock.
 
     Args:
         task: model and data.
         training: optimisation. ``patience`` > 0 ends the training after so many epochs without a better selection
             metric. With 0 epochs, or nothing trainable, only the header of history.csv is written.
-        run_dir: history.csv, checkpoint.pt and the lock go there.
+        run_dir: history.csv and checkpoint.pt go there.
         seed: of dropout.
         device: ``cpu`` or ``cuda``.
         identity: whatever else the result depends on (hashes of inputs): a checkpoint of other data is left.
@@ -91,34 +104,53 @@ def fit(
 
     Raises:
         RunError: no training samples, fewer samples in a batch than processes or than the network needs, a loss,
-            gradient or selection metric that is not finite, a broken checkpoint, too little memory for one sample.
+            gradient or selection metric that is not finite, a broken checkpoint, too little memory.
         SettingsError: activation checkpointing is asked for, and nothing in the model offers it.
-        HelperFinished: at the end, in every process but the first.
     """
     attempts = attempts or Attempts(Path(run_dir))
-    with folder_lock(Path(run_dir)):
-        result = _Fit(task, training, Path(run_dir), seed, device, identity).run(attempts)
-    if world()[0] > 0:
-        raise HelperFinished
-    return result
+    smallest = getattr(task.module, "smallest_batch", 1)
+    try:
+        return _Fit(task, training, Path(run_dir), seed, device, identity, attempts).run()
+    except torch.OutOfMemoryError as error:
+        least = f" (to no less than {smallest})" if smallest > 1 else ""
+        raise RunError(
+            f"Out of memory with {training.batch_size} samples of {Path(run_dir).name} in a micro-batch",
+            file=run_dir,
+            remedy=f"lower training.batch_size{least} and raise training.accumulation by as much (a step takes the "
+            "same samples), set training.activation_checkpointing: true for SAM, or choose a smaller model.image_size",
+        ) from error
 
 
 class _Fit:
     def __init__(
-        self, task: TrainingTask, training: Training, run_dir: Path, seed: int, device: str, identity: str
+        self,
+        task: TrainingTask,
+        training: Training,
+        run_dir: Path,
+        seed: int,
+        device: str,
+        identity: str,
+        attempts: Attempts,
     ) -> None:
         self.task, self.training, self.run_dir, self.device = task, training, run_dir, device
-        self.clock = time.monotonic()
+        self.attempts, self.clock = attempts, time.monotonic()
         self.precision = resolve_precision(training.precision, device)
-        self.first_process = world()[0] == 0
+        self.fabric = start_fabric(device, self.precision)
         parameters = dict(sorted(task.trainable().items()))
         self.epochs = training.epochs if parameters else 0
         self.at = _Progress()
         if not self.epochs:
             return
         self._count_samples()
-        self.updater = Updater(
-            task, training, parameters, seed=seed, device=device, precision=self.precision, check=self._demand_finite
+        self.stepper = Stepper(
+            task,
+            training,
+            parameters,
+            self.epochs * self.steps_per_epoch,
+            fabric=self.fabric,
+            seed=seed,
+            device=device,
+            check=self._check_finite,
         )
         self.best: dict[str, Tensor] = {}
         rows = task.epoch_rows(0).tolist()
@@ -131,11 +163,11 @@ class _Fit:
         if self.samples == 0:
             raise RunError("There are no training samples", file=self.run_dir, remedy="check splits and train_on")
         self.batch_size = min(self.training.batch_size * self.training.accumulation, self.samples)
-        processes, smallest = world()[1], getattr(self.task.module, "smallest_batch", 1)
+        processes, smallest = self.fabric.world_size, getattr(self.task.module, "smallest_batch", 1)
         if self.training.batch_size < smallest or self.batch_size // processes < smallest > 1:
             raise RunError(
-                f"Each process and pass needs {smallest} samples: a batch norm of this network sees one value per "
-                f"channel of an image; there are {self.samples} training samples, {self.batch_size} in a batch, and "
+                f"Each process and micro-batch needs {smallest} samples: a batch norm of this network sees one value "
+                f"per channel of an image; there are {self.samples} training samples, {self.batch_size} in a batch and "
                 f"{processes} process{'es' if processes > 1 else ''}",
                 file=self.run_dir,
                 remedy=f"raise training.batch_size to {smallest * processes} or more (and lower training.accumulation "
@@ -148,26 +180,22 @@ class _Fit:
                 remedy="raise training.batch_size, or lower compute.processes",
             )
         self.steps_per_epoch = self.samples // self.batch_size
-        self.total = self.epochs * self.steps_per_epoch
 
-    def run(self, attempts: Attempts) -> FitResult:
-        self.attempts = attempts
+    def run(self) -> FitResult:
         if not self.epochs:
-            if self.first_process:
+            if self.fabric.is_global_zero:
                 write_history(self.run_dir, [])
             self._say("nothing to train")
             return FitResult(0, 0, math.nan, False, self.precision, [])
         if self.precision != self.training.precision:
             self._say(f"computing in {self.precision}, {self.training.precision} needs a GPU that has it")
         self._resume()
-        stopped = self._stopped_early()
-        while self.at.epoch < self.epochs and not stopped:
+        while self.at.epoch < self.epochs and not self._stopped_early():
             self._train_epoch()
             self._validate()
-            stopped = self._stopped_early()
-        at = self.at
-        if self.first_process:
-            self.task.load_state(self.best)
+        at, stopped = self.at, self._stopped_early()
+        self.task.load_state(self.fabric.broadcast(self.best))
+        if self.fabric.is_global_zero:
             self._write_history()
         self.task.module.eval()
         if stopped:
@@ -178,7 +206,7 @@ class _Fit:
         return FitResult(*fitted, at.resumed, at.seconds)
 
     def _say(self, text: str) -> None:
-        if self.first_process:
+        if self.fabric.is_global_zero:
             say(f"{self.run_dir.name}: {text}")
 
     def _stopped_early(self) -> bool:
@@ -193,7 +221,8 @@ class _Fit:
         task.module.train()
         shown = time.monotonic()
         todo = range(at.position, self.steps_per_epoch)
-        for batch in batches(task, rows, self.batch_size, epoch=at.epoch, steps=todo, step=at.step, device=self.device):
+        given = {"epoch": at.epoch, "steps": todo, "step": at.step, "device": self.device}
+        for batch in batches(task, rows, self.batch_size, self.fabric.global_rank, self.fabric.world_size, **given):
             self._step(batch)
             if time.monotonic() - shown >= LOG_SECONDS:
                 shown = time.monotonic()
@@ -206,14 +235,15 @@ class _Fit:
 
     def _step(self, batch: dict[str, Tensor]) -> None:
         at = self.at
-        means = self.updater.step(batch, at.step, self.total, self.batch_size)
+        at.rate = self.stepper.rate
+        means = self.stepper.step(batch, at.step, self.batch_size)
         for name, value in means.items():
             key = name if name.startswith("train_") else f"train_{name}"
             at.sums[key] = at.sums.get(key, 0.0) + value
         at.position += 1
         at.step += 1
 
-    def _demand_finite(self, value: float, what: str) -> None:
+    def _check_finite(self, value: float, what: str) -> None:
         if not math.isfinite(value):
             raise RunError(
                 f"The {what} is not finite at step {self.at.step} (epoch {self.at.epoch + 1}) of {self.run_dir.name}",
@@ -227,13 +257,14 @@ class _Fit:
         task.module.eval()
         metrics: dict[str, float] = {}
         state: dict[str, Tensor] = {}
-        with self.updater.averaged():
-            if self.first_process:
-                metrics = self._validation_metrics()
+        with self.stepper.averaged():
+            if self.fabric.is_global_zero:
+                with torch.no_grad(), self.fabric.autocast():
+                    metrics = task.validate()
                 state = copied(task.state())
-        (value,) = from_first([metrics.get(task.selection_metric, math.nan)], self.device)
-        self._demand_finite(value, f"selection metric {task.selection_metric}")
-        row = dict(zip(HISTORY_START, (at.epoch + 1, at.step, self.updater.rate), strict=True))
+        value = float(self.fabric.broadcast(metrics.get(task.selection_metric, math.nan)))
+        self._check_finite(value, f"selection metric {task.selection_metric}")
+        row = dict(zip(HISTORY_START, (at.epoch + 1, at.step, at.rate), strict=True))
         row |= {name: at.sums[name] / at.position for name in sorted(at.sums)}
         row |= {f"val_{name}": float(metrics[name]) for name in sorted(metrics)}
         at.history.append(row)
@@ -243,29 +274,13 @@ class _Fit:
         if at.best_epoch == 0 or better:
             at.best_epoch, at.best_value = at.epoch, value
             self.best = state
-        if self.updater.validated(value):
-            self._say(f"no better epoch: learning rate {self.updater.plateau.rate:g} from now on")
+        if self.stepper.validated(value):
+            self._say(f"no better epoch: learning rate {self.stepper.rate:g} from now on")
         self._save()
-        if self.first_process:
+        if self.fabric.is_global_zero:
             self._write_history()
         shown = ", ".join(f"{name} {row[name]:.4f}" for name in row if name.startswith(("train_loss", "val_")))
         self._say(f"epoch {at.epoch} of {self.epochs}: {shown}")
-
-    def _validation_metrics(self) -> dict[str, float]:
-        try:
-            with torch.no_grad(), autocast(self.precision):
-                return self.task.validate()
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            smallest = getattr(self.task.module, "smallest_batch", 1)
-            least = f" (to no less than {smallest})" if smallest > 1 else ""
-            raise RunError(
-                f"Out of memory while validating after epoch {self.at.epoch + 1} of {self.run_dir.name}",
-                file=self.run_dir,
-                remedy=f"lower training.batch_size{least} and raise training.accumulation by as much: a step takes the "
-                "same samples",
-            ) from error
 
     def _write_history(self) -> None:
         write_history(self.run_dir, self.at.history, tensorboard=self.training.tensorboard)
@@ -276,7 +291,7 @@ class _Fit:
         self.at.seconds, self.clock = self.at.seconds + now - self.clock, now
 
     def _save(self) -> None:
-        if not self.first_process:
+        if not self.fabric.is_global_zero:
             return
         self._spend()
         save_checkpoint(
@@ -287,7 +302,7 @@ class _Fit:
                 "attempts": self.attempts.state(),
                 "state": copied(self.task.state()),
                 "best": self.best,
-                **self.updater.state_dict(),
+                "stepper": self.stepper.state_dict(),
             },
         )
 
@@ -300,5 +315,5 @@ class _Fit:
         self.attempts.resume(saved.get("attempts"))
         self.task.load_state(saved["state"])
         self.best = saved["best"]
-        self.updater.load_state_dict(saved)
-        self._say(f"resumed after {self.at.step} of {self.total} steps")
+        self.stepper.load_state_dict(saved["stepper"])
+        self._say(f"resumed after {self.at.step} of {self.epochs * self.steps_per_epoch} steps")

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tensorboard.compat.proto.event_pb2 import Event
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.record_writer import RecordWriter
+
 from lesion_core.files import atomic_path, write_csv
 
 HISTORY = "history.csv"
@@ -23,12 +27,8 @@ def write_events(path: Path, rows: Sequence[Mapping[str, float]]) -> None:
     """Write the history as scalars over the optimizer step, in TensorBoard's format.
 
     Same rows, same bytes: the wall time of an event is its epoch, and the file's name has no host and no time. Not
-    through torch.utils.tensorboard, which stamps both. The import takes half a second, so it is paid here alone.
+    through torch.utils.tensorboard, which stamps both.
     """
-    from tensorboard.compat.proto.event_pb2 import Event
-    from tensorboard.compat.proto.summary_pb2 import Summary
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
     with atomic_path(path) as partial, open(partial, "wb") as handle:
         writer = RecordWriter(handle)
         writer.write(Event(wall_time=0.0, file_version="brain.Event:2").SerializeToString())

@@ -13,32 +13,23 @@ from torch.nn import functional
 
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.metrics.segmentation import confusion, dice
-from lesion_core.models.trained import CLASSIFIER_PREFIX, load_classifier, load_segmenter
-from lesion_core.paths import Layout
-from lesion_core.pixels.augment import Augmenter
-from lesion_core.record.attempts import Attempts
-from lesion_core.record.provenance import write_provenance
-from lesion_core.seeding import generator, make_deterministic
-from lesion_core.settings import CLASSES, JointMethod
-from lesion_core.settings.run import Run
-from lesion_core.training.balance import draw_mixup
-from lesion_core.training.checkpoint import folder_lock, write_safetensors
-from lesion_core.training.class_losses import classification_loss, loss_weights, one_hot
-from lesion_core.training.classification import (
-    augmented_batch,
-    epoch_order,
-    fit_extra,
-    read_reference,
-    validation_batches,
-    validation_metrics,
+from lesion_core.models.trained import (
+    CLASSIFIER_PREFIX,
+    SEGMENTER_PREFIX,
+    load_classifier,
+    load_segmenter,
+    with_prefix,
 )
+from lesion_core.paths import Layout
+from lesion_core.record.attempts import Attempts
+from lesion_core.settings import JointMethod
+from lesion_core.settings.run import Run
+from lesion_core.training.checkpoint import input_identity
+from lesion_core.training.classification import ClassificationTask, best_score, validation_batches, validation_metrics
 from lesion_core.training.classification_data import TRUE_MASKS, LabelledImages, load_labelled_images
-from lesion_core.training.engine import CHECKPOINT, fit
-from lesion_core.training.identity import input_identity
-from lesion_core.training.launch import process_rank
-from lesion_core.training.losses import segmentation_loss
-
-SEGMENTER_PREFIX = "segmenter."
+from lesion_core.training.engine import fit
+from lesion_core.training.losses import classification_loss, segmentation_loss
+from lesion_core.training.run import finish, fit_extra, prepared, reference_of
 
 
 class JointModel(nn.Module):
@@ -48,6 +39,8 @@ class JointModel(nn.Module):
     7). S is the segmenter's input size; image and soft mask are brought to the classifier's size by
     antialiased bilinear resizing, so that the class loss reaches the adapters.
     """
+
+    needs_metadata = False
 
     def __init__(self, segmenter: nn.Module, classifier: nn.Module, classifier_size: int) -> None:
         super().__init__()
@@ -85,52 +78,23 @@ class JointModel(nn.Module):
 
     def load_trainable_state(self, state: dict[str, Tensor]) -> None:
         """Load both strictly (WeightsError)."""
-
-        def part(prefix: str) -> dict[str, Tensor]:
-            return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-
-        self.segmenter.load_trainable_state(part(SEGMENTER_PREFIX))
-        self.classifier.load_trainable_state(part(CLASSIFIER_PREFIX))
+        self.segmenter.load_trainable_state(with_prefix(state, SEGMENTER_PREFIX))
+        self.classifier.load_trainable_state(with_prefix(state, CLASSIFIER_PREFIX))
 
 
-class JointTask:
+class JointTask(ClassificationTask):
     """The engine's view of joint training: L = l1 * L_seg + l2 * L_cls (paper A, section 3.7).
 
     Mixup mixes images, masks and labels before the segmenter, with one share for all. ``threshold`` (of the
     probability, 0..1) is where the validation cuts masks.
     """
 
-    selection_metric = "selection"
-    selection_mode = "max"
-
     def __init__(
         self, model: JointModel, images: LabelledImages, spec: JointMethod, *, threshold: float, seed: int, device: str
     ) -> None:
-        self.module = model.to(device)
-        self.images, self.spec, self.threshold, self.seed, self.device = images, spec, threshold, seed, device
-        self.weights = loss_weights(images.counts(), spec.classification_loss).to(device)
-        self.augment = Augmenter(spec.augmentation)
-
-    def trainable(self) -> dict[str, nn.Parameter]:
-        """Adapters and classifier, by name."""
-        return dict(sorted(self.module.trainable_parameters()))
-
-    def epoch_rows(self, epoch: int) -> np.ndarray:
-        """Row numbers in the order of ``epoch``; a function of seed and epoch alone."""
-        labels = self.images.labels[self.images.train]
-        sampling = self.spec.classification_loss.sampling
-        return self.images.train[epoch_order(labels, sampling, self.seed, epoch)]
-
-    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
-        """Augmented samples at the segmenter's size: images, masks (B, 1, S, S) in 0..1, targets (B, 7)."""
-        keys = (self.seed, "augment", epoch, step)
-        pixels, masks = augmented_batch(self.images, rows, self.augment, keys)
-        targets = one_hot(self.images.labels[rows], len(CLASSES))
-        alpha = self.spec.classification_loss.mixup_alpha
-        if alpha > 0:
-            share, partner = draw_mixup(len(rows), alpha, generator(self.seed, "mixup", epoch, step))
-            pixels, masks, targets = (share * part + (1.0 - share) * part[partner] for part in (pixels, masks, targets))
-        return {"images": pixels, "masks": masks, "targets": targets}
+        loss, augmentation = spec.classification_loss, spec.augmentation
+        super().__init__(model, images, loss=loss, augmentation=augmentation, seed=seed, device=device)
+        self.spec, self.threshold = spec, threshold
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """l1 * L_seg + l2 * L_cls and its two parts."""
@@ -138,13 +102,7 @@ class JointTask:
         mask_logits, class_logits = self.module(images)
         spec = self.spec
         segmentation, _ = segmentation_loss(mask_logits, masks, spec.segmentation_loss)
-        classification = classification_loss(
-            class_logits,
-            targets,
-            self.weights,
-            label_smoothing=spec.classification_loss.label_smoothing,
-            focal_gamma=spec.classification_loss.focal_gamma,
-        )
+        classification = classification_loss(class_logits, targets, self.weights, self.settings)
         loss = spec.weight_segmentation * segmentation + spec.weight_classification * classification
         return loss, {
             "segmentation_loss": float(segmentation.detach()),
@@ -164,14 +122,6 @@ class JointTask:
                 dices.extend(_dice(mask_logits.float().cpu(), masks, self.threshold))
         metrics = validation_metrics(torch.cat(all_logits), np.concatenate(labels))
         return {**metrics, "dice": float(np.mean(dices))}
-
-    def state(self) -> dict[str, Tensor]:
-        """Adapters and classifier."""
-        return self.module.trainable_state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put them back."""
-        self.module.load_trainable_state(state)
 
 
 def _dice(logits: Tensor, masks: Tensor, threshold: float) -> list[float]:
@@ -197,9 +147,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the segmenter has nothing to learn, or cannot segment without a prompt.
         SplitError, CatalogError, MaskError: see ``load_labelled_images``.
     """
-    attempts = Attempts(root)
-    layout, run_dir, spec = Layout(Path(root)), Path(run_dir), run.spec
-    make_deterministic(run.threads)
+    attempts, layout, run_dir, spec = Attempts(root), Layout(Path(root)), Path(run_dir), run.spec
     if run.segmenter_run is None or run.classifier_run is None:
         raise RunError(
             f"{run.method} names no run to start from",
@@ -207,7 +155,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             remedy="set segmenter_run and classifier_run to trained runs",
         )
     starts = layout.run("segmentation", run.segmenter_run), layout.run("classification", run.classifier_run)
-    with folder_lock(run_dir):
+    with prepared(run, run_dir):
         segmenter = load_segmenter(starts[0], layout.root / "weights", device)
         if (prompt := segmenter.run.spec.model.prompt) != "none":
             raise SettingsError(
@@ -224,18 +172,14 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             masks=TRUE_MASKS if spec.mask_source == "true" else spec.segmenter,
             segmenter_run=run.segmenter_run,
         )
-        reference, files = read_reference(root, run)
+        reference, files = reference_of(run, layout)
         inputs = [*images.inputs, *files, *(start / "weights.safetensors" for start in starts)]
-        if process_rank() == 0:
-            run.save(run_dir)
         task = JointTask(model, images, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
-        identity = input_identity(run, inputs)
-        result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
-        kept = {SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}
-        write_safetensors(run_dir / "weights.safetensors", {**task.state(), **kept})
-        extra = fit_extra(model, task, result)
-        write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
-        (run_dir / CHECKPOINT).unlink(missing_ok=True)
+        job = {"seed": run.seed, "device": device, "identity": input_identity(run, inputs), "attempts": attempts}
+        result = fit(task, spec.training, run_dir, **job)
+        tensors = {**task.state(), **{SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}}
+        extra = fit_extra(task, result, "balanced_accuracy", best_score(result))
+        finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
 
 
 def build_joint(segmenter: nn.Module, classifier: nn.Module, classifier_size: int, method: str) -> JointModel:

@@ -1,12 +1,13 @@
-"""Segmentation losses on logits: Dice and binary cross-entropy against hard or soft masks."""
+"""Losses on logits: Dice, binary cross-entropy and patches of masks; weighted (focal) cross-entropy of classes."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lesion_core.settings import SegmentationLoss
+from lesion_core.settings import ClassificationLoss, SegmentationLoss
 
 DICE_SMOOTHING = 1.0
 
@@ -98,3 +99,66 @@ def segmentation_loss(logits: Tensor, target: Tensor, settings: SegmentationLoss
         loss = loss + settings.patch * patch
         parts["patch_loss"] = float(patch.detach())
     return loss, parts
+
+
+def class_weights(counts: np.ndarray, settings: ClassificationLoss) -> np.ndarray:
+    """float64 (C,): w_c ~ 1 / n_c, or ~ (1 - beta) / (1 - beta^n_c) (Cui et al., CVPR 2019, equation 6), or 1.
+
+    Not scaled; without meaning for a class without samples.
+    """
+    known = np.maximum(counts, 1.0)
+    if settings.weighting == "inverse_frequency":
+        return 1.0 / known
+    if settings.weighting == "effective_number" and settings.beta > 0:
+        # expm1 and log1p keep the digits when beta^n is close to 1.
+        return (1.0 - settings.beta) / -np.expm1(known * np.log(settings.beta))
+    return np.ones(len(counts))
+
+
+def loss_weights(counts: np.ndarray, settings: ClassificationLoss) -> Tensor:
+    """Class weights of the loss, scaled so that a training sample's mean weight is 1.
+
+    With that scale the loss keeps its size, and with it the meaning of learning rate, gradient clipping and
+    of l1 : l2 in joint training, whatever the weighting.
+
+    Args:
+        counts: (C,) training images per class.
+        settings: ``weighting`` none, inverse_frequency (w_c ~ 1 / n_c) or effective_number (w_c ~ (1 - beta)
+            / (1 - beta^n_c), Cui et al., CVPR 2019); ``sampling`` decides how often a class is seen.
+
+    Returns:
+        float32 (C,), 0 for a class without images.
+    """
+    counts = np.asarray(counts, np.float64)
+    weights = np.where(counts > 0, class_weights(counts, settings), 0.0)
+    seen = counts if settings.sampling == "uniform" else (counts > 0).astype(np.float64)
+    return torch.from_numpy(weights * seen.sum() / (weights * seen).sum()).float()
+
+
+def one_hot(labels: np.ndarray | Tensor, classes: int) -> Tensor:
+    """int (B,) in 0..classes - 1 -> float32 (B, classes)."""
+    return functional.one_hot(torch.as_tensor(labels, dtype=torch.long), classes).float()
+
+
+def classification_loss(logits: Tensor, targets: Tensor, weights: Tensor, settings: ClassificationLoss) -> Tensor:
+    """Mean over the batch of - sum_c w_c t_c (1 - p_c)^gamma log p_c.
+
+    Args:
+        logits: (B, C) float.
+        targets: (B, C) float, rows sum to 1: one-hot, or mixed by mixup.
+        weights: (C,) class weights.
+        settings: ``label_smoothing`` is e in t = (1 - e) target + e / C (Szegedy et al., CVPR 2016); ``focal_gamma`` is
+            gamma of the focal loss (Lin et al., ICCV 2017), 0 is cross-entropy. With effective-number weights this is
+            the class-balanced focal loss of Cui et al., in its softmax form.
+
+    Returns:
+        Scalar. With gamma 0, one-hot targets and weights of 1 it is torch's cross-entropy.
+    """
+    label_smoothing, focal_gamma = settings.label_smoothing, settings.focal_gamma
+    logarithms = functional.log_softmax(logits.float(), dim=1)
+    targets = (1.0 - label_smoothing) * targets + label_smoothing / targets.shape[1]
+    terms = weights * targets * logarithms
+    if focal_gamma > 0:
+        # -expm1 keeps 1 - p exact near p = 1, where the gradient of a power would otherwise be lost
+        terms = terms * (-torch.expm1(logarithms)).clamp_min(1e-12) ** focal_gamma
+    return -terms.sum(dim=1).mean()

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor
 
 from lesion_core.errors import RunError
 from lesion_core.models.segmae import SegMAE
-from lesion_core.record.attempts import Attempts
 from lesion_core.seeding import generator
-from lesion_core.settings import Reconstruction, Training
-from lesion_core.training.distributed import HelperFinished, world
-from lesion_core.training.engine import FitResult, fit
+from lesion_core.settings import Reconstruction
 from lesion_core.training.losses import weighted_patches
 from lesion_core.training.segmentation_task import SegmentationTask
 
@@ -35,7 +29,7 @@ def reconstruction_loss(model: SegMAE, images: Tensor, keep: Tensor, settings: R
 
 
 class SegMAETask(SegmentationTask):
-    """Stage 2: each cycle is a segmentation step and a reconstruction step on the same photographs.
+    """Stage 2: each cycle is a segmentation step and a reconstruction step on the same images.
 
     An epoch shows each training image once in either. Segmentation steps see every patch (masking them is ours to
     leave out: the upsampler needs a token at every place).
@@ -85,7 +79,7 @@ class SegMAETask(SegmentationTask):
 
 
 class ReconstructionTask(SegMAETask):
-    """Stage 1: encoder and MAE decoder learn from training photographs alone; no mask is looked at."""
+    """Stage 1: encoder and MAE decoder learn from training images alone; no mask is looked at."""
 
     selection_metric = "reconstruction_loss"
     selection_mode = "min"
@@ -118,26 +112,3 @@ class ReconstructionTask(SegMAETask):
                 loss = reconstruction_loss(self.module, images.to(self.device), keep, self.reconstruction)
             total += float(loss) * len(rows)
         return {"reconstruction_loss": total / len(self.val_rows)}
-
-
-def pretrain_stage(
-    task: ReconstructionTask,
-    training: Training,
-    run_dir: Path,
-    *,
-    seed: int,
-    device: str,
-    identity: str,
-    attempts: Attempts,
-) -> FitResult | None:
-    """Stage 1 in ``run_dir/stage_1``; the model then holds its best epoch. None in all processes but the first.
-
-    Its checkpoint stays until the run's outputs are written, so that a stopped run comes back to the same start.
-    """
-    result = None
-    with suppress(HelperFinished):
-        result = fit(task, training, run_dir / STAGE_1, seed=seed, device=device, identity=identity, attempts=attempts)
-    if world()[1] > 1:
-        for _, parameter in sorted(task.trainable().items()):
-            torch.distributed.broadcast(parameter.data, 0)
-    return result

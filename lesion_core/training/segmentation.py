@@ -5,25 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
-from lesion_core.files import write_csv
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.trainable import Segmenter
-from lesion_core.models.trained import REFERENCE_KEY, foundation_weights
+from lesion_core.models.trained import foundation_weights
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
-from lesion_core.pixels.reference import read_reference
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
-from lesion_core.record.provenance import write_provenance
-from lesion_core.seeding import make_deterministic
 from lesion_core.settings.run import Run
-from lesion_core.training.checkpoint import folder_lock, write_safetensors
+from lesion_core.training.checkpoint import input_identity
+from lesion_core.training.device import first_process
 from lesion_core.training.embeddings import EmbeddingCache
-from lesion_core.training.engine import CHECKPOINT, HISTORY, HISTORY_START, FitResult, fit
-from lesion_core.training.identity import input_identity
-from lesion_core.training.launch import process_rank
+from lesion_core.training.engine import FitResult, fit
+from lesion_core.training.history import write_history
+from lesion_core.training.run import finish, fit_extra, parameter_counts, prepared, reference_of
+from lesion_core.training.segmae import STAGE_1, ReconstructionTask, SegMAETask
 from lesion_core.training.segmentation_task import SegmentationTask
 
 
@@ -46,43 +42,28 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     """
     attempts = Attempts(root)
     run_dir, layout, spec = Path(run_dir), Layout(Path(root)), run.spec
-    make_deterministic(run.threads)
-    with folder_lock(run_dir):
+    with prepared(run, run_dir):
         weights = foundation_weights(spec.model.backbone, layout.root / "weights")
         model = build_segmenter(spec.model, weights, run.seed).to(device)
-        parameters = dict(model.trainable_parameters())
-        inputs = [] if weights is None else [weights]
-        extra: dict[str, float | int | str] = {
-            "parameters": sum(item.numel() for item in model.parameters()),
-            "trainable_parameters": sum(item.numel() for item in parameters.values()),
-        }
-        reference = {}
-        if run.harmonization.histogram != "none":
-            inputs.append(layout.reference)
-            reference[REFERENCE_KEY] = torch.from_numpy(read_reference(layout.reference))
-        if process_rank() == 0:
-            run.save(run_dir)
-        if parameters and spec.training.epochs:
+        learnt = dict(model.trainable_parameters())
+        reference, inputs = reference_of(run, layout)
+        inputs += [] if weights is None else [weights]
+        if learnt and spec.training.epochs:
             folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
-            identity = input_identity(run, inputs)
-            result = _fit(model, data, run, run_dir, layout, weights, identity, device, attempts)
-            extra |= {
-                "best_epoch": result.best_epoch,
-                "best_validation_dice": result.best_value,
-                "epochs": result.epochs,
-                "precision": result.precision,
-                "resumed": result.resumed,
-                "training_seconds": round(result.seconds, 3),
-            }
+            cache = None
+            if spec.model.embedding_cache != "none":
+                cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
+            task, result = _fit(model, data, run, run_dir, input_identity(run, inputs), device, attempts, cache)
+            extra = fit_extra(task, result, "dice", result.best_value)
         else:
             say(f"{run_dir.name}: nothing to train")
-            write_csv(run_dir / HISTORY, HISTORY_START, [])
-        write_safetensors(run_dir / "weights.safetensors", {**model.trainable_state(), **reference})
-        write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
-        for checkpoint in run_dir.rglob(CHECKPOINT):
-            checkpoint.unlink()
+            extra = parameter_counts(model, learnt)
+            if first_process():
+                write_history(run_dir, [])
+        tensors = {**model.trainable_state(), **reference}
+        finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
 
 
 def _fit(
@@ -90,30 +71,25 @@ def _fit(
     data: Harmonized,
     run: Run,
     run_dir: Path,
-    layout: Layout,
-    weights: Path | None,
     identity: str,
     device: str,
     attempts: Attempts,
-) -> FitResult:
-    """Train by the method's task; SegMAE in two stages."""
-    stage_1: FitResult | None = None
-    job = {"seed": run.seed, "device": device, "identity": identity, "attempts": attempts}
-    spec, fixed = run.spec, {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
-    if spec.reconstruction is None:
-        cache = None
-        if spec.model.embedding_cache != "none":
-            cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
-        task = SegmentationTask(model, data, spec, **fixed, cache=cache)
-    else:
-        from lesion_core.training.segmae import ReconstructionTask, SegMAETask, pretrain_stage
+    cache: EmbeddingCache | None,
+) -> tuple[SegmentationTask, FitResult]:
+    """Train by the method's task; SegMAE in two stages.
 
-        if epochs := spec.reconstruction.epochs:
-            first = ReconstructionTask(model, data, spec, **fixed)
-            training = spec.training.model_copy(update={"epochs": epochs})
-            stage_1 = pretrain_stage(first, training, run_dir, **job)
-        task = SegMAETask(model, data, spec, **fixed)
+    The first stage's checkpoint stays until the run's outputs are written: a stopped run comes back to the same start.
+    """
+    spec, job = run.spec, {"seed": run.seed, "device": device, "identity": identity, "attempts": attempts}
+    fixed = {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
+    if spec.reconstruction is None:
+        task = SegmentationTask(model, data, spec, **fixed, cache=cache)
+        return task, fit(task, spec.training, run_dir, **job)
+    resumed, seconds = 0, 0.0
+    if epochs := spec.reconstruction.epochs:
+        training = spec.training.model_copy(update={"epochs": epochs})
+        stage_1 = fit(ReconstructionTask(model, data, spec, **fixed), training, run_dir / STAGE_1, **job)
+        resumed, seconds = stage_1.resumed, stage_1.seconds
+    task = SegMAETask(model, data, spec, **fixed)
     result = fit(task, spec.training, run_dir, **job)
-    if stage_1 is None:
-        return result
-    return replace(result, resumed=stage_1.resumed + result.resumed, seconds=stage_1.seconds + result.seconds)
+    return task, replace(result, resumed=resumed + result.resumed, seconds=seconds + result.seconds)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch.nn import functional
 
 from lesion_core.errors import RunError
 from lesion_core.metrics.segmentation import confusion, dice
+from lesion_core.models.sam.prompts import Prompts, click_draws, click_session, oracle_prompts
 from lesion_core.models.trainable import Segmenter, finish
 from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.datasets import Harmonized
@@ -16,15 +19,82 @@ from lesion_core.seeding import generator
 from lesion_core.settings import SegmentationMethod
 from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.losses import segmentation_loss
-from lesion_core.training.prompting import BINARY, batch_logits, prompt_tensors
 
 # A training box is never exact, so that boxes from elsewhere work at test time.
 BOX_JITTER = 0.1
+# The refined masks are soft, 0..255; this is where the binary mask has its edge.
+BINARY = 128
+PARTS = ("boxes", "points", "point_labels")
 LOSS_UPSAMPLING = 2
 
 
+def prompt_tensors(
+    kind: str, masks: np.ndarray, *, jitter: float, seed: int, keys: Sequence[int | str]
+) -> dict[str, Tensor]:
+    """What a batch needs for its prompts; empty for ``none``.
+
+    Args:
+        kind: a ``settings.TrainingPrompt``.
+        masks: soft, uint8 (B, S, S).
+        jitter, seed, keys: see ``oracle_prompts``.
+
+    Returns:
+        ``boxes``, or ``points`` and ``point_labels`` (the first click); for a session of clicks also ``click_draws``
+        (B, K - 1), since the later clicks depend on the model.
+    """
+    if kind == "none":
+        return {}
+    prompts = oracle_prompts(masks >= BINARY, kind, jitter=jitter, seed=seed, keys=keys)
+    tensors = {name: getattr(prompts, name) for name in PARTS if getattr(prompts, name) is not None}
+    draws = click_draws(kind, seed=seed, keys=keys)
+    return tensors | ({"click_draws": torch.from_numpy(draws)} if draws.size else {})
+
+
+def batch_prompts(
+    module: Segmenter, embeddings: Tensor, batch: Mapping[str, Tensor], threshold: float
+) -> Prompts | None:
+    """A batch's prompts, from ``prompt_tensors``; of a session of clicks all of them.
+
+    The predictions before a session's last click only place clicks, without gradients.
+
+    Args:
+        module: a segmenter that can ``decode`` the ``embeddings`` (B, C, g, g).
+        batch: ``masks`` (B, 1, S, S) in 0..255, and ``prompt_tensors``.
+        threshold: of the probability, 0..1, where a session's predictions are cut.
+    """
+    parts = {name: batch[name] for name in PARTS if name in batch}
+    if not parts:
+        return None
+    if "click_draws" not in batch:
+        return Prompts(**parts)
+    masks = batch["masks"][:, 0].cpu().numpy() >= BINARY
+
+    def predict(given: Prompts) -> np.ndarray:
+        with torch.no_grad():
+            return finish(module.decode(embeddings.detach(), given), masks.shape[-1]) >= threshold
+
+    return click_session(Prompts(**parts), masks, batch["click_draws"].cpu().numpy(), predict)
+
+
+def batch_logits(module: Segmenter, batch: Mapping[str, Tensor], threshold: float) -> Tensor:
+    """The segmenter's logits (B, 1, s, s) for a batch.
+
+    Args:
+        module: a segmenter; for prompts or for stored embeddings it must ``encode`` and ``decode``.
+        batch: ``images`` (B, 3, S, S) in 0..255 or, in their place, ``embeddings`` (B, C, g, g); see ``batch_prompts``.
+        threshold: see ``batch_prompts``.
+    """
+    if "embeddings" in batch:
+        embeddings = batch["embeddings"].float()
+    elif any(name in batch for name in PARTS):
+        embeddings = module.encode(batch["images"].float())
+    else:
+        return module(batch["images"].float(), None)
+    return module.decode(embeddings, batch_prompts(module, embeddings, batch, threshold))
+
+
 class SegmentationTask:
-    """The engine's view of a segmenter's training; see ``lesion_core.training.engine.TrainingTask``.
+    """The engine's view of a segmenter's training; see ``lesion_core.training.task.TrainingTask``.
 
     Validation is the mean per-image Dice at the model's input size, with the run's threshold, on validation images.
 

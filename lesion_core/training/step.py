@@ -1,21 +1,23 @@
-"""One optimizer step: the batch in pieces, gradients summed over pieces and processes, clipped, applied."""
+"""One optimizer step: micro-batches, gradients over all processes, clipping, learning rate, moving average."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
 
-from lesion_core.errors import RunError
+from lesion_core.errors import SettingsError
 from lesion_core.progress import say
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import Training
-from lesion_core.training.device import autocast
-from lesion_core.training.distributed import any_process, shard, sum_gradients, sum_numbers, world
-from lesion_core.training.oom import is_out_of_memory, release_memory
-from lesion_core.training.optim import Optimizer
+from lesion_core.training.device import share
+from lesion_core.training.optimizer import MovingAverage, build_optimizer, build_plateau, build_schedule
 from lesion_core.training.task import TrainingTask
 
 # Of the loss in fp16: a gradient that overflows without any enlargement is none of half precision's making.
@@ -23,19 +25,21 @@ SMALLEST_SCALE = 1.0
 
 
 class Stepper:
-    """Does the steps of one training.
+    """All that changes the weights, with its state.
 
-    A batch of ``batch_size * accumulation`` samples goes through the model in ``pieces`` equal parts; the loss is the
-    mean over all samples. Of a model without noise and batch norm the parts' number changes rounding alone. Batch norm
-    has its statistics of one part only, and dropout and stochastic depth draw anew for each part, so with them it
-    changes the numbers. Where memory runs out, the step is taken again in twice as many parts, and so are those after
-    it: the bits of a run with that accumulation, not of one with memory enough.
+    A batch of ``batch_size * accumulation`` samples goes through the model in ``accumulation`` micro-batches; the loss
+    is the mean over all samples. Of a model without noise and batch norm the number of micro-batches changes rounding
+    alone. Batch norm has its statistics of one micro-batch only, and dropout and stochastic depth draw anew for each.
 
     Args:
-        task, training, seed, device, precision: of the fit.
+        task, training, seed, device: of the fit.
         parameters: what is learnt, by name.
-        optimizer: of them.
+        total: number of steps of the whole training.
+        fabric: precision and processes.
         check: called with a number and what it is; raises if it is not finite.
+
+    Raises:
+        SettingsError: activation checkpointing is asked for, and nothing in the model offers it.
     """
 
     def __init__(
@@ -43,20 +47,30 @@ class Stepper:
         task: TrainingTask,
         training: Training,
         parameters: dict[str, Tensor],
-        optimizer: Optimizer,
+        total: int,
         *,
+        fabric: Fabric,
         seed: int,
         device: str,
-        precision: str,
         check: Callable[[float, str], None],
     ) -> None:
-        self.task, self.training, self.optimizer = task, training, optimizer
-        self.parameters = [parameters[name] for name in sorted(parameters)]
-        self.seed, self.device, self.precision, self.check = seed, device, precision, check
-        self.pieces = training.accumulation
+        if training.activation_checkpointing:
+            checkpoint_activations(task.module)
+        self.training, self.fabric, self.seed, self.device, self.check = training, fabric, seed, device, check
         self.smallest = getattr(task.module, "smallest_batch", 1)
-        self.scaler = torch.amp.GradScaler("cuda", enabled=precision == "fp16")
-        self.statistics = normalisation_statistics(task.module)
+        self.optimizer = build_optimizer(parameters, training)
+        self.schedule = build_schedule(self.optimizer, training, total)
+        self.plateau = build_plateau(self.optimizer, training, task.selection_mode)
+        self.average: MovingAverage | None = None
+        if training.ema_decay > 0:
+            self.average = MovingAverage({**parameters, **normalisation_statistics(task.module)}, training.ema_decay)
+        self.loss, self.stepping = fabric.setup(_Loss(task), self.optimizer, move_to_device=False)
+        self.scaler = getattr(fabric.strategy.precision, "scaler", None)
+
+    @property
+    def rate(self) -> float:
+        """Learning rate of the next step."""
+        return self.optimizer.param_groups[0]["lr"]
 
     def step(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
         """Take global step ``number`` with this process's share of a batch of ``samples`` samples.
@@ -65,108 +79,118 @@ class Stepper:
             The history's means over the batch, ``loss`` first.
 
         Raises:
-            RunError: a loss or gradient is not finite, or the smallest part does not fit into memory.
+            RunError: a loss or gradient is not finite.
         """
-        sums = self._gradients_in_memory(batch, number, samples)
-        sum_gradients(self.parameters, [item for item in self.statistics.values() if item.is_floating_point()])
-        sums = sum_numbers(sums, self.device)
-        self.check(sums["loss"], "loss")
-        self.scaler.unscale_(self.optimizer)
-        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters, self.training.gradient_clip or math.inf))
-        if not self.scaler.is_enabled():
+        self.stepping.zero_grad()
+        means = self._gradients(batch, number, samples)
+        clip = self.training.gradient_clip or math.inf
+        norm = float(self.fabric.clip_gradients(self.loss, self.stepping, max_norm=clip, error_if_nonfinite=False))
+        scale = None if self.scaler is None else self.scaler.get_scale()
+        if scale is None:
             self.check(norm, "gradient")
-        scale = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        if not math.isfinite(norm):
+        self.stepping.step()
+        if scale is not None and not math.isfinite(norm):
             self._skipped(norm, scale, number)
+        else:
+            self.schedule.step()
+        if self.average is not None:
+            self.average.update(number)
+        return means
+
+    def _gradients(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
+        """Backward through this process's samples; ``.grad`` is then the gradient of the mean over the batch."""
+        processes = self.fabric.world_size
+        first = share(samples, self.fabric.global_rank, processes).start
+        count = len(next(iter(batch.values())))
+        parts = min(self.training.accumulation, max(1, count // self.smallest))
+        sums: dict[str, float] = {}
+        for index in range(parts):
+            part = share(count, index, parts)
+            place = first + part.start
+            # Each micro-batch has its own noise, whichever process it falls to; the first keeps the plain key.
+            seed_torch(self.seed, "step", number, *([place] if place else []))
+            micro_batch = {name: value[part].to(self.device, non_blocking=True) for name, value in batch.items()}
+            weight = (part.stop - part.start) / samples
+            with self.fabric.no_backward_sync(self.loss, enabled=index < parts - 1):
+                loss, told = self.loss(micro_batch)
+                value = float(loss.detach())
+                self.check(value, "loss")
+                # DDP averages over processes; the loss is a mean over samples.
+                self.fabric.backward(loss * (weight * processes))
+            for name, mean in {"loss": value, **told}.items():
+                sums[name] = sums.get(name, 0.0) + weight * float(mean)
+        if processes > 1:
+            summed = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
+            sums = dict(zip(sums, self.fabric.all_reduce(summed, reduce_op="sum").tolist(), strict=True))
         return sums
 
     def _skipped(self, norm: float, before: float, number: int) -> None:
-        """The scaler skips steps without limit: no scale mends a gradient that is not finite by itself."""
+        """The scaler skips steps without limit: no scale fixes a gradient that is not finite by itself."""
         scale = self.scaler.get_scale()
         if scale < SMALLEST_SCALE or scale >= before:  # not lowered: the norm alone overflowed, nothing was skipped
             self.check(norm, "gradient")
-        if world()[0] == 0:
+        if self.fabric.is_global_zero:
             say(f"step {number} skipped, its gradient overflowed: the loss is scaled by {scale:g} from now on")
 
-    def _gradients_in_memory(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
-        """Gradients of the step, in as many pieces as it takes; all processes cut alike."""
-        before = {name: value.clone() for name, value in self.statistics.items()}
-        while True:
-            failed = False
-            sums: dict[str, float] = {}
-            try:
-                sums = self._gradients(batch, number, samples)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-                failed = True
-            # Outside the except block: the error's traceback would keep the step's tensors alive.
-            if not any_process(failed, self.device):
-                return sums
-            self.optimizer.zero_grad()
-            for name, value in self.statistics.items():
-                value.copy_(before[name])
-            release_memory()
-            self._halve(number, samples)
+    def validated(self, value: float) -> bool:
+        """Take an epoch's selection metric; whether it lowered the learning rate."""
+        before = self.rate
+        if self.plateau is not None:
+            self.plateau.step(value)
+        return self.rate < before
 
-    def _gradients(self, batch: dict[str, Tensor], number: int, samples: int) -> dict[str, float]:
-        """Backward through this process's samples; adds to ``.grad`` the gradient of the mean over the batch."""
-        self.optimizer.zero_grad()
-        first = shard(samples, *world()).start
-        count = len(next(iter(batch.values())))
-        sums: dict[str, float] = {}
-        passes = self._passes(count)
-        for index in range(passes):
-            piece = shard(count, index, passes)
-            place = first + piece.start
-            # Each piece has its own noise, whichever process or pass it falls to; the first keeps the plain key.
-            seed_torch(self.seed, "step", number, *([place] if place else []))
-            part = {name: value[piece].to(self.device, non_blocking=True) for name, value in batch.items()}
-            with autocast(self.precision):
-                loss, parts = self.task.loss(part)
-            value = float(loss.detach())
-            self.check(value, "loss")
-            share = (piece.stop - piece.start) / samples
-            self.scaler.scale(loss if share == 1.0 else loss * share).backward()
-            for name, number_of_part in {"loss": value, **parts}.items():
-                sums[name] = sums.get(name, 0.0) + share * float(number_of_part)
-        return sums
+    def averaged(self) -> AbstractContextManager[None]:
+        """The moving average in the weights' place, if there is one."""
+        return nullcontext() if self.average is None else self.average.applied()
 
-    def _passes(self, count: int) -> int:
-        """In how many parts ``count`` samples go: ``pieces``, but none is smaller than the network takes."""
-        return min(self.pieces, max(1, count // self.smallest))
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside the weights."""
+        return {name: part.state_dict() for name, part in self._stateful().items()}
 
-    def _halve(self, number: int, samples: int) -> None:
-        count = math.ceil(samples / world()[1])
-        before = self._passes(count)
-        self.pieces *= 2
-        passes = self._passes(count)
-        if passes == before:
-            held = "one sample" if count == before else f"{math.ceil(count / before)} samples"
-            needs = f" (a batch norm of this network needs {self.smallest})" if self.smallest > 1 else ""
-            raise RunError(
-                f"Out of memory at step {number}, and a batch of {held} cannot be halved{needs}",
-                remedy="set training.activation_checkpointing: true, or a smaller model.image_size, or a GPU with more "
-                "memory",
-            )
-        if world()[0] == 0:
-            largest = math.ceil(count / passes)
-            say(
-                f"out of memory at step {number}: from now on {passes} passes of at most {largest} samples, as with "
-                f"{self.pieces} parts by training.accumulation (dropout, stochastic depth and batch norm depend on the "
-                "parts)"
-            )
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Put a ``state_dict`` back."""
+        for name, part in self._stateful().items():
+            if name in state:  # no scaler in what a GPU with bf16 saved
+                part.load_state_dict(state[name])
+
+    def _stateful(self) -> dict[str, Any]:
+        names = ("optimizer", "schedule", "plateau", "average", "scaler")
+        return {name: part for name in names if (part := getattr(self, name)) is not None}
+
+
+class _Loss(torch.nn.Module):
+    """A task's loss as a module's forward pass, which is what autocast and DDP wrap."""
+
+    def __init__(self, task: TrainingTask) -> None:
+        super().__init__()
+        self.task, self.module = task, task.module
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+        return self.task.loss(batch)
 
 
 def normalisation_statistics(module: torch.nn.Module) -> dict[str, Tensor]:
-    """Buffers that a forward pass in training mode changes, by name: those of normalisation layers."""
-    from torch.nn.modules.batchnorm import _NormBase
-
+    """Running means and variances, by name: floating buffers that a forward pass in training mode changes."""
     return {
         f"{prefix}.{name}" if prefix else name: value
         for prefix, part in module.named_modules()
         if isinstance(part, _NormBase)
         for name, value in part.named_buffers(recurse=False)
+        if value.is_floating_point()
     }
+
+
+def checkpoint_activations(module: torch.nn.Module) -> None:
+    """Switch activation checkpointing on in all parts of ``module`` that offer it (attribute of that name).
+
+    Raises:
+        SettingsError: none does.
+    """
+    parts = [part for part in module.modules() if hasattr(part, "activation_checkpointing")]
+    if not parts:
+        raise SettingsError(
+            "activation_checkpointing: nothing in this model can be computed twice",
+            remedy="it is for SAM's image encoder; set it to false",
+        )
+    for part in parts:
+        part.activation_checkpointing = True

@@ -1,8 +1,7 @@
-"""What the engine needs to know of a model and its data, and what it gives back."""
+"""What the engine needs to know of a model and its data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -51,28 +50,3 @@ class TrainingTask(Protocol):
 
     def load_state(self, state: dict[str, Tensor]) -> None:
         """Put a ``state`` back, in place."""
-
-
-@dataclass(frozen=True)
-class FitResult:
-    """Outcome of a training; the task holds the best state.
-
-    Attributes:
-        epochs: epochs trained, over all resumptions.
-        best_epoch: 1-based epoch that was selected; 0 if nothing was trained.
-        best_value: its selection metric; NaN if nothing was trained.
-        stopped_early: whether patience ended the training.
-        precision: what was computed in: fp32, bf16 or fp16.
-        history: the rows of history.csv.
-        resumed: how often it went on from a checkpoint.
-        seconds: of training, over all attempts; what was done after an attempt's last checkpoint was done again.
-    """
-
-    epochs: int
-    best_epoch: int
-    best_value: float
-    stopped_early: bool
-    precision: str
-    history: list[dict[str, float]]
-    resumed: int = 0
-    seconds: float = 0.0

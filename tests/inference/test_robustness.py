@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pyarrow
 import pytest
-from test_classification_training import make_root, make_run
+from classification_runs import make_root, make_run
 
 from lesion_core.acquire.synthetic import draw_batch
 from lesion_core.errors import SettingsError

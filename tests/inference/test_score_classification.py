@@ -8,9 +8,9 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from classification_runs import SEGMENTER, make_pseudo_masks, make_root, make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_classification_training import SEGMENTER, make_pseudo_masks, make_root, make_run
 
 from lesion_core.acquire.images import read_mask
 from lesion_core.errors import MaskError, RunError, ScoreError, SettingsError

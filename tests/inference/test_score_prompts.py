@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
-from test_segmentation_training import SIZE, make_run, write_dataset
+from segmentation_runs import SIZE, make_run, write_dataset
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_parquet, write_parquet

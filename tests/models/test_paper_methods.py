@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from test_segmentation_training import SIZE, folder, restore_torch, root, tensors  # noqa: F401
+from segmentation_runs import SIZE, folder, restore_torch, root, tensors  # noqa: F401
 
 from lesion_core.files import read_csv
 from lesion_core.models.registry import build_segmenter
@@ -14,7 +14,7 @@ from lesion_core.models.sam.prompts import click_session
 from lesion_core.paths import Layout
 from lesion_core.settings import load as config
 from lesion_core.settings.run import Run
-from lesion_core.training import prompting, segmae
+from lesion_core.training import segmae, segmentation_task
 from lesion_core.training.losses import weighted_patches
 from lesion_core.training.segmentation import train_run
 
@@ -116,7 +116,7 @@ def test_each_adapter_of_paper_b_trains_with_its_clicks(root, matrix, method, mo
         clicks.append(prompts.points.shape[1])
         return prompts
 
-    monkeypatch.setattr(prompting, "click_session", session)
+    monkeypatch.setattr(segmentation_task, "click_session", session)
     start, end, _ = trained(run, root)
     changed = moved(start, end)
     around, inside = method.startswith("g"), not method.startswith("gmed")

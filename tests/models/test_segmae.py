@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_segmentation_training import SETTINGS, SIZE, make_run, write_dataset
+from segmentation_runs import SETTINGS, SIZE, make_run, write_dataset
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv

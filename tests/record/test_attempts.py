@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from engine_tasks import Curve, training
-from test_segmentation_training import folder, make_run, restore_torch, root  # noqa: F401
+from segmentation_runs import folder, make_run, restore_torch, root  # noqa: F401
 
 from lesion_core.files import read_json
 from lesion_core.record import observe

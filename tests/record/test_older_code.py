@@ -6,11 +6,9 @@ from __future__ import annotations
 from importlib import metadata
 
 import pytest
-from test_pretrain import SETTINGS, few_images  # noqa: F401
+from segmentation_runs import make_run, restore_torch, root  # noqa: F401
 from test_provenance import edit, package  # noqa: F401
-from test_segmentation_training import make_run, restore_torch, root  # noqa: F401
 
-from lesion_core.training import pretrain
 from lesion_core.training.segmentation import SegmentationTask, train_run
 
 STOPPED_AT = 2
@@ -71,19 +69,5 @@ def test_a_training(root, tmp_path, changed, monkeypatch, capsys):
     change()
     train_run(run, run_dir, root, "cpu")
     assert steps[: STOPPED_AT + 1] == list(range(STOPPED_AT + 1))
-    assert steps[STOPPED_AT + 1] == (0 if anew else STOPPED_AT)
-    assert ("starting anew" in capsys.readouterr().err) == anew
-
-
-def test_a_pretraining(tmp_path, changed, monkeypatch, capsys):
-    change, anew = changed
-    steps: list[int] = []
-    settings = SETTINGS.model_copy(update={"checkpoint_steps": 1, "steps": 3})
-    monkeypatch.setattr(pretrain, "training_loss", stop_at(STOPPED_AT, pretrain.training_loss, steps, 4))
-    arguments = (settings, tmp_path / "w.safetensors", tmp_path / "work", "cpu", 1)
-    with pytest.raises(KeyboardInterrupt):
-        pretrain.pretrain(*arguments)
-    change()
-    pretrain.pretrain(*arguments)
     assert steps[STOPPED_AT + 1] == (0 if anew else STOPPED_AT)
     assert ("starting anew" in capsys.readouterr().err) == anew

@@ -1,5 +1,7 @@
 """Training of classifiers on a small made root: learning, determinism, resuming, the data's refusals."""
 
+# ruff: noqa: F811 - fixtures come from a helper module
+
 from __future__ import annotations
 
 import csv
@@ -8,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from classification_runs import SEGMENTER, SIZE, layout, make_pseudo_masks, make_root, make_run  # noqa: F401
 
 from lesion_core.errors import MaskError, RunError, SettingsError, SplitError
 from lesion_core.files import read_csv, read_json, write_csv
@@ -15,147 +18,21 @@ from lesion_core.inference.classify import class_probabilities
 from lesion_core.models.classifier import build_classifier
 from lesion_core.models.trained import load_classifier, read_tensors
 from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import INDEX_COLUMNS
 from lesion_core.seeding import generator
-from lesion_core.settings import CLASSES
-from lesion_core.settings.run import Run
 from lesion_core.training.classification import (
     ClassificationTask,
     epoch_order,
+    mixed,
     selection_value,
     train_run,
     validation_metrics,
 )
 from lesion_core.training.classification_data import load_labelled_images
 
-SIZE = 32
-SEGMENTER = "segmenter-ham10000-s1-00000000"
-COLUMNS = [
-    "row",
-    "image_id",
-    "lesion_id",
-    "group_id",
-    "split",
-    "label",
-    "mask_row",
-    "width",
-    "height",
-    "age",
-    "sex",
-    "site",
-]
-SPLITS = ["train"] * 5 + ["val"] * 2 + ["test"]
-
-
-def make_root(root: Path, dataset: str = "ham10000", drop: str | None = None) -> Layout:
-    """56 images, one colour per class, 5 : 2 : 1; ``drop``: a class without training images."""
-    layout = Layout(root)
-    folder = layout.harmonized(dataset, SIZE)
-    folder.mkdir(parents=True)
-    rng = generator("made root", dataset)
-    colours = rng.integers(30, 226, size=(7, 3))
-    images, masks, rows = [], [], []
-    for number in range(56):
-        name, split = CLASSES[number % 7], SPLITS[number // 7]
-        if name == drop and split == "train":
-            split = "val"
-        mask = np.zeros((SIZE, SIZE), np.uint8)
-        mask[8:24, 6:22] = 255
-        image = np.full((SIZE, SIZE, 3), 128.0)
-        image[mask > 0] = colours[number % 7]
-        images.append(np.clip(image + rng.normal(0, 12, image.shape), 0, 255).astype(np.uint8))
-        mask_row = -1
-        if split != "test":
-            mask_row = len(masks)
-            masks.append(mask)
-        values = [number, f"im{number:03d}", f"le{number:03d}", f"g{number}", split, name, mask_row, 64, 64, "", "", ""]
-        rows.append(dict(zip(COLUMNS, values, strict=True)))
-    np.save(folder / "images.npy", np.stack(images))
-    np.save(folder / "masks.npy", np.stack(masks))
-    write_csv(folder / "index.csv", COLUMNS, rows)
-    np.save(layout.reference, np.full((3, 256), 1 / 256))
-    return layout
-
-
-def make_pseudo_masks(layout: Layout, ids: list[str], dataset: str = "ham10000", size: int = 16) -> Path:
-    home = layout.pseudo_masks(SEGMENTER, dataset)
-    home.mkdir(parents=True)
-    maps = np.zeros((len(ids), size, size), np.uint8)
-    maps[:, 4:12, 4:12] = np.arange(100, 100 + len(ids), dtype=np.uint8)[:, None, None]
-    np.save(home / "probabilities.npy", maps)
-    write_csv(home / "masks.csv", ["image_id"], [{"image_id": name} for name in ids])
-    return home
-
-
-def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None = None, **model: object) -> Run:
-    description = {"kind": "fusion", "backbone": "vit_t", "image_size": SIZE, "patch_size": 16, **model}
-    return Run.model_validate(
-        {
-            "method": "test",
-            "seed": 1,
-            "threads": 1,
-            "segmenter_run": segmenter,
-            "harmonization": {
-                "histogram": "specification",
-                "colour": "none",
-                "hair_removal": False,
-                "mask_closing": 0,
-                "mask_min_component": 0.0,
-                "mask_smoothing": 0.0,
-                "soft_mask_sigma": 0.0,
-            },
-            "extraction": {
-                "threshold": 0.5,
-                "closing": 0,
-                "smoothing": 0.0,
-                "largest_component": True,
-                "crop_margin": 0.1,
-                "blend": 0.7,
-            },
-            "spec": {
-                "task": "classification",
-                "train_on": ["ham10000"],
-                "masks": masks,
-                "model": description,
-                "loss": {
-                    "weighting": "effective_number",
-                    "beta": 0.99,
-                    "focal_gamma": 0.0,
-                    "label_smoothing": 0.05,
-                    "sampling": "inverse_frequency",
-                    "mixup_alpha": 0.2,
-                },
-                "training": {
-                    "epochs": epochs,
-                    "batch_size": 7,
-                    "optimizer": "adamw",
-                    "learning_rate": 1e-3,
-                    "weight_decay": 0.01,
-                    "momentum": 0.9,
-                    "schedule": "cosine",
-                    "warmup_fraction": 0.0,
-                    "gradient_clip": 1.0,
-                    "precision": "fp32",
-                    "checkpoint_steps": 2,
-                    "patience": 0,
-                },
-                "augmentation": [
-                    {"transform": "Warp", "flip_horizontal": 0.5, "rotation_degrees": 10.0},
-                    {"transform": "RandomBrightnessContrast", "brightness_limit": 0.02, "contrast_limit": 0, "p": 1.0},
-                    {"transform": "GaussNoise", "std_range": [0.008, 0.008], "p": 1.0},
-                ],
-            },
-        },
-        strict=False,
-    )
-
 
 def run_dir(layout: Layout, name: str) -> Path:
     return layout.run("classification", name)
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return make_root(tmp_path)
 
 
 def test_a_network_learns_and_its_folder_predicts_alike(layout: Layout):
@@ -275,7 +152,7 @@ def test_images_without_true_mask_are_named(layout: Layout):
     for row in rows:
         shift = int(row["mask_row"])
         row["mask_row"] = "-1" if shift == 5 else str(shift - (shift > 5))
-    write_csv(path, COLUMNS, rows)
+    write_csv(path, INDEX_COLUMNS, rows)
     masks = path.with_name("masks.npy")
     np.save(masks, np.delete(np.load(masks), 5, axis=0))
     with pytest.raises(MaskError, match="im005"):
@@ -318,6 +195,21 @@ def test_balanced_sampling_draws_classes_alike_and_uniform_is_a_permutation():
     assert 400 < drawn.sum() < 600
     order = epoch_order(labels, "uniform", 1, 0)
     assert sorted(order) == list(range(1000))
+
+
+def test_mixup_mixes_everything_alike_and_its_shares_follow_beta():
+    rng = np.random.default_rng(0)
+    images, targets = torch.rand(6, 3, 5, 5), torch.eye(6)
+    draw = generator("mixup")
+    share, partner = draw.beta(0.4, 0.4), draw.permutation(6)
+    pixels, labels = mixed([images, targets], 0.4, generator("mixup"))
+    torch.testing.assert_close(pixels, (share * images + (1 - share) * images[partner]).float())
+    torch.testing.assert_close(labels.sum(dim=1), torch.ones(6))
+    ramp = torch.arange(2.0)
+    shares = np.array([float(mixed([ramp], 0.4, rng)[0].diff()) for _ in range(4000)])
+    shares = np.abs(shares[shares != 1.0])  # without the draws that mix a sample with itself
+    # |2 l - 1| of l ~ Beta(a, a): the mean square is 4 Var = 1 / (2 a + 1)
+    assert (shares**2).mean() == pytest.approx(1 / 1.8, abs=0.03)
 
 
 def test_selection_is_balanced_accuracy_and_loss_only_breaks_ties():

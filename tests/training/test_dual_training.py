@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_classification_training import make_root, make_run
+from classification_runs import dual_run, make_root, make_run, with_metadata
 
 from lesion_core.files import read_csv, write_csv
 from lesion_core.inference.classify import class_probabilities
@@ -16,29 +16,6 @@ from lesion_core.pixels.datasets import INDEX_COLUMNS, Harmonized
 from lesion_core.settings.run import Run
 from lesion_core.training.classification import train_run
 from lesion_core.training.classification_data import load_labelled_images
-
-SITES = {"train": ("back", "face"), "val": ("foot", "back"), "test": ("hand", "face")}
-AGES = {"train": 40, "val": 90, "test": 5}
-
-
-def with_metadata(layout: Layout) -> Layout:
-    """Ages and sites that tell the split apart; every third photograph without an age."""
-    path = layout.harmonized("ham10000", 32) / "index.csv"
-    rows = read_csv(path)
-    for number, row in enumerate(rows):
-        row["site"] = SITES[row["split"]][number % 2]
-        row["age"] = "" if number % 3 == 0 else AGES[row["split"]]
-    write_csv(path, INDEX_COLUMNS, rows)
-    return layout
-
-
-def dual_run(**model: object) -> Run:
-    described = {"kind": "dual", "input": "full", "fusion": "cross_attention", "metadata": "binned", **model}
-    run = make_run(epochs=2, **{**described, "metadata": "none"})
-    spec = run.spec.model_dump()
-    spec["loss"]["mixup_alpha"] = 0.0
-    spec["model"]["metadata"] = described["metadata"]
-    return Run.model_validate({**run.model_dump(), "spec": spec}, strict=False)
 
 
 @pytest.fixture

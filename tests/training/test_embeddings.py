@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_segmentation_training import SIZE, make_run, write_dataset
+from segmentation_runs import SIZE, make_run, tensors, write_dataset
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_json
@@ -65,18 +65,15 @@ def test_stored_equals_computed(root, tmp_path):
 
 
 def test_processes_share_the_images_between_them(root, tmp_path, monkeypatch):
-    data, whole = data_of(root), {}
-    written = []
+    """The second begins in the middle, and goes round what it still misses."""
+    data, written = data_of(root), []
     plain = EmbeddingCache.write
-    monkeypatch.setattr(EmbeddingCache, "write", lambda self, *given: written.append(given) or plain(self, *given))
-    met = []
-    monkeypatch.setattr(module, "any_process", lambda flag, device: met.append(len(written)))
-    for rank in range(2):
-        monkeypatch.setattr(module, "world", lambda rank=rank: (rank, 2))
-        whole = cache_of(root, tmp_path).fill(data, [0, 1, 2, 3, 4])
-    assert met == [3, 5], "each waits for the other once its own share is there"
-    assert all(path.is_file() for path in whole.values())
-    assert len({path for _, path in written}) == 5
+    monkeypatch.setattr(EmbeddingCache, "write", lambda self, *given: written.append(given[1]) or plain(self, *given))
+    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    paths = cache_of(root, tmp_path).fill(data, [0, 1, 2, 3, 4])
+    assert written == [paths[row] for row in (2, 3, 4, 0, 1)]
+    assert all(path.is_file() for path in written)
 
 
 def test_training_on_stored_equals_training_on_computed(root):
@@ -87,7 +84,7 @@ def test_training_on_stored_equals_training_on_computed(root):
         folder = Layout(root).run("segmentation", run.run_id)
         train_run(run, folder, root, "cpu")
         state = segmentation.build_segmenter(run.spec.model, Layout(root).weights("sam_vit_t"), 0).trainable_state()
-        kept = module_tensors(folder)
+        kept = tensors(folder)
         assert kept.keys() == state.keys() | {"harmonization.reference"}
         results[cache] = {name: kept[name] - state[name] for name in state}
         assert read_json(folder / "provenance.json")["extra"]["trainable_parameters"] > 0
@@ -96,12 +93,6 @@ def test_training_on_stored_equals_training_on_computed(root):
     for name, change in results["none"].items():
         assert float((results["fp32"][name] - change).abs().max()) < 1e-3 * moved, name
         assert float((results["fp16"][name] - change).abs().max()) < 0.05 * moved, name
-
-
-def module_tensors(folder):
-    from safetensors.torch import load_file
-
-    return load_file(folder / "weights.safetensors")
 
 
 def test_loss_of_a_batch_is_that_of_the_images(root, tmp_path):

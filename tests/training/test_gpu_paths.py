@@ -14,9 +14,9 @@ import threading
 import numpy as np
 import pytest
 import torch
-from engine_tasks import Curve, training
+from engine_tasks import Curve, difference, run, training
 from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
-from test_segmentation_training import SAM, SIZE, make_run, restore_torch, root  # noqa: F401
+from segmentation_runs import SAM, SIZE, make_run, restore_torch, root  # noqa: F401
 
 from lesion_core.errors import RunError
 from lesion_core.inference import score_segmentation
@@ -31,17 +31,12 @@ from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import make_deterministic, seed_torch
 from lesion_core.settings import load as config
 from lesion_core.training import batches as batching
-from lesion_core.training import device as devices
-from lesion_core.training import engine, segmentation_task, step
+from lesion_core.training import engine
 from lesion_core.training.batches import batches
-from lesion_core.training.device import autocast, resolve_precision
-from lesion_core.training.distributed import process_group
+from lesion_core.training.device import Autocast, resolve_precision, start_fabric
 from lesion_core.training.engine import fit
-from lesion_core.training.oom import is_out_of_memory
-from lesion_core.training.optim import build_optimizer
 from lesion_core.training.segmae import ReconstructionTask, SegMAETask
 from lesion_core.training.segmentation_task import SegmentationTask
-from lesion_core.training.step import Stepper
 
 MASKING = {"epochs": 1, "mask_ratio": 0.5, "temperature": 0.1}
 SEGMENTERS = {
@@ -120,11 +115,11 @@ def test_mixed_devices_are_noticed(pretended):
         torch.rand(2, device=GPU) + torch.rand(2)
 
 
-def gradients(task, batch) -> dict[str, torch.Tensor]:
+def gradients(task, batch, *, half: bool) -> dict[str, torch.Tensor]:
     task.module.train()
     for parameter in task.trainable().values():
         parameter.grad = None
-    with step.autocast("bf16"):
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
         loss, _ = task.loss(batch)
     assert loss.dtype == torch.float32
     loss.backward()
@@ -132,7 +127,7 @@ def gradients(task, batch) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
-def test_half_precision_reaches_every_learnt_tensor_in_the_same_direction(root, name, monkeypatch):
+def test_half_precision_reaches_every_learnt_tensor_in_the_same_direction(root, name):
     run = run_of(SEGMENTERS[name])
     for kind in kinds_of(run.spec.model.model_dump()):
         task = task_of(kind, root, run, "cpu")
@@ -142,10 +137,7 @@ def test_half_precision_reaches_every_learnt_tensor_in_the_same_direction(root, 
                 seed_torch(0, "noise")
                 parameter.add_(0.02 * torch.randn_like(parameter))
         batch = task.batch(task.epoch_rows(0)[:4], 0, 1)
-        monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
-        exact = gradients(task, batch)
-        monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", torch.bfloat16))
-        half = gradients(task, batch)
+        exact, half = (gradients(task, batch, half=half) for half in (False, True))
         assert half.keys() == exact.keys()
         both = [torch.cat([part[name].flatten() for name in exact]) for part in (exact, half)]
         assert torch.isfinite(both[1]).all()
@@ -162,11 +154,23 @@ def test_precision_follows_the_device(monkeypatch):
         assert resolve_precision("fp32", GPU) == "fp32"
         assert resolve_precision("fp16", GPU) == "fp16"
     assert asked == [{"including_emulation": False}] * 2
-    made = []
-    monkeypatch.setattr(devices.torch, "autocast", lambda *arguments: made.append(arguments))
-    for precision in ("bf16", "fp16", "fp32"):
-        autocast(precision)
-    assert made == [(GPU, torch.bfloat16), (GPU, torch.float16)]
+
+
+def test_what_comes_in_keeps_its_precision():
+    """Fabric would hand pixels 0..255 over in bfloat16, which has 8 bits."""
+    kept = []
+    fabric = fabric_of("bf16")
+    model = torch.nn.Linear(3, 1)
+    model.register_forward_pre_hook(lambda module, given: kept.append(given[0].dtype))
+    found = fabric.setup_module(model)(torch.rand(2, 3))
+    assert (kept, found.dtype) == ([torch.float32], torch.float32)
+    with fabric.autocast():
+        assert model(torch.rand(2, 3)).dtype == torch.bfloat16
+
+
+def fabric_of(precision):
+    """As on a GPU, its arithmetic on the CPU."""
+    return start_fabric("cpu", precision)
 
 
 def overflowing(plain, parameter):
@@ -179,44 +183,20 @@ def overflowing(plain, parameter):
     return loss
 
 
-def test_fp16_scales_the_loss_unscales_before_clipping_and_skips_overflows(monkeypatch):
-    """The order that AMP needs, with torch's own scaler on the CPU: the same weights as without it."""
-    plain = torch.amp.GradScaler
-    monkeypatch.setattr(
-        torch.amp, "GradScaler", lambda device, enabled: plain("cpu", init_scale=1024.0, enabled=enabled)
-    )
-    monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
-    ends = {}
-    for precision in ("fp32", "fp16"):
-        task = Curve()
-        settings = training(batch_size=3, accumulation=2, gradient_clip=0.01)
-        parameters = task.trainable()
-        optimizer = build_optimizer(parameters, name="sgd", learning_rate=0.1, weight_decay=0.0)
-        stepper = Stepper(
-            task, settings, parameters, optimizer, seed=0, device="cpu", precision=precision, check=lambda *_: None
-        )
-        for number in range(3):
-            stepper.step(task.batch(np.arange(6), 0, number), number, 6)
-        ends[precision] = {name: item.clone() for name, item in task.module.state_dict().items()}
-        if precision == "fp32":
-            continue
-        before, scale = ends[precision], stepper.scaler.get_scale()
-        task.loss = overflowing(task.loss, next(task.module.parameters()))
-        stepper.step(task.batch(np.arange(6), 0, 9), 9, 6)
-        assert all(torch.equal(before[name], item) for name, item in task.module.state_dict().items())
-        assert stepper.scaler.get_scale() < scale
-    for name, expected in ends["fp32"].items():
-        torch.testing.assert_close(ends["fp16"][name], expected, rtol=1e-9, atol=1e-12)
-
-
 @pytest.fixture
 def fp16_on_the_cpu(monkeypatch):
     """A training in fp16 with torch's own scaler, its arithmetic in float64."""
-    plain = torch.amp.GradScaler
-    monkeypatch.setattr(torch.amp, "GradScaler", lambda device, enabled: plain("cpu", enabled=enabled))
-    monkeypatch.setattr(step, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
-    monkeypatch.setattr(engine, "autocast", lambda precision: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(Autocast, "forward_context", lambda self: torch.autocast("cpu", enabled=False))
+    monkeypatch.setattr(Autocast, "convert_output", lambda self, data: data)
     monkeypatch.setattr(engine, "resolve_precision", lambda precision, device: precision)
+
+
+def test_fp16_scales_the_loss_and_unscales_before_clipping(fp16_on_the_cpu, tmp_path):
+    """The order that AMP needs: the same weights as without it."""
+    settings = {"batch_size": 3, "accumulation": 2, "gradient_clip": 0.01, "optimizer": "sgd"}
+    plain, scaled = (run(Curve(), tmp_path / name, precision=name, **settings) for name in ("fp32", "fp16"))
+    assert difference(Curve(), plain) > 1e-4
+    assert difference(plain, scaled) < 1e-9
 
 
 def overflowing_at(steps, task):
@@ -231,7 +211,7 @@ def overflowing_at(steps, task):
     return task, done
 
 
-def test_a_gradient_that_no_scale_mends_ends_a_training_in_fp16(fp16_on_the_cpu, tmp_path, capsys):
+def test_a_gradient_that_no_scale_fixes_ends_a_training_in_fp16(fp16_on_the_cpu, tmp_path, capsys):
     task, done = overflowing_at(range(1000), Curve(samples=16))
     start = {name: item.clone() for name, item in task.state().items()}
     with pytest.raises(RunError, match="gradient is not finite at step 16") as caught:
@@ -252,7 +232,7 @@ def test_some_overflows_are_skipped_and_the_training_goes_on(fp16_on_the_cpu, tm
 
 
 def test_a_norm_that_overflows_alone_is_no_skipped_step(fp16_on_the_cpu, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: torch.tensor(math.inf))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_, **__: torch.tensor(math.inf))
     with pytest.raises(RunError, match="gradient is not finite at step 0"):
         fit(Curve(samples=16), training(precision="fp16"), tmp_path, seed=0, device="cpu")
 
@@ -275,40 +255,13 @@ def test_a_gpus_batches_are_made_ahead_pinned_and_in_order(monkeypatch):
     assert threading.get_ident() not in {thread for _, thread in chosen}
 
 
-def test_each_process_takes_its_own_gpu_before_it_joins(monkeypatch):
-    calls = []
-    for name, value in {"WORLD_SIZE": "2", "RANK": "1", "LOCAL_RANK": "1", "LESION_RENDEZVOUS": "/nowhere"}.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda number: calls.append(("device", number)))
-    monkeypatch.setattr(
-        "torch.distributed.init_process_group", lambda backend, **options: calls.append((backend, options["rank"]))
-    )
-    monkeypatch.setattr("torch.distributed.destroy_process_group", lambda: calls.append(("left", None)))
-    with process_group(GPU):
-        pass
-    assert calls == [("device", 1), ("nccl", 1), ("left", None)]
-
-
-def test_running_out_of_a_gpus_memory_is_known_in_all_its_words():
-    assert is_out_of_memory(torch.cuda.OutOfMemoryError("CUDA out of memory"))
-    for words in (
-        # torch.AcceleratorError, raised where the CUDA runtime itself finds no room
-        "CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported at some other API call",
-        "CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
-        "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
-    ):
-        assert is_out_of_memory(RuntimeError(words))
-    assert not is_out_of_memory(RuntimeError("CUDA error: an illegal memory access was encountered"))
-
-
 def test_deterministic_settings(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     kept = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = True
     try:
         make_deterministic(1)
-        assert segmentation_task.torch.get_deterministic_debug_mode() == 1
+        assert torch.get_deterministic_debug_mode() == 1
         assert batching.os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
         assert not torch.backends.cudnn.allow_tf32
         assert not torch.backends.cuda.matmul.allow_tf32

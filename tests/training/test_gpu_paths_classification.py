@@ -6,10 +6,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from classification_runs import TinySegmenter, dual_run, joint_run, layout, make_run, with_metadata  # noqa: F401
 from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
-from test_classification_training import layout, make_run  # noqa: F401
-from test_dual_training import dual_run, with_metadata
-from test_joint import TinySegmenter, joint_run
 
 from lesion_core.inference.classify import class_probabilities
 from lesion_core.models.classifier import build_classifier

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from test_segmentation_training import (  # noqa: F401
+from segmentation_runs import (  # noqa: F401
     SIZE,
     SPLITS,
     folder,
@@ -15,8 +15,8 @@ from test_segmentation_training import (  # noqa: F401
 )
 
 from lesion_core.paths import Layout
+from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.engine import CHECKPOINT
-from lesion_core.training.identity import input_identity
 from lesion_core.training.segmentation import SegmentationTask, train_run
 
 

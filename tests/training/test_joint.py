@@ -1,5 +1,7 @@
 """Joint training: the class loss reaches the trainable part of the segmenter through the soft mask alone."""
 
+# ruff: noqa: F811 - fixtures come from a helper module
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -7,60 +9,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_classification_training import SIZE, make_root, make_run
-from torch import nn
+from classification_runs import SIZE, TinySegmenter, classifier_run, joint_run, layout  # noqa: F401
 
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv
 from lesion_core.models.classifier import build_classifier
-from lesion_core.models.trainable import Segmenter
 from lesion_core.models.trained import LoadedSegmenter, load_classifier, read_tensors
 from lesion_core.paths import Layout
-from lesion_core.settings import JointMethod
 from lesion_core.settings import load as config
 from lesion_core.settings.run import Run
 from lesion_core.training import joint
 from lesion_core.training.classification import train_run as train_classifier
 from lesion_core.training.classification_data import load_labelled_images
-
-STARTS = {"segmenter_run": "seg", "classifier_run": "cls"}
-
-
-class TinySegmenter(Segmenter):
-    """A frozen convolution and a trainable one; logits at half the size, as SAM's are coarser than its input."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        torch.manual_seed(0)
-        self.frozen = nn.Conv2d(3, 4, 3, stride=2, padding=1).requires_grad_(False)
-        self.adapter = nn.Conv2d(4, 1, 1)
-        self.fix_trainable()
-
-    def forward(self, images: torch.Tensor, prompts: object) -> torch.Tensor:
-        assert prompts is None
-        return self.adapter(torch.tanh(self.frozen(images / 128.0 - 1.0)))
-
-
-def classifier_run(fusion: str = "cross_attention", source: str = "full") -> Run:
-    return make_run(masks="true", epochs=1, fusion=fusion, input=source)
-
-
-def joint_run(**changes: object) -> Run:
-    base = classifier_run()
-    spec = JointMethod(
-        task="joint",
-        train_on=["ham10000"],
-        segmenter="segmenter",
-        classifier="classifier",
-        mask_source="true",
-        weight_segmentation=1.0,
-        weight_classification=0.8,
-        segmentation_loss={"dice": 1.0, "bce": 1.0, "soft_target": True},
-        classification_loss=base.spec.loss,
-        training=base.spec.training.model_copy(update={"epochs": 2}),
-        augmentation=base.spec.augmentation,
-    )
-    return base.model_copy(update={"spec": spec.model_copy(update=changes), **STARTS})
 
 
 def make_model(size: int = SIZE) -> joint.JointModel:
@@ -72,11 +32,6 @@ def make_model(size: int = SIZE) -> joint.JointModel:
 def make_task(root: Path, run: Run, size: int = SIZE) -> joint.JointTask:
     images = load_labelled_images(root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
     return joint.JointTask(make_model(size), images, run.spec, threshold=0.5, seed=1, device="cpu")
-
-
-@pytest.fixture
-def layout(tmp_path: Path) -> Layout:
-    return make_root(tmp_path)
 
 
 @pytest.mark.parametrize("size", [SIZE, SIZE // 2])

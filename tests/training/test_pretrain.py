@@ -1,212 +1,136 @@
-"""Pretraining: made images, prompts, losses, resume, output. A few steps on a few images."""
+"""Pretraining: synthetic images, prompts, losses, resume, output. A few steps on a few images."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from engine_tasks import training
+from segmentation_runs import SETTINGS as RUN
+from segmentation_runs import restore_torch  # noqa: F401
 
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.errors import SettingsError
 from lesion_core.files import read_csv, read_json
 from lesion_core.models.sam.network import build_sam
-from lesion_core.seeding import generator
+from lesion_core.pixels.datasets import Harmonized
 from lesion_core.settings import Pretrain
-from lesion_core.training import pretrain as job
-from lesion_core.training import pretrain_data as data
+from lesion_core.training import pretrain as module
+from lesion_core.training.pretrain import PROMPT_KINDS, PretrainTask, build, pretrain, synthetic_dataset
 
 SETTINGS = Pretrain(
     seed=5,
     images=4,
+    validation_images=2,
     image_size=256,
-    steps=4,
-    batch_size=2,
-    learning_rate=1e-3,
-    weight_decay=0.05,
-    checkpoint_steps=2,
     prompt_none=0.4,
     prompt_box=0.3,
+    training=training(batch_size=2, learning_rate=1e-3, ema_decay=0.9),
+    augmentation=RUN["spec"]["augmentation"],
 )
 
 
-@pytest.fixture(autouse=True)
-def few_images(monkeypatch):
-    threads = torch.get_num_threads()
-    for module in (job, data):
-        monkeypatch.setattr(module, "HELD_OUT", 2)
-    yield
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("default")
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Harmonized:
+    return synthetic_dataset(SETTINGS, tmp_path_factory.mktemp("synthetic"))
 
 
-def blobs(count: int = 4, size: int = 64) -> tuple[torch.Tensor, torch.Tensor]:
-    """Bright discs on black, and their masks."""
-    y, x = np.mgrid[:size, :size]
-    centres = [(20 + 5 * i, 40 - 4 * i) for i in range(count)]
-    masks = np.stack([(x - cx) ** 2 + (y - cy) ** 2 < 144 for cx, cy in centres]).astype(np.float32)
-    mask = torch.from_numpy(masks)[:, None]
-    return mask.expand(-1, 3, -1, -1) * 200.0, mask
+def task_of(data: Harmonized, **changes) -> PretrainTask:
+    return PretrainTask(build(0), data, SETTINGS.model_copy(update=changes), device="cpu")
 
 
 def test_a_stopped_pretraining_ends_with_the_same_bytes(tmp_path, monkeypatch):
-    job.pretrain(SETTINGS, tmp_path / "a" / "w.safetensors", tmp_path / "a" / "work", "cpu", 1)
-    plain = job.training_loss
+    pretrain(SETTINGS, tmp_path / "a" / "w.safetensors", tmp_path / "a" / "work", "cpu", 1)
+    plain, steps = PretrainTask.batch, []
 
-    def stop(model, images, masks, settings, step):
-        if step == 3:
-            raise KeyboardInterrupt
-        return plain(model, images, masks, settings, step)
-
-    monkeypatch.setattr(job, "training_loss", stop)
-    with pytest.raises(KeyboardInterrupt):
-        job.pretrain(SETTINGS, tmp_path / "b" / "w.safetensors", tmp_path / "b" / "work", "cpu", 1)
-    steps = []
-
-    def watch(model, images, masks, settings, step):
+    def stop(self, rows, epoch, step):
         steps.append(step)
-        return plain(model, images, masks, settings, step)
+        if len(steps) == 4:
+            raise KeyboardInterrupt
+        return plain(self, rows, epoch, step)
 
-    monkeypatch.setattr(job, "training_loss", watch)
+    monkeypatch.setattr(PretrainTask, "batch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(SETTINGS, tmp_path / "b" / "w.safetensors", tmp_path / "b" / "work", "cpu", 1)
     assert not (tmp_path / "b" / "w.safetensors").exists()
-    job.pretrain(SETTINGS, tmp_path / "b" / "w.safetensors", tmp_path / "b" / "work", "cpu", 1)
-    assert steps == [2, 3]
-    for name in ("w.safetensors", "w.safetensors.json", "work/history.csv", "work/latest.safetensors"):
+    pretrain(SETTINGS, tmp_path / "b" / "w.safetensors", tmp_path / "b" / "work", "cpu", 1)
+    assert steps[4:] == [2, 3]
+    for name in ("w.safetensors", "w.safetensors.json", "work/history.csv"):
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
-
     weights = tmp_path / "a" / "w.safetensors"
     assert weights.stat().st_size < 10_000_000
     sam = build_sam("sam_vit_t", weights=weights)
     assert all(parameter.dtype == torch.float32 for parameter in sam.parameters())
     about = read_json(tmp_path / "a" / "w.safetensors.json")
-    assert set(about["scores"]) == {"none", "box", "click_1", "click_2"}
+    assert set(about["scores"]) == {"dice", *(f"dice_{kind}" for kind in PROMPT_KINDS)}
     assert about["parameters"] == sum(parameter.numel() for parameter in sam.parameters())
     assert about["settings"]["seed"] == 5
     assert str(tmp_path) not in str(about)
-    rows = read_csv(tmp_path / "a" / "work" / "history.csv")
-    assert [row["step"] for row in rows] == ["0", "1", "2", "3"]
-    assert all(sum(bool(row[f"dice_{kind}"]) for kind in job.PROMPT_KINDS) == 1 for row in rows)
+    assert {"train_iou_head_error", "val_dice_second_click"} <= set(
+        read_csv(tmp_path / "a" / "work" / "history.csv")[0]
+    )
 
 
-def test_images_are_drawn_once_and_again_for_another_seed(tmp_path, monkeypatch):
-    made = data.made_images(SETTINGS, tmp_path)
-    assert made.images.shape == (6, 256, 256, 3)
-    assert made.masks.shape == (6, 256, 256)
-    assert set(np.unique(made.masks)) == {0, 1}
-    first = np.array(made.images)
-    stamp = (tmp_path / "images.npy").stat().st_mtime_ns
-    data.made_images(SETTINGS, tmp_path)
-    assert (tmp_path / "images.npy").stat().st_mtime_ns == stamp
-    monkeypatch.setattr(data, "CHUNK_IMAGES", 4)
-    again = data.made_images(SETTINGS, tmp_path / "chunks")
-    assert np.array_equal(again.images, first), "chunks and worker processes change nothing"
-    other = data.made_images(SETTINGS.model_copy(update={"seed": 6}), tmp_path)
-    assert not np.array_equal(other.images, first)
+def test_images_are_drawn_once_and_again_for_another_seed(data, tmp_path, monkeypatch):
+    assert data.images.shape == (6, 256, 256, 3)
+    assert set(np.unique(data.masks)) == {0, 255}
+    assert [list(data.rows(split)) for split in ("train", "val")] == [[0, 1, 2, 3], [4, 5]]
+    monkeypatch.setattr(module, "CHUNK_IMAGES", 4)
+    again = synthetic_dataset(SETTINGS, tmp_path)
+    assert np.array_equal(again.images, data.images), "chunks and worker processes change nothing"
+    monkeypatch.setattr(module, "_draw_all", lambda *_: pytest.fail("drawn again"))
+    synthetic_dataset(SETTINGS, tmp_path)
+    monkeypatch.undo()
+    other = synthetic_dataset(SETTINGS.model_copy(update={"seed": 6}), tmp_path)
+    assert not np.array_equal(other.images, data.images)
 
 
-def test_batches_depend_on_seed_and_step_alone_and_leave_the_held_out_alone(tmp_path):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 255, (6, 64, 64, 3), dtype=np.uint8)
-    masks = np.zeros((6, 64, 64), np.uint8)
-    masks[:, 20:44, 20:44] = 1
-    images[4:], masks[4:] = 0, 0
-    made = data.MadeImages(images, masks, "x")
-    one, two = data.training_batch(made, SETTINGS, 1), data.training_batch(made, SETTINGS, 1)
-    assert torch.equal(one[0], two[0])
-    assert torch.equal(one[1], two[1])
-    assert not torch.equal(one[0], data.training_batch(made, SETTINGS, 2)[0])
-    for step in range(6):
-        batch, truth = data.training_batch(made, SETTINGS, step)
-        assert batch.shape == (2, 3, 64, 64)
-        assert truth.shape == (2, 1, 64, 64)
-        assert truth.sum() > 0, "a held-out image was used"
-        assert batch.min() >= 0
-        assert batch.max() <= 255
+def test_batches_have_one_kind_of_prompt_which_depends_on_the_step(data):
+    task = task_of(data)
+    kinds = [task.kind(step) for step in range(400)]
+    shares = [kinds.count(kind) / 400 for kind in PROMPT_KINDS]
+    assert shares == pytest.approx([0.4, 0.3, 0.15, 0.15], abs=0.07)
+    rows = task.epoch_rows(0)[:2]
+    given = {"none": set(), "oracle_box": {"boxes"}, "oracle_click_1": {"points", "point_labels"}}
+    given["second_click"] = given["oracle_click_1"] | {"second_click"}
+    for kind in PROMPT_KINDS:
+        batch = task.batch(rows, 0, kinds.index(kind))
+        assert set(batch) == {"images", "masks"} | given[kind]
+    for image in range(2):
+        x, y = batch["points"][image, 0].int().tolist()
+        assert batch["masks"][image, 0, y, x] >= 128, "a click lies on the augmented lesion, in x, y order"
 
 
-def test_image_and_mask_move_together():
-    images, masks = blobs()
-    moved, moved_masks = data.move(images, masks, generator(1))
-    assert not torch.equal(moved_masks, masks)
-    agree = ((moved[:, :1] >= 100) == (moved_masks > 0.5)).float().mean()
-    assert agree > 0.999
-    assert set(moved_masks.unique().tolist()) == {0.0, 1.0}
-
-
-def test_a_lesion_never_leaves_the_picture():
-    images, masks = torch.zeros(8, 3, 64, 64), torch.zeros(8, 1, 64, 64)
-    masks[:, :, :9, :9] = 1.0
-    for seed in range(5):
-        _, moved = data.move(images, masks, generator(seed))
-        assert moved.sum(dim=(1, 2, 3)).min() >= data.MIN_LESION_PIXELS
-
-
-def test_colours_change_and_shapes_do_not():
-    images, _ = blobs()
-    changed = data.recolour(images + 25.0, generator(3))
-    assert changed.shape == images.shape
-    assert (changed - images).abs().mean() > 3.0
-    inside, outside = changed[images > 0].mean(), changed[images == 0].mean()
-    assert inside > outside
-
-
-def test_prompts_point_at_the_lesion_in_x_y_order():
-    masks = np.zeros((2, 32, 32), bool)
-    masks[0, 4, 20:28] = True
-    masks[1, 10:14, 3] = True
-    assert job.simulate("none", masks, generator(0), 0.1) is None
-    boxes = job.simulate("box", masks, generator(0), 0.0).boxes
-    assert boxes.tolist() == [[20, 4, 27, 4], [3, 10, 3, 13]]
-    click = job.simulate("click_1", masks, generator(0), 0.1)
-    for (x, y), mask in zip(click.points[:, 0].tolist(), masks, strict=True):
-        assert mask[int(y), int(x)]
-    assert click.point_labels.tolist() == [[1], [1]]
-
-
-def test_a_second_click_mends_the_prediction():
-    masks = np.zeros((2, 16, 16), bool)
-    masks[:, 4:12, 4:12] = True
-    first = job.simulate("click_1", masks, generator(0), 0.0)
-    logits = torch.full((2, 1, 16, 16), -5.0)
-    logits[1] = 5.0
-    both = job.with_correction(first, logits, masks, generator(1))
-    assert both.points.shape == (2, 2, 2)
+def test_a_second_click_fixes_the_prediction(data, monkeypatch):
+    task = task_of(data)
+    batch = task.batch(task.epoch_rows(0)[:2], 0, next(step for step in range(99) if task.kind(step) == "second_click"))
+    guess = torch.full((2, 1, 64, 64), -5.0)
+    guess[1] = 5.0
+    asked = []
+    monkeypatch.setattr(task.module, "decode", lambda *_: guess)
+    plain = task.module.decode_all
+    monkeypatch.setattr(task.module, "decode_all", lambda *given: asked.append(given[1]) or plain(*given))
+    task.predict(batch)
     # The first image's lesion was missed: positive. In the second, skin was taken for lesion: negative.
-    assert both.point_labels.tolist() == [[1, 1], [1, 0]]
-    for index, inside in enumerate((True, False)):
-        x, y = both.points[index, 1].int().tolist()
-        assert masks[index, y, x] == inside
+    assert asked[0].point_labels.tolist() == [[1, 1], [1, 0]]
+    for image, inside in enumerate((True, False)):
+        x, y = asked[0].points[image, 1].int().tolist()
+        assert bool(batch["masks"][image, 0, y, x] >= 128) == inside
 
 
-def test_one_click_teaches_the_alternatives_and_no_prompt_does_not():
-    model = job.build(0)
-    images, masks = torch.full((1, 3, 256, 256), 90.0), torch.zeros(1, 1, 256, 256)
-    images[..., 60:160, 80:200] = 30.0
-    masks[..., 60:160, 80:200] = 1.0
-    always = {"click": {"prompt_none": 0.0, "prompt_box": 0.0}, "none": {"prompt_none": 1.0, "prompt_box": 0.0}}
-    for kind, share in always.items():
-        settings = SETTINGS.model_copy(update=share)
-        step = next(step for step in range(99) if kind == "none" or _second_draw(settings, step) >= job.SECOND_CLICK)
-        model.zero_grad()
-        loss, seen, dice = job.training_loss(model, images, masks, settings, step)
-        loss.backward()
-        assert seen == ("none" if kind == "none" else "click_1")
-        assert 0 <= dice <= 1
-        heads = model.sam.mask_decoder.output_hypernetworks_mlps
-        taught = [head.layers[0].weight.grad is not None and bool(head.layers[0].weight.grad.any()) for head in heads]
-        assert taught[0]
-        assert sum(taught[1:]) == (0 if kind == "none" else 1), "only the best alternative"
-        assert model.sam.mask_decoder.iou_prediction_head.layers[0].weight.grad.any()
+@pytest.mark.parametrize(("kind", "taught"), [("none", 0), ("oracle_click_1", 1)])
+def test_one_click_teaches_the_best_alternative_and_no_prompt_does_not(data, kind, taught):
+    task = task_of(data)
+    batch = task.batch(task.epoch_rows(0)[:1], 0, next(step for step in range(99) if task.kind(step) == kind))
+    loss, parts = task.loss(batch)
+    loss.backward()
+    assert parts["iou_head_error"] >= 0
+    decoder = task.module.sam.mask_decoder
+    felt = [bool(head.layers[0].weight.grad.any()) for head in decoder.output_hypernetworks_mlps]
+    assert felt[0]
+    assert sum(felt[1:]) == taught
+    assert decoder.iou_prediction_head.layers[0].weight.grad.any()
 
 
-def _second_draw(settings: Pretrain, step: int) -> float:
-    rng = generator(settings.seed, "pretrain", "prompt", step)
-    rng.random()
-    return rng.random()
-
-
-def test_an_impossible_size_and_a_loss_that_is_not_finite_are_refused(tmp_path, monkeypatch):
+def test_an_impossible_size_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="256 pixels"):
-        job.pretrain(SETTINGS.model_copy(update={"image_size": 128}), tmp_path / "w", tmp_path, "cpu", 1)
-    monkeypatch.setattr(job, "training_loss", lambda *_: (torch.tensor(float("nan"), requires_grad=True), "none", 0.0))
-    with pytest.raises(RunError, match="not finite at step 0"):
-        job.pretrain(SETTINGS, tmp_path / "w.safetensors", tmp_path / "work", "cpu", 1)
-    assert not (tmp_path / "w.safetensors").exists()
+        pretrain(SETTINGS.model_copy(update={"image_size": 128}), tmp_path / "w", tmp_path, "cpu", 1)

@@ -1,86 +1,64 @@
-"""Learning rates: ReduceLROnPlateau beside torch's own, and impossible settings."""
+"""Learning rates by hand, what torch's optimizers are given, and impossible settings."""
 
 from __future__ import annotations
 
 import pytest
 import torch
-from engine_tasks import SETTINGS, Curve, training
-from hypothesis import given
-from hypothesis import strategies as st
+from engine_tasks import SETTINGS, Curve, run, training
 from pydantic import ValidationError
 
 from lesion_core.files import read_csv
-from lesion_core.seeding import generator
 from lesion_core.settings import Training
-from lesion_core.training.engine import fit
-from lesion_core.training.schedule import Plateau, learning_rate_at
+from lesion_core.training.optimizer import build_optimizer, build_schedule
 
 
-def torch_rates(values: list[float], *, mode: str, factor: float, patience: int, minimum: float) -> list[float]:
-    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
-    scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimizer, mode=mode, factor=factor, patience=patience, min_lr=minimum
-    )
-    rates = []
-    for value in values:
-        scheduler.step(value)
-        rates.append(optimizer.param_groups[0]["lr"])
-    return rates
+def rates(total: int, **changes) -> list[float]:
+    settings = training(learning_rate=2.0, **changes)
+    optimizer = build_optimizer(Curve().trainable(), settings)
+    schedule = build_schedule(optimizer, settings, total)
+    found = []
+    for _ in range(total):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert {group["lr"] for group in optimizer.param_groups} == {optimizer.param_groups[0]["lr"]}
+    return [*found, optimizer.param_groups[0]["lr"]]
 
 
-def our_rates(values: list[float], **options) -> list[float]:
-    plateau = Plateau(0.5, **options)
-    rates = []
-    for value in values:
-        plateau.update(value)
-        rates.append(plateau.rate)
-        # What a checkpoint would keep is all there is.
-        again = Plateau(0.5, **options)
-        again.load_state_dict(plateau.state_dict())
-        plateau = again
-    return rates
+def test_warm_up_and_half_a_cosine():
+    found = rates(10, warmup_fraction=0.2, schedule="cosine")
+    assert found[:3] == pytest.approx([1.0, 2.0, 2.0])
+    assert found[6] == pytest.approx(1.0)
+    assert found[10] == pytest.approx(0.0)
+    assert found[2:] == sorted(found[2:], reverse=True)
+    assert rates(4, warmup_fraction=0.0, schedule="cosine") == pytest.approx([2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0])
+    assert rates(10, warmup_fraction=0.1, schedule="cosine")[:2] == pytest.approx([2.0, 2.0])
 
 
-@pytest.mark.parametrize("mode", ["max", "min"])
-@pytest.mark.parametrize(("factor", "patience", "minimum"), [(0.1, 2, 0.0), (0.5, 0, 0.03), (0.3, 5, 0.0)])
-def test_plateau_equals_torch_on_a_noisy_dice(mode, factor, patience, minimum):
-    rng = generator("plateau", mode, patience)
-    values = [float(0.9 - 0.5 * 0.9**epoch + 0.01 * rng.standard_normal()) for epoch in range(60)]
-    values[20:24] = [values[20]] * 4
-    options = {"mode": mode, "factor": factor, "patience": patience, "minimum": minimum}
-    rates = our_rates(values, **options)
-    assert rates == torch_rates(values, **options)
-    assert len(set(rates)) > 2, "the rate was lowered more than once"
+@pytest.mark.parametrize("schedule", ["constant", "plateau"])
+def test_warm_up_and_no_change(schedule):
+    assert rates(6, warmup_fraction=0.5, schedule=schedule) == pytest.approx([2 / 3, 4 / 3, 2, 2, 2, 2, 2])
+    assert rates(3, warmup_fraction=0.0, schedule=schedule) == [2.0] * 4
+    assert rates(2, warmup_fraction=1.0, schedule=schedule) == pytest.approx([1.0, 2.0, 2.0])
 
 
-@given(st.lists(st.sampled_from([0.5, 0.50004, 0.50006, 0.6, 0.4, 0.0, -1.0]), max_size=30), st.integers(0, 3))
-def test_plateau_equals_torch_near_its_threshold(values, patience):
-    for mode in ("max", "min"):
-        options = {"mode": mode, "factor": 0.5, "patience": patience, "minimum": 1e-3}
-        assert our_rates(values, **options) == torch_rates(values, **options)
+def test_the_engine_lowers_the_rate_on_a_plateau(tmp_path):
+    settings = {"schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.1, "warmup_fraction": 0.0}
+    run(Curve(samples=4, values=[0.5] + [1.0] * 5), tmp_path, epochs=6, **settings)
+    found = [float(row["lr"]) for row in read_csv(tmp_path / "history.csv")]
+    assert found == pytest.approx([0.05, 0.05, 0.05, 0.005, 0.005, 0.0005])
 
 
-def test_warm_up_rises_to_what_the_plateau_left():
-    rates = [
-        learning_rate_at(step, 10, base=base, warmup_fraction=0.2, schedule="plateau")
-        for step, base in enumerate([2.0] * 5 + [0.2] * 5)
-    ]
-    assert rates == [1.0, 2.0, 2.0, 2.0, 2.0, 0.2, 0.2, 0.2, 0.2, 0.2]
-
-
-class Stuck(Curve):
-    """Better once, then never again."""
-
-    def validate(self):
-        self.validations = getattr(self, "validations", 0) + 1
-        return {"error": 0.5 if self.validations == 1 else 1.0}
-
-
-def test_the_engine_lowers_the_rate(tmp_path):
-    settings = training(epochs=6, schedule="plateau", plateau_patience=1, plateau_factor=0.1, warmup_fraction=0.0)
-    fit(Stuck(samples=4), settings, tmp_path, seed=0, device="cpu")
-    rates = [float(row["lr"]) for row in read_csv(tmp_path / "history.csv")]
-    assert rates == pytest.approx([0.05, 0.05, 0.05, 0.005, 0.005, 0.0005])
+@pytest.mark.parametrize(("name", "kind"), [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD)])
+def test_weight_decay_is_of_matrices_alone(name, kind):
+    parameters = Curve(norm=True).trainable()
+    optimizer = build_optimizer(parameters, training(optimizer=name, weight_decay=0.5, momentum=0.8))
+    assert type(optimizer) is kind
+    decay = {id(item): group["weight_decay"] for group in optimizer.param_groups for item in group["params"]}
+    assert {key: decay[id(item)] for key, item in parameters.items()} == {
+        key: 0.5 if item.ndim >= 2 else 0.0 for key, item in parameters.items()
+    }
+    assert optimizer.param_groups[0].get("momentum", 0.8) == 0.8
 
 
 def test_impossible_plateaus_are_refused():

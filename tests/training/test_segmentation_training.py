@@ -1,8 +1,9 @@
-"""Training of segmentation runs on made images: outputs, resume, prompts, what is learnt and what is not."""
+"""Training of segmentation runs on synthetic images: outputs, resume, prompts, what is learnt and what is not."""
+
+# ruff: noqa: F811 - fixtures come from a helper module
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 
@@ -10,145 +11,16 @@ import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
+from segmentation_runs import SAM, SIZE, folder, make_run, restore_torch, root, tensors, write_dataset  # noqa: F401
 
 from lesion_core.errors import RunError
-from lesion_core.files import read_csv, read_json, sha256_file, write_csv
-from lesion_core.models.sam.network import build_sam
+from lesion_core.files import read_csv, read_json, sha256_file
 from lesion_core.paths import Layout
-from lesion_core.seeding import seed_torch
 from lesion_core.settings.run import Run
+from lesion_core.training import run as outputs
 from lesion_core.training import segmentation, segmentation_task
-from lesion_core.training.checkpoint import write_safetensors
 from lesion_core.training.engine import CHECKPOINT
 from lesion_core.training.segmentation import SegmentationTask, train_run
-
-SIZE = 64
-SPLITS = ["train"] * 8 + ["val"] * 3 + ["test"] * 2
-COLUMNS = (
-    *("row", "image_id", "lesion_id", "group_id", "split", "label", "mask_row"),
-    *("width", "height", "age", "sex", "site"),
-)
-
-
-def write_dataset(root, dataset: str, size: int, seed: int, splits: list[str]) -> None:
-    """A harmonized dataset: dark discs on skin."""
-    folder = Layout(root).harmonized(dataset, size)
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:size, :size]
-    images, masks, index = [], [], []
-    for row, split in enumerate(splits):
-        centre, radius = rng.uniform(0.35, 0.65, 2) * size, rng.uniform(0.15, 0.3) * size
-        mask = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
-        image = np.where(mask[..., None], [90, 60, 50], [210, 170, 150]) + rng.normal(0, 8, (size, size, 3))
-        images.append(image.clip(0, 255).astype(np.uint8))
-        sealed = split == "test"
-        if not sealed:
-            masks.append(mask.astype(np.uint8) * 255)
-        numbers = {"row": row, "mask_row": -1 if sealed else len(masks) - 1, "width": size, "height": size}
-        blank = dict.fromkeys(COLUMNS, "")
-        index.append({**blank, **numbers, "image_id": f"{dataset}_{row:02d}", "group_id": f"g{row}", "split": split})
-    np.save(folder / "images.npy", np.stack(images))
-    np.save(folder / "masks.npy", np.stack(masks))
-    write_csv(folder / "index.csv", COLUMNS, index)
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    root = tmp_path_factory.mktemp("results") / "smoke"
-    write_dataset(root, "isic2018_task1", SIZE, 0, SPLITS)
-    write_dataset(root, "ph2", SIZE, 1, SPLITS)
-    np.save(Layout(root).reference, np.full((3, 256), 1 / 256))
-    seed_torch(0, "test weights")
-    write_safetensors(Layout(root).weights("sam_vit_t"), dict(build_sam("sam_vit_t").state_dict()))
-    return root
-
-
-@pytest.fixture(autouse=True)
-def restore_torch():
-    threads = torch.get_num_threads()
-    yield
-    torch.set_num_threads(threads)
-    torch.set_deterministic_debug_mode("default")
-
-
-SETTINGS = {
-    "method": "unet",
-    "seed": 3,
-    "threads": 1,
-    "harmonization": {
-        "histogram": "specification",
-        "colour": "none",
-        "hair_removal": False,
-        "mask_closing": 1,
-        "mask_min_component": 0.01,
-        "mask_smoothing": 1.0,
-        "soft_mask_sigma": 1.0,
-    },
-    "extraction": {
-        "threshold": 0.5,
-        "closing": 1,
-        "smoothing": 1.0,
-        "largest_component": True,
-        "crop_margin": 0.1,
-        "blend": 0.7,
-    },
-    "spec": {
-        "task": "segmentation",
-        "train_on": ["isic2018_task1"],
-        "model": {"kind": "unet", "image_size": SIZE},
-        "loss": {"dice": 1.0, "bce": 1.0, "soft_target": True},
-        "training": {
-            "epochs": 2,
-            "batch_size": 4,
-            "optimizer": "adamw",
-            "learning_rate": 0.003,
-            "weight_decay": 0.01,
-            "momentum": 0.9,
-            "schedule": "cosine",
-            "warmup_fraction": 0.1,
-            "gradient_clip": 1.0,
-            "precision": "fp32",
-            "checkpoint_steps": 1,
-            "patience": 0,
-        },
-        "augmentation": [
-            {
-                "transform": "Warp",
-                "flip_horizontal": 0.5,
-                "flip_vertical": 0.5,
-                "rotation_degrees": 20.0,
-                "affine": 0.05,
-                "translation": 0.05,
-                "elastic_alpha": 4.0,
-            },
-            {"transform": "RandomBrightnessContrast", "brightness_limit": 0.05, "contrast_limit": 0.1, "p": 1.0},
-            {"transform": "GaussNoise", "std_range": [0.008, 0.008], "p": 1.0},
-        ],
-    },
-}
-
-
-def make_run(*, model: dict | None = None, training: dict | None = None, **spec) -> Run:
-    settings = copy.deepcopy(SETTINGS)
-    if model is not None:
-        settings["spec"]["model"] = {"image_size": SIZE, **model}
-    settings["spec"]["training"] |= training or {}
-    settings["spec"] |= spec
-    return Run.model_validate(settings)
-
-
-def tensors(run_dir) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return load_file(run_dir / "weights.safetensors")
-
-
-def folder(root, run: Run, suffix: str = ""):
-    return Layout(root).run("segmentation", run.run_id + suffix)
-
-
-SAM = {"kind": "sam", "backbone": "sam_vit_t"}
 
 
 def test_a_unet_run_writes_its_outputs_and_learns(root):
@@ -209,7 +81,7 @@ def test_equal_runs_have_equal_bytes_and_a_stopped_one_too(root, monkeypatch):
     def full(*_, **__):
         raise OSError("disk full")
 
-    monkeypatch.setattr(segmentation, "write_provenance", full)
+    monkeypatch.setattr(outputs, "write_provenance", full)
     with pytest.raises(OSError, match="disk full"):
         train_run(run, cut, root, "cpu")
     assert (cut / CHECKPOINT).exists(), "outputs are not complete, so the checkpoint stays"

@@ -26,6 +26,9 @@ def joint_inputs(run):
 
 # What a training leaves; the checkpoint is no output, so that it survives an interrupted job.
 TRAINED = ("settings.yaml", "weights.safetensors", "history.csv", "provenance.json")
+# Several processes that share each batch of a training are torchrun's.
+TORCHRUN = f"torchrun --standalone --nproc-per-node {COMPUTE.processes} -m lesion_core.cli"
+TRAIN = f"{'lesion' if COMPUTE.processes == 1 else TORCHRUN} train {{params.ids:q}} --root {{params.root:q}} --log"
 
 for kind, runs, inputs, module in (
     ("train_segmenter", SEGMENTERS, segmenter_inputs, "training.segmentation"),
@@ -56,4 +59,4 @@ for kind, runs, inputs, module in (
                 ids=partial(named, ids),
                 root=LAYOUT.root,
             shell:
-                "lesion train {params.ids:q} --root {params.root:q} --log"
+                TRAIN

@@ -16,7 +16,7 @@ from lesion_core.models.sam.fast_mlp import FastMLP
 from lesion_core.models.sam.network import build_sam, sam_modeling
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.seeding import seed_torch
-from lesion_core.training.updater import checkpoint_activations
+from lesion_core.training.step import checkpoint_activations
 
 KINDS = {
     "bottleneck": {"adapter": "bottleneck", "rank": 4, "depth": 2, "gated": True},

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from segment_anything.utils.transforms import ResizeLongestSide
+from segmentation_runs import SIZE, make_run
 from test_score_prompts import ALL, NATIVE, root, scoring  # noqa: F401
-from test_segmentation_training import SIZE, make_run
 
 from lesion_core.errors import ImageError, SettingsError
 from lesion_core.files import read_parquet

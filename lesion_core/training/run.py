@@ -1,0 +1,84 @@
+"""What every training of a run does before it and after it: processes, threads, lock, reference histogram, outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lesion_core.models.trained import REFERENCE_KEY
+from lesion_core.paths import Layout
+from lesion_core.pixels.reference import read_reference
+from lesion_core.record.attempts import Attempts
+from lesion_core.record.provenance import write_provenance
+from lesion_core.seeding import make_deterministic
+from lesion_core.settings.run import Run
+from lesion_core.training.checkpoint import folder_lock, write_safetensors
+from lesion_core.training.device import check_processes, first_process
+from lesion_core.training.engine import CHECKPOINT, FitResult
+from lesion_core.training.task import TrainingTask
+
+
+@contextmanager
+def prepared(run: Run, run_dir: Path) -> Iterator[None]:
+    """The run's number of threads, deterministic kernels, and the lock of its folder.
+
+    Raises:
+        RunError: not as many processes were started as the run's settings say.
+    """
+    check_processes(run.processes)
+    make_deterministic(run.threads)
+    with folder_lock(run_dir):
+        yield
+
+
+def reference_of(run: Run, layout: Layout) -> tuple[dict[str, Tensor], list[Path]]:
+    """The reference histogram as a tensor to keep with the weights, and its file; nothing if the run used none."""
+    if run.harmonization.histogram == "none":
+        return {}, []
+    return {REFERENCE_KEY: torch.from_numpy(read_reference(layout.reference))}, [layout.reference]
+
+
+def parameter_counts(model: torch.nn.Module, learnt: dict[str, torch.nn.Parameter]) -> dict[str, Any]:
+    """``parameters`` and ``trainable_parameters``, for the provenance."""
+    return {
+        "parameters": sum(item.numel() for item in model.parameters()),
+        "trainable_parameters": sum(item.numel() for item in learnt.values()),
+    }
+
+
+def fit_extra(task: TrainingTask, result: FitResult, metric: str, best: float | None) -> dict[str, Any]:
+    """What is worth knowing of a fit, for the provenance; ``best`` is the ``metric`` of the selected epoch."""
+    return {
+        **parameter_counts(task.module, task.trainable()),
+        "epochs": result.epochs,
+        "best_epoch": result.best_epoch,
+        f"best_validation_{metric}": best,
+        "precision": result.precision,
+        "resumed": result.resumed,
+        "training_seconds": round(result.seconds, 3),
+    }
+
+
+def finish(
+    run: Run,
+    run_dir: Path,
+    tensors: dict[str, Tensor],
+    *,
+    inputs: list[Path],
+    device: str,
+    attempts: Attempts,
+    extra: dict[str, Any],
+) -> None:
+    """Write settings.yaml, weights.safetensors and provenance.json, then delete the checkpoints; first process only."""
+    if not first_process():
+        return
+    run.save(run_dir)
+    write_safetensors(run_dir / "weights.safetensors", tensors)
+    write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
+    for checkpoint in run_dir.rglob(CHECKPOINT):
+        checkpoint.unlink()
