@@ -12,14 +12,12 @@ from torch import Tensor, nn
 from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.fusion import Fusion
+from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import CLASSES, NETWORKS, ClassificationModel, Extraction
 
 if TYPE_CHECKING:
     from lesion_core.catalog.metadata import MetadataVocabulary
-
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 
 
 def lesion_box(masks: Tensor, margin: float) -> Tensor:

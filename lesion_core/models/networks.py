@@ -14,14 +14,13 @@ from torch import Tensor, nn
 
 from lesion_core.errors import ImageError, SettingsError, WeightsError
 from lesion_core.models.deep_unet import DeepUNet, TinyEncoder
+from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from lesion_core.models.sam.network import load_strict, read_weights
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.unet import TinyUNet
 from lesion_core.settings.segmentation import STRIDE
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
 # kind -> class of segmentation-models-pytorch
 ARCHITECTURES = {
     "unet": "Unet",

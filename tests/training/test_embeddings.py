@@ -144,7 +144,7 @@ def test_whatever_an_embedding_depends_on_is_in_its_place(root, tmp_path, monkey
     monkeypatch.setattr(module, "code_hash", lambda name: "changed")
     folders.add(cache_of(root, tmp_path).folder)
     monkeypatch.undo()
-    monkeypatch.setattr(sam, "PIXEL_MEAN", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(sam, "IMAGENET_MEAN", (0.0, 0.0, 0.0))
     folders.add(cache_of(root, tmp_path).folder)
     assert len(folders) == 6
     image = data.image(0).copy()

@@ -22,11 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from lesion_core.models.sam.input import Normalisation
 
 PATCH = 16
-PIXEL_MEAN = (123.675, 116.28, 103.53)
-PIXEL_STD = (58.395, 57.12, 57.375)
 _IMPORT_LOCK = threading.RLock()
 _ABSOLUTE_POSITION = "image_encoder.pos_embed"
 
@@ -257,7 +256,7 @@ def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
         iou_head_depth=3,
         iou_head_hidden_dim=variant.iou_hidden,
     )
-    sam = modeling.Sam(image_encoder, prompt_encoder, mask_decoder, list(PIXEL_MEAN), list(PIXEL_STD))
+    sam = modeling.Sam(image_encoder, prompt_encoder, mask_decoder, list(IMAGENET_MEAN), list(IMAGENET_STD))
     sam.normalisation = variant.normalisation
     return sam
 
