@@ -30,9 +30,8 @@ def dvc_stages(
 def manifest(root: Root, profile: Profile = None) -> None:
     """Hash a finished pipeline's results: what `lesion audit` compares with."""
     from lesion_core.audit.manifest import write_manifest
-    from lesion_core.settings.load import recorded
     from lesion_core.settings.matrix import plan
-    from lesion_core.settings.stored import stored
+    from lesion_core.settings.stored import recorded, stored
     from lesion_core.sharing.jobs import made_so_far
 
     settings = stored(root, profile)

@@ -17,6 +17,7 @@ from lesion_core.settings.base import (
     NETWORKS,
     Count,
     Dataset,
+    Distinct,
     Fraction,
     Name,
     NotNegative,
@@ -58,74 +59,16 @@ from lesion_core.settings.segmentation import (
 )
 from lesion_core.settings.training import Compute, Pretrain, Training
 
-__all__ = [
-    "ADAPTER_KEYS",
-    "BACKBONE_PATCHES",
-    "CLASSES",
-    "DATASETS",
-    "KIND_KEYS",
-    "NETWORKS",
-    "Augmentation",
-    "AutomaticMasks",
-    "ClassificationLoss",
-    "ClassificationMethod",
-    "ClassificationModel",
-    "Compute",
-    "Corruption",
-    "Count",
-    "Custom",
-    "Data",
-    "Dataset",
-    "DerivedMethod",
-    "Duplicates",
-    "Explain",
-    "Extraction",
-    "Fraction",
-    "Harmonization",
-    "JointMethod",
-    "Ledger",
-    "Matrix",
-    "Method",
-    "Name",
-    "NotNegative",
-    "Plan",
-    "Positive",
-    "Pretrain",
-    "Prompt",
-    "Reconstruction",
-    "Report",
-    "Robustness",
-    "RunId",
-    "Scoring",
-    "SegmentationKind",
-    "SegmentationLoss",
-    "SegmentationMethod",
-    "SegmentationModel",
-    "Settings",
-    "SplitCounts",
-    "Splits",
-    "Statistics",
-    "Strict",
-    "Subgroups",
-    "Synthetic",
-    "Table",
-    "TableRow",
-    "Training",
-    "TrainingPrompt",
-    "Views",
-    "Whole",
-]
-
 Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod | DerivedMethod, Field(discriminator="task")]
 
 
 class Matrix(Strict):
     """Which methods and which ablations this profile runs; ``seeds_for`` names the methods that take fewer seeds."""
 
-    seeds: Annotated[list[int], Field(min_length=1)]
-    seeds_for: dict[Name, Annotated[list[int], Field(min_length=1)]] = Field(default_factory=dict)
-    methods: Annotated[list[Name], Field(min_length=1)]
-    ablations: list[Name] = Field(default_factory=list)
+    seeds: Annotated[Distinct[int], Field(min_length=1)]
+    seeds_for: dict[Name, Annotated[Distinct[int], Field(min_length=1)]] = Field(default_factory=dict)
+    methods: Annotated[Distinct[Name], Field(min_length=1)]
+    ablations: Distinct[Name] = Field(default_factory=list)
 
 
 class Settings(Strict):

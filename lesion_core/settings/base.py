@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -16,6 +16,16 @@ def _check_name(name: str) -> str:
     return name
 
 
+Item = TypeVar("Item")
+
+
+def _check_distinct(items: list[Item]) -> list[Item]:
+    if twice := sorted({str(item) for item in items if items.count(item) > 1}):
+        raise ValueError(f"{', '.join(twice)} stands twice")
+    return items
+
+
+Distinct = Annotated[list[Item], AfterValidator(_check_distinct)]
 # Names of methods, bases, tables and runs become parts of paths and of shell lines.
 Name = Annotated[str, AfterValidator(_check_name), Field(max_length=64)]
 RunId = Annotated[str, AfterValidator(_check_name), Field(max_length=200)]
@@ -24,16 +34,6 @@ Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
 Count = Annotated[int, Field(ge=1)]
 Whole = Annotated[int, Field(ge=0)]
-DATASETS = (
-    "isic2016",
-    "isic2017",
-    "isic2018_task1",
-    "isic2018_task3",
-    "isic2019",
-    "ham10000",
-    "ph2",
-    "custom",
-)
 BACKBONE_PATCHES = {  # patch sizes, or the stride of a convolutional network's last map
     "vit_t": (4, 8, 16, 32),
     "vit_base": (8, 16, 32),
@@ -44,6 +44,7 @@ BACKBONE_PATCHES = {  # patch sizes, or the stride of a convolutional network's 
 NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradient descent
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
+DATASETS: tuple[Dataset, ...] = get_args(Dataset)
 Prompt = Literal["none", "automatic", "automatic_masks", "oracle_box", "oracle_click_1", "oracle_click_3"]
 # What a method can be trained with: an automatic prompt comes from a trained model.
 TrainingPrompt = Literal["none", "oracle_box", "oracle_click_1", "oracle_click_3"]
@@ -52,4 +53,4 @@ TrainingPrompt = Literal["none", "oracle_box", "oracle_click_1", "oracle_click_3
 class Strict(BaseModel):
     """Unknown keys fail; values are not coerced from other types; settings do not change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)

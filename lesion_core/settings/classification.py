@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lesion_core.settings.augmentation import Augmentation
-from lesion_core.settings.base import BACKBONE_PATCHES, NETWORKS, Count, Dataset, Fraction, NotNegative, Strict
+from lesion_core.settings.base import (
+    BACKBONE_PATCHES,
+    NETWORKS,
+    Count,
+    Dataset,
+    Distinct,
+    Fraction,
+    NotNegative,
+    Strict,
+)
 from lesion_core.settings.segmentation import SegmentationLoss
 from lesion_core.settings.training import Training
 
@@ -64,7 +73,7 @@ class ClassificationMethod(Strict):
     """One classification method; ``masks``: ``true``, or the segmentation method that makes the pseudo-masks."""
 
     task: Literal["classification"]
-    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    train_on: Annotated[Distinct[Dataset], Field(min_length=1)]
     masks: str | None
     mask_order: Literal["own", "shuffled"] = "own"
     model: ClassificationModel
@@ -90,7 +99,7 @@ class JointMethod(Strict):
     """Joint fine-tuning of a segmenter and a classifier: l1 * L_seg + l2 * L_cls (paper A, section 3.7)."""
 
     task: Literal["joint"]
-    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    train_on: Annotated[Distinct[Dataset], Field(min_length=1)]
     segmenter: str
     classifier: str
     mask_source: Literal["true", "pseudo"]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lesion_core.settings.base import Count, Dataset, Fraction, NotNegative, Positive, Strict, Whole
+from lesion_core.settings.base import Count, Dataset, Distinct, Fraction, NotNegative, Positive, Strict, Whole
 
 
 class Synthetic(Strict):
@@ -34,7 +34,7 @@ class Custom(Strict):
 class Data(Strict):
     """Which datasets take part, and where they come from."""
 
-    datasets: Annotated[list[Dataset], Field(min_length=1)]
+    datasets: Annotated[Distinct[Dataset], Field(min_length=1)]
     ph2: str | None
     custom: Custom | None
     retries: Whole
@@ -68,9 +68,9 @@ class Splits(Strict):
     """Leak-free splits by group, stratified by class; ``official``: the release's own parts, or [train, val, test]."""
 
     seed: int
-    train: Fraction
-    val: Fraction
-    test: Fraction
+    train: Positive
+    val: Positive
+    test: Positive
     official: dict[Dataset, Literal["release"] | SplitCounts] = Field(default_factory=dict)
     on_conflict: Literal["error", "move"] = "error"
 

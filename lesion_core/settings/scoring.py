@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lesion_core.settings.base import Count, Dataset, Fraction, NotNegative, Positive, Prompt, Strict, Whole
+from lesion_core.settings.base import Count, Dataset, Distinct, Fraction, NotNegative, Positive, Prompt, Strict, Whole
 
 
 class AutomaticMasks(Strict):
@@ -21,8 +21,8 @@ class AutomaticMasks(Strict):
 class Scoring(Strict):
     """How a prediction is compared with the truth."""
 
-    segmentation_on: list[Dataset]
-    classification_on: list[Dataset]
+    segmentation_on: Distinct[Dataset]
+    classification_on: Distinct[Dataset]
     prompts: Annotated[list[Prompt], Field(min_length=1)]
     zero_shot_prompts: list[Prompt]
     automatic_masks: AutomaticMasks

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lesion_core.settings.augmentation import Augmentation
-from lesion_core.settings.base import Count, Dataset, NotNegative, Strict, TrainingPrompt, Whole
+from lesion_core.settings.base import Count, Dataset, Distinct, NotNegative, Strict, TrainingPrompt, Whole
 from lesion_core.settings.training import Training
 
 SegmentationKind = Literal[
@@ -135,7 +135,7 @@ class SegmentationMethod(Strict):
     """One segmentation method: what is built, on which data, how it is trained."""
 
     task: Literal["segmentation"]
-    train_on: Annotated[list[Dataset], Field(min_length=1)]
+    train_on: Annotated[Distinct[Dataset], Field(min_length=1)]
     model: SegmentationModel
     loss: SegmentationLoss
     training: Training

@@ -83,6 +83,14 @@ def trigger(full: dict[str, Any], command: str) -> dict[str, Any]:
     return {name: reduce(dict.__getitem__, name.split("."), full) for name in READS[command] if name not in NO_RESULT}
 
 
+def recorded(settings: Settings) -> dict[str, Any]:
+    """All sections that results depend on, and the plan, as JSON values; without the places on this machine's disk."""
+    full = dumped(settings)
+    full["data"] |= {"ph2": None, "custom": None}
+    names = ("data", "synthetic", "duplicates", "splits", "harmonization", "extraction", "scoring", "statistics")
+    return {name: full[name] for name in (*names, "subgroups", "robustness", "explain", "plan")}
+
+
 def store(settings: Settings, root: Path) -> None:
     """Write ``settings.json`` for the commands that work in a results folder."""
     write_text(Layout(root).settings, settings.model_dump_json(indent=1) + "\n")

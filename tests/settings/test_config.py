@@ -31,6 +31,9 @@ def test_profiles_load_and_expand(profile):
         ({"splits": {"train": "0.7"}}, "splits.train", "valid number"),
         ({"splits": {"train": 0.9}}, "splits", "add up to 1"),
         ({"nonsense": 1}, "nonsense", "unknown key"),
+        ({"ledger": {"tolerance_points": float("inf")}}, "ledger.tolerance_points", "finite number"),
+        ({"data": {"datasets": ["ham10000", "ham10000"]}}, "data.datasets", "ham10000 stands twice"),
+        ({"splits": {"train": 0.8, "val": 0.0}}, "splits.val", "greater than 0"),
         ({"compute": {"device": "tpu"}}, "compute.device", "'auto', 'cpu' or 'cuda'"),
         ({"methods": {"unet": {"model": {"adapter": "lora"}}}}, "methods.unet.model", "kind unet does not use adapter"),
         ({"methods": {"unet": {"model": {"prompt": "oracle_box"}}}}, "methods.unet.model", "does not use prompt"),
@@ -124,6 +127,24 @@ def test_bad_settings_name_the_key(overrides, key, said):
         config.load("paper", overrides)
     assert key in str(caught.value)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"profile: smoke\nsplits: {seed: 1}\nsplits: {seed: 2}\n", "'splits' stands twice"),
+        (b"profile: smoke\nsplits: {seed: 1, seed: 2}\n", "'seed' stands twice"),
+        (b"profile: \xff\n", "not UTF-8"),
+        (b"a: " + b"[" * 3000, "nested too deeply"),
+        (b"a: b: c", "Not valid YAML"),
+        (b"- a", "must hold a mapping"),
+    ],
+)
+def test_a_file_that_is_no_settings_is_told(content, said, tmp_path):
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(SettingsError, match=said) as caught:
+        config.load(checkout=tmp_path)
+    assert str(tmp_path / "params.yaml") in str(caught.value)
 
 
 def test_a_segmenter_that_learnt_with_boxes_may_make_masks():

@@ -14,8 +14,8 @@ from lesion_core.paths import Layout
 from lesion_core.record.calls import record_call
 from lesion_core.record.outputs import NAME as RECORD
 from lesion_core.record.provenance import code_hash
-from lesion_core.settings import load as settings_reader
 from lesion_core.settings import matrix, stored
+from lesion_core.settings.load import load, typed
 from lesion_core.sharing import lock, snapshot
 from snakemake.exceptions import WorkflowError
 
@@ -26,7 +26,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 try:
-    SETTINGS = settings_reader.load(overrides=settings_reader.typed(workflow.config_settings.overwrite_config))
+    SETTINGS = load(None, typed(workflow.config_settings.overwrite_config), Path(workflow.basedir))
     RUNS = matrix.expand(SETTINGS)
     PLAN = matrix.plan(SETTINGS)
     DUMPED = stored.dumped(SETTINGS)

@@ -157,6 +157,6 @@ rule manifest:
         benchmark_of("manifest")
     params:
         **remade_when("audit.manifest"),
-        recorded=canonical_json(settings_reader.recorded(SETTINGS)),
+        recorded=canonical_json(stored.recorded(SETTINGS)),
     shell:
         lesion("manifest")
