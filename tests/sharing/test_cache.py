@@ -16,6 +16,7 @@ from lesion_core.files import read_json, write_bytes, write_json
 from lesion_core.paths import Layout
 from lesion_core.settings import load as config
 from lesion_core.settings.run import Run
+from lesion_core.settings.stored import recorded
 from lesion_core.sharing import cache
 from lesion_core.sharing.part import Part, table
 
@@ -62,7 +63,7 @@ def root(tmp_path, matrix, earlier) -> Path:
         finish(root, run)
     write_bytes(root / "harmonized" / "reference.npy", b"r")
     write_bytes(root / "report.html", b"page")
-    write_manifest(root, config.recorded(config.load("smoke")), config.plan(config.load("smoke")))
+    write_manifest(root, recorded(config.load("smoke")), config.plan(config.load("smoke")))
     return root
 
 
@@ -106,7 +107,7 @@ def test_trim_removes_those_and_nothing_else(root, matrix, earlier):
 def test_what_the_settings_ask_for_is_kept_before_it_is_finished(root, matrix):
     """The manifest is of the earlier matrix: both its runs and those that the settings ask for now stay."""
     plan = config.plan(config.load("smoke", NARROW))
-    write_manifest(root, config.recorded(config.load("smoke", NARROW)), plan)
+    write_manifest(root, recorded(config.load("smoke", NARROW)), plan)
     assert cache.trim(root) == 0
 
 
