@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_core.audit.answer import Answer
@@ -26,45 +27,36 @@ def files(root: Path, plan: Plan, manifest: Manifest) -> Answer:
 
     Those lie outside ``root``: the catalog records them.
     """
-    recorded = manifest.files
     answer = Answer("Are all files the ones that were recorded?")
-    for name, expected in sorted(recorded.items()):
-        path = root / name
-        if not path.is_file():
-            answer.problems.append(f"{name}: missing")
-        elif sha256_file(path) != expected:
-            answer.problems.append(f"{name}: its SHA-256 is not the recorded {expected[:12]}...")
-    right = len(recorded) - len(answer.problems)
+    recorded, catalog = manifest.files, Layout(root).catalog
+    changed = _changed(root, recorded)
+    answer.problems += changed.values()
+    answer.evidence = f"{len(recorded) - len(changed)} of {len(recorded)} files have the SHA-256 in manifest.json"
     try:
         strangers = set(product_files(root, plan)) - recorded.keys()
     except LesionError as error:
         answer.problems.append(f"what else lies here cannot be told: {error}")
     else:
         answer.problems += [f"{name}: no result that was recorded" for name in sorted(strangers)]
-    answer.evidence = f"{right} of {len(recorded)} files have the SHA-256 that manifest.json records"
-    answer.evidence += _own(root, answer)
+    name = catalog.relative_to(root).as_posix()
+    if name in changed:
+        answer.evidence += f"; not asked: the own dataset's files, since {name} is not the recorded one"
+    elif catalog.is_file() and (own := own_files(catalog)):
+        changed = _changed(root, own)
+        answer.problems += changed.values()
+        answer.evidence += f", {len(own) - len(changed)} of the own dataset's {len(own)} files that in {name}"
     return answer
 
 
-def _own(root: Path, answer: Answer) -> str:
-    """Evidence on the own dataset's files, which lie outside ``root``; what is wrong goes to the answer's problems."""
-    catalog = Layout(root).catalog
-    name = catalog.relative_to(root).as_posix()
-    if any(problem.startswith(f"{name}:") for problem in answer.problems):
-        return f"; not asked: the own dataset's files, since {name} is not the recorded one"
-    recorded = own_files(catalog) if catalog.is_file() else {}
-    if not recorded:
-        return ""
-    wrong = []
-    for file, expected in sorted(recorded.items()):
-        if not (root / file).is_file():
-            wrong.append(f"{file}: missing, a file of the own dataset")
-        elif expected is None:
-            wrong.append(f"{file}: {name} records no SHA-256 of it; run the pipeline again")
-        elif sha256_file(root / file) != expected:
-            wrong.append(f"{file}: its SHA-256 is not {expected[:12]}..., as it was when {name} was made")
-    answer.problems += wrong
-    return f", {len(recorded) - len(wrong)} of the own dataset's {len(recorded)} files those that {name} records"
+def _changed(root: Path, recorded: Mapping[str, str]) -> dict[str, str]:
+    """What is wrong with files, by name: gone, or of another content than is recorded."""
+    problems = {}
+    for name, expected in sorted(recorded.items()):
+        if not (root / name).is_file():
+            problems[name] = f"{name}: missing"
+        elif sha256_file(root / name) != expected:
+            problems[name] = f"{name}: its SHA-256 is not the recorded {expected[:12]}..."
+    return problems
 
 
 def settings(root: Path, plan: Plan) -> Answer:

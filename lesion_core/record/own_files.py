@@ -9,17 +9,13 @@ from lesion_core.files import read_parquet
 DATASET = "custom"
 
 
-def own_files(catalog: Path) -> dict[str, str | None]:
+def own_files(catalog: Path) -> dict[str, str]:
     """The own dataset's files, as the catalog names them (relative to the results) -> SHA-256 when it was made.
-
-    None instead of a hash: an earlier catalog, which held none of masks.
 
     Raises:
         FormatError: the catalog cannot be read.
     """
-    files: dict[str, str | None] = {}
-    for row in read_parquet(catalog, needs=("dataset",)).to_pylist():
-        if row["dataset"] == DATASET:
-            pairs = ((row.get("path"), row.get("sha256")), (row.get("mask_path"), row.get("mask_sha256")))
-            files |= {name: digest for name, digest in pairs if name is not None}
-    return files
+    columns = ["dataset", "path", "sha256", "mask_path", "mask_sha256"]
+    rows = [row for row in read_parquet(catalog, columns).to_pylist() if row["dataset"] == DATASET]
+    images = {row["path"]: row["sha256"] for row in rows}
+    return images | {row["mask_path"]: row["mask_sha256"] for row in rows if row["mask_path"] is not None}

@@ -28,90 +28,58 @@ VERSIONED = (
     *("torch", "torchvision", "segment-anything", "timm", "segmentation-models-pytorch", "numpy", "scipy"),
     *("opencv-python-headless", "pillow", "albumentations", "scikit-learn", "pyarrow", "safetensors", "snakemake"),
 )
-DECLARED = "DATA_FILES"  # constant of a module: files and folders, below lesion_core, that it reads beside its code
+DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 
 
 @cache
-def _parsed(path: Path) -> tuple[str, tuple[str, ...], tuple[Path, ...]]:
-    """A module's code without comments and docstrings, the lesion_core modules that it imports, its data files."""
+def _parsed(path: Path) -> tuple[str, tuple[str, ...], tuple[str, ...]]:
+    """A module's code without comments and docstrings, the names that it imports, the data files that it declares."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = ".".join(("lesion_core", *path.relative_to(PACKAGE).with_suffix("").parts))
     imports: set[str] = set()
+    data: tuple[str, ...] = ()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            imports.update(alias.name for alias in node.names)
+            imports |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                parent = package.rsplit(".", node.level)[0]
-                base = f"{parent}.{base}".rstrip(".")
-            imports.add(base)
-            imports.update(f"{base}.{alias.name}" for alias in node.names)
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-            body = node.body
-            first = body[0] if body else None
-            if (
-                isinstance(first, ast.Expr)
-                and isinstance(first.value, ast.Constant)
-                and isinstance(first.value.value, str)
-            ):
-                node.body = body[1:] or [ast.Pass()]
-    imported = tuple(sorted(name for name in imports if name.startswith("lesion_core")))
-    return ast.dump(tree), imported, _data_files(tree)
+            imports |= {str(node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "DATA_FILES":
+            data = ast.literal_eval(node.value)
+        elif isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
+            node.body = node.body[1:] or [ast.Pass()]
+    return ast.dump(tree), tuple(sorted(imports)), data
 
 
-def _data_files(tree: ast.Module) -> tuple[Path, ...]:
-    """What a module's ``DATA_FILES`` names, the files of folders one by one."""
-    named: list[str] = []
-    for node in tree.body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [DECLARED]:
-            named += ast.literal_eval(node.value)
-    places = [PACKAGE / name for name in named]
-    return tuple(file for place in places for file in (sorted(place.rglob("*")) if place.is_dir() else [place]))
-
-
-def module_file(name: str) -> Path | None:
-    """File of a lesion_core module; None if the name is none of them (a class, a function)."""
-    parts = name.split(".")[1:]
+def _module_file(name: str) -> Path | None:
+    """File of a lesion_core module; None if the name is none of them (another package, a class, a function)."""
+    package, *parts = name.split(".")
     base = PACKAGE.joinpath(*parts)
-    if base.with_suffix(".py").is_file() and parts:
-        return base.with_suffix(".py")
-    if (base / "__init__.py").is_file():
-        return base / "__init__.py"
-    return None
+    files = [base.with_suffix(".py"), base / "__init__.py"] if package == PACKAGE.name else []
+    return next((path for path in files if path.is_file()), None)
 
 
 @cache
-def code_modules(entry: str) -> tuple[str, ...]:
-    """All lesion_core modules that ``entry`` imports, directly or not, lazily or not; sorted, with itself.
+def code_files(entry: str) -> dict[str, Path]:
+    """All lesion_core modules that ``entry`` imports, directly or not, lazily or not, with itself: name -> file.
 
-    ``settings`` is followed like any other module, but package ``__init__`` files of parents count too.
+    Raises:
+        ValueError: there is no such module.
     """
-    seen: dict[str, Path] = {}
+    found: dict[str, Path] = {}
     pending = [entry]
     while pending:
         name = pending.pop()
-        if name in seen:
-            continue
-        path = module_file(name)
-        if path is None:
-            continue
-        seen[name] = path
-        pending.extend(_parsed(path)[1])
-    if entry not in seen:
+        if name not in found and (path := _module_file(name)) is not None:
+            found[name] = path
+            pending += _parsed(path)[1]
+    if entry not in found:
         raise ValueError(f"{entry} is not a module of lesion_core")
-    return tuple(sorted(seen))
+    return dict(sorted(found.items()))
 
 
-def code_files(entry: str) -> list[Path]:
-    """Data files of the code reachable from ``entry``: published numbers, styles, weights."""
-    return sorted({file for name in code_modules(entry) for file in _parsed(_file_of(name))[2]})
-
-
-def _file_of(module: str) -> Path:
-    path = module_file(module)
-    assert path is not None
-    return path
+def data_files(entry: str) -> list[Path]:
+    """What the modules behind ``entry`` declare as ``DATA_FILES``: paths below lesion_core; of a folder, its files."""
+    places = [PACKAGE / name for path in code_files(entry).values() for name in _parsed(path)[2]]
+    return sorted({file for place in places for file in (place.rglob("*.*") if place.is_dir() else [place])})
 
 
 @cache
@@ -120,27 +88,22 @@ def code_hash(entry: str) -> str:
 
     Comments, docstrings and layout of code do not count.
     """
-    parts = [f"{name}\n{_parsed(_file_of(name))[0]}" for name in code_modules(entry)]
-    parts += [f"{path.relative_to(PACKAGE).as_posix()}\n{sha256_file(path)}" for path in code_files(entry)]
+    parts = [f"{name}\n{_parsed(path)[0]}" for name, path in code_files(entry).items()]
+    parts += [f"{path.relative_to(PACKAGE).as_posix()}\n{sha256_file(path)}" for path in data_files(entry)]
     return sha256_text("\n".join(parts))[:16]
 
 
 def git_commit() -> dict[str, Any]:
     """The checkout's commit and whether it was dirty; empty outside a checkout."""
+    commands = (["rev-parse", "HEAD"], ["status", "--porcelain", "--untracked-files=no"])
     try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=PACKAGE, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(
-            ["git", "status", "--porcelain", "--untracked-files=no"],
-            cwd=PACKAGE,
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout.strip()
+        commit, changes = (
+            subprocess.check_output(["git", "-C", PACKAGE, *command], text=True, stderr=subprocess.DEVNULL)
+            for command in commands
+        )
     except (OSError, subprocess.CalledProcessError):
         return {}
-    return {"commit": commit, "dirty": bool(dirty)}
+    return {"commit": commit.strip(), "dirty": bool(changes.strip())}
 
 
 def package_versions() -> dict[str, str]:
@@ -180,14 +143,12 @@ def write_provenance(
     """
     root = Layout.of_run(run_dir).root
     did = attempts.total()
-    own = f"{run_dir.resolve().relative_to(root.resolve()).as_posix()}/"
+    own = f"{run_dir.resolve().relative_to(root).as_posix()}/"
     opened = None if did["opened"] is None else [name for name in did["opened"] if not name.startswith(own)]
     hashed = {}
     for path in sorted({Path(path) for path in inputs}):
-        try:
-            name = path.resolve().relative_to(root.resolve()).as_posix()
-        except ValueError:
-            name = path.name
+        inside = path.resolve().is_relative_to(root)
+        name = path.resolve().relative_to(root).as_posix() if inside else path.name
         hashed[name] = sha256_file(path)
         if path.name in INDEXES:
             folder = name.rpartition("/")[0]

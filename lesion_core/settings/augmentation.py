@@ -12,6 +12,7 @@ from pydantic import AfterValidator, JsonValue
 
 # The names of albumentations 2.0.8, the pinned and last version under the MIT licence, and of our Warp. They stand in
 # a file since importing albumentations takes two seconds (it imports torch); a test compares the two.
+DATA_FILES = ("settings/transforms.json",)
 TRANSFORMS: dict[str, list[str]] = json.loads(Path(__file__).with_name("transforms.json").read_text(encoding="utf-8"))
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from lesion_core.errors import SettingsError
 from lesion_core.files import write_text
-from lesion_core.record.provenance import PACKAGE, code_files, code_modules, module_file
+from lesion_core.record.provenance import PACKAGE, code_files, data_files
 
 REPOSITORY = PACKAGE.parent
 # Where the rules' outputs lie under results/<profile>/ -> the stage that they belong to.
@@ -167,9 +167,8 @@ def _sources(project: Path) -> dict[str, list[str]]:
     for path in sorted((project / "workflow" / "rules").glob("*.smk")):
         for match in RULE.finditer(path.read_text(encoding="utf-8")):
             entries = re.findall(r'code\("([\w.]+)"\)', match["body"])
-            modules = {module for entry in entries for module in code_modules(f"lesion_core.{entry}")}
-            files = {module_file(module) for module in modules}
-            files.update(file for entry in entries for file in code_files(f"lesion_core.{entry}"))
+            names = [f"lesion_core.{entry}" for entry in entries]
+            files = {file for name in names for file in (*code_files(name).values(), *data_files(name))}
             code = sorted(file.relative_to(REPOSITORY).as_posix() for file in files)
             sources[match["name"]] = [path.relative_to(project).as_posix(), *code]
     return sources

@@ -18,7 +18,7 @@ def package(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "PACKAGE", copy)
 
     def clear():
-        for cached in (provenance._parsed, provenance.code_modules, provenance.code_hash):
+        for cached in (provenance._parsed, provenance.code_files, provenance.code_hash):
             cached.cache_clear()
 
     clear()
@@ -33,7 +33,7 @@ def edit(path: Path, old: str, new: str) -> None:
 
 
 def test_lazy_imports_count():
-    modules = provenance.code_modules("lesion_core.inference.score_segmentation")
+    modules = provenance.code_files("lesion_core.inference.score_segmentation")
     assert "lesion_core.metrics.segmentation" in modules
     assert "lesion_core.report.tables" not in modules
 
@@ -84,9 +84,9 @@ def test_every_file_of_the_package_is_declared_by_a_module():
     modules = [path.relative_to(provenance.PACKAGE) for path in provenance.PACKAGE.rglob("*.py")]
     names = [".".join(("lesion_core", *path.with_suffix("").parts)).removesuffix(".__init__") for path in modules]
     assert files
-    assert files == {file for name in names for file in provenance.code_files(name)}
+    assert files == {file for name in names for file in provenance.data_files(name)}
 
 
 def test_unknown_module_is_refused():
     with pytest.raises(ValueError, match="not a module"):
-        provenance.code_modules("lesion_core.nowhere")
+        provenance.code_files("lesion_core.nowhere")
