@@ -22,7 +22,7 @@ from lesion_core.acquire.images import read_image
 from lesion_core.acquire.opencv import single_thread
 from lesion_core.pixels import histogram
 from lesion_core.pixels.augment import Augmenter
-from lesion_core.pixels.harmonize import harmonize_image, prepare_image, read_photograph
+from lesion_core.pixels.harmonize import harmonize_image, prepare_image, read_original
 from lesion_core.pixels.masks import harmonize_mask
 from lesion_core.pixels.resize import resize_square
 from lesion_core.settings import Augmentation, Harmonization
@@ -85,7 +85,7 @@ def harmonization(rounds: int, folder: Path, template: np.ndarray, settings: Har
 
     def ours() -> None:
         for path in paths:
-            harmonize_image(read_photograph(path, size, settings), size, reference, settings, [])
+            harmonize_image(read_original(path, size, settings), size, reference, settings, [])
 
     def skimage_resize() -> None:
         for path in paths:
@@ -124,7 +124,7 @@ def scaled_decoding(rounds: int, folder: Path, settings: Harmonization) -> None:
     plain = settings.model_copy(update={"scaled_decoding": False})
 
     def run(chosen: Harmonization) -> list[np.ndarray]:
-        return [harmonize_image(read_photograph(path, size, chosen), size, reference, chosen, []) for path in paths]
+        return [harmonize_image(read_original(path, size, chosen), size, reference, chosen, []) for path in paths]
 
     differences = {
         histogram_mode: np.mean(
@@ -198,7 +198,6 @@ def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
         counts = histogram.channel_histograms(image)
         reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
         tables = histogram.specification_tables(counts, reference)
-        out = np.empty_like(image)
         candidates = {
             "decode": lambda: read_image(path),
             "resize": lambda size=size: resize_square(photograph, size),
@@ -210,7 +209,7 @@ def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
             ),
             "histogram": lambda image=image: histogram.channel_histograms(image),
             "tables": lambda counts=counts, reference=reference: histogram.specification_tables(counts, reference),
-            "look-up": lambda image=image, tables=tables, out=out: histogram.apply_tables(image, tables, out),
+            "look-up": lambda image=image, tables=tables: histogram.apply_tables(image, tables),
             "mask": lambda size=size: harmonize_mask(mask, size, settings),
         }
         taken = {name: seconds.median for name, seconds in in_turns(candidates, max(3, rounds // 3)).items()}

@@ -15,7 +15,7 @@ from lesion_core.acquire.opencv import single_thread
 from lesion_core.acquire.parallel import in_threads
 from lesion_core.pixels import histogram
 from lesion_core.pixels.augment import Augmenter
-from lesion_core.pixels.harmonize import harmonize_image, read_photograph
+from lesion_core.pixels.harmonize import harmonize_image, read_original
 from lesion_core.pixels.resize import resize_square
 from lesion_core.settings import Augmentation, Harmonization
 
@@ -46,7 +46,7 @@ def scaling(rounds: int, folder: Path, harmonize: Harmonization, augmented: Augm
     def run(workers: int) -> None:
         def work(item: tuple[int, Path]) -> None:
             row, path = item
-            harmonize_image(read_photograph(path, size, harmonize), size, reference, harmonize, [], out=target[row])
+            target[row] = harmonize_image(read_original(path, size, harmonize), size, reference, harmonize, [])
 
         list(in_threads(work, list(enumerate(paths)), f"harmonizing on {workers} threads", workers))
 

@@ -160,7 +160,7 @@ def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int)
     import numpy as np
 
     from lesion_core.pixels.datasets import Harmonized
-    from lesion_core.pixels.harmonize import harmonize_image, read_photograph
+    from lesion_core.pixels.harmonize import harmonize_image, read_original
     from lesion_core.pixels.reference import read_reference
 
     answer = Answer("Do sampled pixels recompute from the photographs?")
@@ -179,7 +179,7 @@ def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int)
     for number, row in sorted(everything[position] for position in chosen):
         data = arrays[number]
         image_id = data.index[row]["image_id"]
-        photograph = read_photograph(where[data.name, image_id], data.size, harmonization)
+        photograph = read_original(where[data.name, image_id], data.size, harmonization)
         made = harmonize_image(photograph, data.size, reference, harmonization, data.names)
         if not np.array_equal(made, data.images[row]):
             answer.problems.append(f"harmonized/{data.name}/{data.size}/images.npy: {image_id} has other pixels")

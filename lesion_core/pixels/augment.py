@@ -76,14 +76,14 @@ class Warp(albumentations.DualTransform):
         if self.rotation_degrees == self.affine == self.translation == self.elastic_alpha == 0:
             flips = (draws[1] < self.flip_vertical, draws[0] < self.flip_horizontal)
             return {"axes": tuple(axis for axis, flipped in enumerate(flips) if flipped), "where": None}
-        (a, b, left), (c, d, top) = self.source_matrix(height, width, draws)
-        x, y = np.arange(width), np.arange(height)[:, None]
-        where = np.empty((height, width, 2), np.float32)
-        where[..., 0], where[..., 1] = a * x + (b * y + left), c * x + (d * y + top)
+        (a, b, left), (c, d, top) = self.source_matrix(height, width, draws).tolist()
+        x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
+        where_x, where_y = a * x + (b * y + left), c * x + (d * y + top)
         if self.elastic_alpha > 0:
             reach = self.elastic_alpha * min(height, width) / ELASTIC_SIZE
-            where += displacement((2.0 * nodes - 1.0) * np.float32(reach), height, width)
-        return {"axes": (), "where": cv2.convertMaps(where, None, cv2.CV_16SC2)}
+            moved = displacement((2.0 * nodes - 1.0) * np.float32(reach), height, width)
+            where_x, where_y = where_x + moved[..., 0], where_y + moved[..., 1]
+        return {"axes": (), "where": cv2.convertMaps(where_x, where_y, cv2.CV_16SC2)}
 
     def source_matrix(self, height: int, width: int, draws: np.ndarray) -> np.ndarray:
         """The affine part of the map, from a pixel of the result to the place in the source it is taken from.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
+import cv2
 import numpy as np
 
 from lesion_core.pixels.histogram import LEVELS, apply_tables, channel_histograms
 
 # Finlayson & Trezzi (Shades of gray and colour constancy, CIC 2004) found p = 6 the best Minkowski norm.
 SHADES_OF_GREY_NORM = 6.0
-# Pixel units below are those of a photograph whose shorter side is 450 (HAM10000's 600 x 450).
+# Pixel units below are those of an image whose shorter side is 450 (HAM10000's 600 x 450).
 HAIR_REFERENCE_SIDE = 450
 HAIR_LINE_LENGTH = 11
 HAIR_CONTRAST = 24
@@ -25,7 +28,7 @@ def shades_of_grey(image: np.ndarray, norm: float = SHADES_OF_GREY_NORM) -> np.n
     """Divide out the illuminant, estimated as the Minkowski norm of each channel.
 
     With norm 1 this is grey world (Buchsbaum 1980). The illuminant is scaled to the mean of its three
-    components, so that a neutral photograph keeps its brightness. A channel that is black stays black.
+    components, so that a neutral image keeps its brightness. A channel that is black stays black.
 
     Args:
         image: uint8 (H, W, 3) RGB.
@@ -61,17 +64,13 @@ def hair_mask(image: np.ndarray) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    import cv2
-
     scale = min(image.shape[:2]) / HAIR_REFERENCE_SIDE
-    closed = None
-    for kernel in _lines(max(3, round(HAIR_LINE_LENGTH * scale) | 1)):
-        one = cv2.morphologyEx(image, cv2.MORPH_CLOSE, kernel)
-        closed = one if closed is None else cv2.max(closed, one)
+    kernels = _lines(max(3, round(HAIR_LINE_LENGTH * scale) | 1))
+    closed = reduce(cv2.max, (cv2.morphologyEx(image, cv2.MORPH_CLOSE, kernel) for kernel in kernels))
     # The gap between two highlights is filled by a closing too, but it is no darker than what surrounds it.
     around = cv2.medianBlur(image, max(3, round(HAIR_SURROUNDINGS * scale) | 1))
     dark = (cv2.subtract(closed, image) > HAIR_CONTRAST) & (cv2.subtract(around, image) > HAIR_CONTRAST // 2)
-    candidate = dark.any(axis=2).astype(np.uint8)
+    candidate = np.asarray(dark.any(axis=2), np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(candidate, connectivity=8)
     if count == 1:
         return np.zeros(image.shape[:2], bool)
@@ -93,8 +92,6 @@ def remove_hair(image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W, 3); pixels away from hair are unchanged.
     """
-    import cv2
-
     hair = hair_mask(image)
     if not hair.any():
         return image.copy()

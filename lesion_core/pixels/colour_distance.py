@@ -61,7 +61,7 @@ def colour_distances(profiles: Mapping[str, np.ndarray]) -> list[dict[str, Any]]
     """Distances between all pairs of datasets.
 
     Args:
-        profiles: dataset -> float64 (2, 3, 256), mean colour frequencies of its photographs before and after.
+        profiles: dataset -> float64 (2, 3, 256), mean colour frequencies of its images before and after.
 
     Returns:
         One {first, second, before, after} per pair, in grey levels, sorted by names.
@@ -84,7 +84,7 @@ def write_colour_distances(profiles: Mapping[str, np.ndarray], out: Path) -> dic
         out: the file; distances are rounded to 1e-4 grey levels, means are None without a pair.
     """
     pairs = colour_distances(profiles)
-    means = {when: float(np.mean([pair[when] for pair in pairs])) if pairs else None for when in WHEN}
+    means = {when: float(np.mean([pair[when] for pair in pairs])) for when in WHEN if pairs}
     for pair in pairs:
         say(f"colour distance {pair['first']} - {pair['second']}: {pair['before']:.2f} -> {pair['after']:.2f} levels")
     if pairs:
@@ -92,7 +92,7 @@ def write_colour_distances(profiles: Mapping[str, np.ndarray], out: Path) -> dic
     content = {
         "unit": "grey levels (Wasserstein-1, mean over red, green and blue)",
         "pairs": [{**pair, **{when: round(pair[when], 4) for when in WHEN}} for pair in pairs],
-        "mean": {when: None if means[when] is None else round(means[when], 4) for when in WHEN},
+        "mean": {when: round(means[when], 4) if pairs else None for when in WHEN},
         "profiles": {
             name: {when: np.round(profile[k], 6).tolist() for k, when in enumerate(WHEN)}
             for name, profile in sorted(profiles.items())

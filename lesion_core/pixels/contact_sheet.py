@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from lesion_core.pixels.masks import HALF
@@ -22,7 +23,7 @@ OUTLINE = (0, 255, 190)
 
 @dataclass(frozen=True)
 class Sample:
-    """One tile: the photograph as it came, as harmonized, and its mask.
+    """One tile: the image as it came, as harmonized, and its mask.
 
     Attributes:
         caption: printed above the tile; ASCII.
@@ -66,8 +67,6 @@ def contact_sheet(samples: Sequence[Sample], title: str) -> np.ndarray:
 
 def fit(image: np.ndarray, side: int) -> np.ndarray:
     """Fit uint8 (H, W, 3) into a white square of ``side`` pixels, aspect ratio kept, centred."""
-    import cv2
-
     height, width = image.shape[:2]
     scale = side / max(height, width)
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -80,8 +79,6 @@ def fit(image: np.ndarray, side: int) -> np.ndarray:
 
 def _outlined(image: np.ndarray, soft_mask: np.ndarray | None) -> np.ndarray:
     """The image at cell size; a bright line on a dark halo shows on pale and on dark skin alike."""
-    import cv2
-
     if soft_mask is None:
         return fit(image, CELL)
     # Drawn at twice the size and reduced: a line of one pixel would be jagged.
@@ -95,6 +92,4 @@ def _outlined(image: np.ndarray, soft_mask: np.ndarray | None) -> np.ndarray:
 
 
 def _write(sheet: np.ndarray, text: str, left: int, baseline: int, scale: float) -> None:
-    import cv2
-
     cv2.putText(sheet, text, (left, baseline), cv2.FONT_HERSHEY_SIMPLEX, scale, INK, 1, cv2.LINE_AA)

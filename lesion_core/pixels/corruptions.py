@@ -1,6 +1,6 @@
 """What goes wrong between skin and file: blur, noise, JPEG, brightness, hair and colour casts of given strength.
 
-A stronger corruption of a photograph is the same one, further on: equal generators give equal directions, signs and
+A stronger corruption of an image is the same one, further on: equal generators give equal directions, signs and
 first hairs, so that a curve over strengths shows strength alone.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 
 LUMA = (0.299, 0.587, 0.114)  # Rec. 601
@@ -17,8 +18,6 @@ HAIR_POINTS = 12
 
 def blur(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
     """Gaussian blur; ``amount``: sigma in pixels at 512."""
-    import cv2
-
     sigma = amount * max(image.shape[:2]) / REFERENCE_SIDE
     return cv2.GaussianBlur(image, (0, 0), sigma) if sigma > 0 else image.copy()
 
@@ -30,11 +29,8 @@ def noise(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndar
 
 def jpeg(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
     """Compression and back; ``amount``: quality is 100 - amount."""
-    import cv2
-
-    done, content = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, round(100 - amount)])
-    assert done
-    return np.ascontiguousarray(cv2.imdecode(content, cv2.IMREAD_COLOR)[:, :, ::-1])
+    _, content = cv2.imencode(".jpg", image[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, round(100 - amount)])
+    return np.asarray(cv2.imdecode(content, cv2.IMREAD_COLOR_RGB))
 
 
 def brightness(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
@@ -44,9 +40,7 @@ def brightness(image: np.ndarray, amount: float, rng: np.random.Generator) -> np
 
 
 def hair(image: np.ndarray, amount: float, rng: np.random.Generator) -> np.ndarray:
-    """Dark curved hairs across the photograph; ``amount``: how many."""
-    import cv2
-
+    """Dark curved hairs across the image; ``amount``: how many."""
     height, width = image.shape[:2]
     scale = max(height, width)
     layer = np.zeros((height, width), np.uint8)

@@ -34,47 +34,26 @@ REMEDY = "run the harmonize stage again"
 
 
 class Stacked:
-    """Arrays of equal item shape, addressed as one along the first axis; nothing is copied until it is read.
+    """Arrays of equal item shape as one along the first axis; an item is a view, and nothing else is read or copied."""
 
-    Supports ``len``, ``shape``, ``dtype``, and indexing by an int (a view of one item), a slice or an integer array
-    (a new array of the items).
-    """
-
-    def __init__(self, parts: Sequence[np.ndarray]) -> None:
+    def __init__(self, parts: Sequence[np.ndarray | Stacked]) -> None:
         self.parts = tuple(parts)
         self.starts = np.cumsum([0, *(len(part) for part in self.parts)])
-        self.shape = (int(self.starts[-1]), *self.parts[0].shape[1:])
-        self.dtype = self.parts[0].dtype
+        self.shape: tuple[int, ...] = (int(self.starts[-1]), *self.parts[0].shape[1:])
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, key: Any) -> np.ndarray:
-        if isinstance(key, (int, np.integer)):
-            return self._item(int(key))
-        if isinstance(key, slice):
-            key = np.arange(*key.indices(len(self)))
-        key = np.asarray(key)
-        if key.dtype == bool:
-            if key.shape != self.shape[:1]:
-                raise IndexError(f"a boolean index needs shape ({len(self)},), got {key.shape}")
-            key = np.flatnonzero(key)
-        out = np.empty((len(key), *self.shape[1:]), self.dtype)
-        for position, row in enumerate(key):
-            out[position] = self._item(int(row))
-        return out
-
-    def _item(self, row: int) -> np.ndarray:
-        if not -len(self) <= row < len(self):
+    def __getitem__(self, row: Any) -> np.ndarray:
+        if not 0 <= row < len(self):
             raise IndexError(f"row {row} of {len(self)}")
-        row %= len(self)
         part = int(np.searchsorted(self.starts, row, side="right")) - 1
         return self.parts[part][row - self.starts[part]]
 
 
 @dataclass(frozen=True)
 class Harmonized:
-    """Photographs, masks and metadata at one size.
+    """Images, masks and metadata at one size.
 
     Attributes:
         names: the datasets, in the order of their rows.
@@ -82,7 +61,7 @@ class Harmonized:
         masks: uint8 (M, S, S) soft refined masks, binary by ``>= 128``; training and validation only, since the
             masks of test images are sealed.
         index: N dicts in row order: dataset, row, image_id, lesion_id, group_id, split, label (str or None), mask_row
-            (-1 if there is no mask), width, height (of the photograph), age (float or None), sex, site (str or None).
+            (-1 if there is no mask), width, height (of the image), age (float or None), sex, site (str or None).
     """
 
     names: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Harmonize one photograph: colour, hair, size and histogram (paper A, section 3.1)."""
+"""Harmonize one image: colour, hair, size and histogram (paper A, section 3.1)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from lesion_core.pixels.resize import resize_square
 from lesion_core.settings import Harmonization
 
 
-def read_photograph(path: str | Path, size: int, settings: Harmonization) -> np.ndarray:
-    """Read a photograph for harmonization at ``size``: whole, or scaled while it is decoded if the settings ask for it.
+def read_original(path: str | Path, size: int, settings: Harmonization) -> np.ndarray:
+    """Read an image for harmonization at ``size``: whole, or scaled while it is decoded if the settings ask for it.
 
     Returns:
         uint8 (H, W, 3) RGB; with ``scaled_decoding`` a JPEG is reduced by 2, 4 or 8 while both sides stay >= ``size``.
@@ -55,9 +55,8 @@ def harmonize_image(
     reference: np.ndarray | None,
     settings: Harmonization,
     datasets: Sequence[str],
-    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Harmonize one photograph: the stage and ``lesion predict`` both call this.
+    """Harmonize one image: the stage and ``lesion predict`` both call this.
 
     Args:
         image: uint8 (H, W, 3) RGB.
@@ -65,10 +64,9 @@ def harmonize_image(
         reference: (3, 256) as made by ``reference_histogram``; may be None if ``settings.histogram`` is ``none``.
         settings: all keys but those of masks.
         datasets: see ``prepare_image``.
-        out: uint8 (size, size, 3), contiguous, that receives the result; None makes a new array.
 
     Returns:
-        uint8 (size, size, 3): ``out`` if it was given.
+        uint8 (size, size, 3).
 
     Raises:
         ImageError: the image is not uint8 (H, W, 3) or has no pixels.
@@ -78,13 +76,10 @@ def harmonize_image(
         raise ImageError(f"expected uint8 (H, W, 3), got {image.dtype} {image.shape}")
     prepared = prepare_image(image, size, settings, datasets)
     if settings.histogram == "none":
-        if out is None:
-            return prepared
-        np.copyto(out, prepared)
-        return out
+        return prepared
     if reference is None:
         raise RunError(
             "histogram specification needs a reference histogram",
             remedy="give the reference the model was trained with, or set harmonization.histogram to none",
         )
-    return histogram.specify_histogram(prepared, reference, out)
+    return histogram.specify_histogram(prepared, reference)

@@ -1,4 +1,4 @@
-"""The harmonize stage: one appearance and one size for all photographs of a dataset, in arrays that map into memory."""
+"""The harmonize stage: one appearance and one size for all images of a dataset, in arrays that map into memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lesion_core.catalog.entries import dataset_entries
 from lesion_core.files import atomic_path, write_csv
 from lesion_core.pixels.contact_sheet import CELL, Sample, contact_sheet, fit
 from lesion_core.pixels.datasets import INDEX_COLUMNS, NO_MASK
-from lesion_core.pixels.harmonize import harmonize_image, read_photograph
+from lesion_core.pixels.harmonize import harmonize_image, read_original
 from lesion_core.pixels.masks import harmonize_mask
 from lesion_core.pixels.reference import read_reference
 from lesion_core.progress import say
@@ -44,7 +44,7 @@ def harmonize_dataset(
     *,
     workers: int | None = None,
 ) -> None:
-    """Write a dataset's photographs and masks at one size as memory-mappable arrays.
+    """Write a dataset's images and masks at one size as memory-mappable arrays.
 
     Writes into ``out``: images.npy uint8 (N, size, size, 3) RGB; masks.npy uint8 (M, size, size), soft refined masks
     of training and validation images only (the masks of test images are sealed: they are not even opened);
@@ -86,11 +86,11 @@ def harmonize_dataset(
         shape = (size, size)
         image_array = np.lib.format.open_memmap(image_file, "w+", np.uint8, (len(entries), *shape, 3))
         mask_array = np.lib.format.open_memmap(mask_file, "w+", np.uint8, (masks, *shape))
-        images = np.asarray(image_array)  # OpenCV writes into plain arrays; the memory is that of the file
 
         def work(entry: dict[str, Any]) -> tuple[dict[str, Any], Sample | None]:
-            photograph = read_photograph(root / entry["path"], size, settings)
-            image = harmonize_image(photograph, size, wanted, settings, [dataset], out=images[entry["row"]])
+            original = read_original(root / entry["path"], size, settings)
+            image = harmonize_image(original, size, wanted, settings, [dataset])
+            image_array[entry["row"]] = image
             soft = None
             if entry["mask_row"] != NO_MASK:
                 mask = read_mask(root / entry["mask_path"], (entry["height"], entry["width"]))
@@ -100,8 +100,8 @@ def harmonize_dataset(
             if entry["row"] in shown:
                 words = (entry["image_id"], entry["label"], entry["split"])
                 caption = "  ".join(word for word in words if word)
-                sample = Sample(caption, fit(photograph, CELL), image, soft)
-            return _statistics(entry, photograph, image, soft), sample
+                sample = Sample(caption, fit(original, CELL), image, soft)
+            return _statistics(entry, original, image, soft), sample
 
         results = list(in_threads(work, entries, f"harmonize {dataset} at {size}", workers))
         image_array.flush()
@@ -127,8 +127,6 @@ def _sheet_rows(entries: list[dict[str, Any]]) -> set[int]:
 def _statistics(
     entry: dict[str, Any], before: np.ndarray, after: np.ndarray, soft: np.ndarray | None
 ) -> dict[str, Any]:
-    import cv2
-
     row = {"image_id": entry["image_id"], "split": entry["split"], "lesion_fraction": ""}
     for when, image in (("before", before), ("after", after)):
         for colour, value in zip(COLOURS, cv2.mean(image), strict=False):

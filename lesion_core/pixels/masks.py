@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from lesion_core.pixels.resize import resize_square
@@ -65,8 +66,6 @@ def drop_small_components(mask: np.ndarray, min_fraction: float) -> np.ndarray:
     Returns:
         bool (H, W).
     """
-    import cv2
-
     pixels = mask.astype(np.uint8)
     # Nearly every mask is one component, and following its outline is far cheaper than labelling its pixels.
     _, nested = cv2.findContours(pixels, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
@@ -103,8 +102,6 @@ def harmonize_mask(mask: np.ndarray, size: int, settings: Harmonization) -> np.n
 
 
 def _close_and_open(mask: np.ndarray, radius: int) -> np.ndarray:
-    import cv2
-
     if radius < 1:
         return mask
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
@@ -116,7 +113,5 @@ def _close_and_open(mask: np.ndarray, radius: int) -> np.ndarray:
 
 
 def _blur(mask: np.ndarray, sigma: float) -> np.ndarray:
-    import cv2
-
     scaled = mask.astype(np.uint8) * 255
     return scaled if sigma <= 0 else cv2.GaussianBlur(scaled, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)

@@ -1,4 +1,4 @@
-"""The reference histogram: the appearance that all photographs are given (paper A, section 3.1)."""
+"""The reference histogram: the appearance that all images are given (paper A, section 3.1)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lesion_core.errors import RunError, SplitError
 from lesion_core.files import atomic_path
 from lesion_core.pixels import histogram
 from lesion_core.pixels.colour_distance import colour_frequencies, mapped, write_colour_distances
-from lesion_core.pixels.harmonize import prepare_image, read_photograph
+from lesion_core.pixels.harmonize import prepare_image, read_original
 from lesion_core.settings import Harmonization
 
 
@@ -29,7 +29,7 @@ def reference_histogram(
     """Make the reference: per channel, the median of the normalised histograms of all training images.
 
     Images are prepared at ``settings.reference_size`` as for harmonization, so that the reference depends on declared
-    settings alone. One photograph in several datasets counts once. Beside it the
+    settings alone. One image in several datasets counts once. Beside it the
     colour distances between the datasets' training images are written, as released and as harmonized.
 
     Args:
@@ -46,7 +46,7 @@ def reference_histogram(
 
     Raises:
         SplitError: splits and catalog disagree, or there is no training image.
-        ImageError: a photograph cannot be read.
+        ImageError: an image cannot be read.
     """
     paths: dict[str, tuple[Path, str]] = {}
     members: dict[str, list[str]] = {}
@@ -62,9 +62,9 @@ def reference_histogram(
 
     def measure(place: tuple[Path, str]) -> tuple[np.ndarray, np.ndarray]:
         path, dataset = place
-        photograph = read_photograph(path, size, settings)
-        counts = histogram.channel_histograms(prepare_image(photograph, size, settings, [dataset]))
-        return colour_frequencies(photograph).astype(np.float32), counts.astype(np.int32)
+        original = read_original(path, size, settings)
+        counts = histogram.channel_histograms(prepare_image(original, size, settings, [dataset]))
+        return colour_frequencies(original).astype(np.float32), counts.astype(np.int32)
 
     measured = dict(zip(paths, in_threads(measure, list(paths.values()), "reference histogram", workers), strict=True))
     reference = histogram.median_histogram(np.stack([counts for _, counts in measured.values()]))
@@ -79,7 +79,7 @@ def reference_histogram(
 
 
 def _profile(measured: list[tuple[np.ndarray, np.ndarray]], reference: np.ndarray | None) -> np.ndarray:
-    """Mean colour frequencies of photographs before and after harmonization, float64 (2, 3, 256)."""
+    """Mean colour frequencies of images before and after harmonization, float64 (2, 3, 256)."""
     total = np.zeros((2, histogram.CHANNELS, histogram.LEVELS))
     for before, counts in measured:
         after = counts / counts.sum(axis=1, keepdims=True)

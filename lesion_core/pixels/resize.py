@@ -1,23 +1,22 @@
-"""One resize rule for photographs and masks."""
+"""One resize rule for images and masks."""
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
 def resize_square(image: np.ndarray, size: int, *, cubic: bool = True) -> np.ndarray:
-    """Squeeze an image into a square: pixel areas where an axis shrinks, then interpolation where one grows.
+    """Resize to a square without preserving the aspect ratio: areas where an axis shrinks, else interpolation.
 
     Args:
         image: uint8 (H, W) or (H, W, 3).
         size: side of the result, in pixels.
-        cubic: bicubic (photographs) or bilinear (masks, which must not ring) for growing axes.
+        cubic: bicubic (images) or bilinear (masks, which must not ring) for growing axes.
 
     Returns:
         uint8 (size, size) or (size, size, 3); the input itself if it has that size already.
     """
-    import cv2
-
     height, width = image.shape[:2]
     shrunk = (min(width, size), min(height, size))
     if shrunk != (width, height):
@@ -32,7 +31,5 @@ def resize_masks(masks: np.ndarray, size: int) -> np.ndarray:
     if S' = size."""
     if masks.shape[1] == size:
         return masks
-    import cv2
-
     how = cv2.INTER_AREA if masks.shape[1] > size else cv2.INTER_LINEAR
     return np.stack([cv2.resize(mask, (size, size), interpolation=how) for mask in masks])

@@ -1,4 +1,4 @@
-"""Masks handed to the wrong photographs: the control that tells a mask's shape from its mere presence."""
+"""Masks handed to the wrong images: the control that tells a mask's shape from its mere presence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lesion_core.seeding import generator
 
 
 def foreign_places(groups: Sequence[str], *keys: int | str) -> np.ndarray:
-    """A permutation of 0..n - 1 that gives every place one of another group: no photograph keeps its lesion's mask.
+    """A permutation of 0..n - 1 that gives every place one of another group: no image keeps its lesion's mask.
 
     The groups are put in a random order, each in one piece, and everything moves on by the size of the largest; that
     is a derangement over groups whenever no group holds more than half of the places.
@@ -30,7 +30,7 @@ def foreign_places(groups: Sequence[str], *keys: int | str) -> np.ndarray:
     names, index, sizes = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     if len(groups) and 2 * sizes.max() > len(groups):
         raise MaskError(
-            f"Masks cannot be exchanged: {sizes.max()} of {len(groups)} photographs belong to one group",
+            f"Masks cannot be exchanged: {sizes.max()} of {len(groups)} images belong to one group",
             ids=[str(names[sizes.argmax()])],
             remedy="score more lesions",
         )

@@ -106,7 +106,8 @@ class Harmonization(Strict):
 
     def correction(self, datasets: Sequence[str]) -> Colour:
         """The colour correction that images of all of ``datasets`` share; ``colour`` if they differ."""
-        corrections = {self.colour_for.get(name, self.colour) for name in datasets}
+        own: dict[str, Colour] = dict(self.colour_for.items())
+        corrections = {own.get(name, self.colour) for name in datasets}
         return corrections.pop() if len(corrections) == 1 else self.colour
 
 

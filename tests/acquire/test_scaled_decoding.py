@@ -13,8 +13,7 @@ from lesion_core.acquire.images import read_image
 from lesion_core.acquire.synthetic.draw import photograph
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.errors import ImageError
-from lesion_core.pixels.harmonize import harmonize_image, read_photograph
-from lesion_core.pixels.histogram import channel_histograms
+from lesion_core.pixels.harmonize import harmonize_image, read_original
 from lesion_core.seeding import generator
 from lesion_core.settings import Harmonization
 
@@ -48,8 +47,8 @@ def test_a_jpeg_is_reduced_as_far_as_both_sides_allow(jpeg: Path, at_least: int,
 def test_scaled_decoding_is_close_and_off_by_default(jpeg: Path) -> None:
     plain, scaled = Harmonization(**SETTINGS), Harmonization(**SETTINGS, scaled_decoding=True)
     assert not plain.scaled_decoding
-    whole = harmonize_image(read_photograph(jpeg, 128, plain), 128, None, plain, []).astype(int)
-    reduced = harmonize_image(read_photograph(jpeg, 128, scaled), 128, None, scaled, []).astype(int)
+    whole = harmonize_image(read_original(jpeg, 128, plain), 128, None, plain, []).astype(int)
+    reduced = harmonize_image(read_original(jpeg, 128, scaled), 128, None, scaled, []).astype(int)
     difference = np.abs(whole - reduced).mean()
     assert 0 < difference < 2.5
     # Had the reduced image been shifted by a pixel, the difference would be larger than this.
@@ -58,7 +57,7 @@ def test_scaled_decoding_is_close_and_off_by_default(jpeg: Path) -> None:
 
 def test_a_photograph_that_is_small_enough_is_decoded_alike(jpeg: Path) -> None:
     settings = Harmonization(**SETTINGS, scaled_decoding=True)
-    np.testing.assert_array_equal(read_photograph(jpeg, 512, settings), read_image(jpeg))
+    np.testing.assert_array_equal(read_original(jpeg, 512, settings), read_image(jpeg))
 
 
 def test_exif_orientation_is_applied_to_the_reduced_image(jpeg: Path, tmp_path: Path) -> None:
@@ -79,15 +78,3 @@ def test_other_formats_are_decoded_whole_and_broken_files_are_refused(jpeg: Path
 def test_hair_removal_refuses_scaled_decoding() -> None:
     with pytest.raises(ValidationError, match="hair is sought at full resolution"):
         Harmonization(**{**SETTINGS, "hair_removal": True}, scaled_decoding=True)
-
-
-@pytest.mark.parametrize("histogram", ["none", "specification"])
-def test_a_given_array_receives_the_result(jpeg: Path, histogram: str) -> None:
-    settings = Harmonization(**{**SETTINGS, "histogram": histogram})
-    pixels = read_image(jpeg)
-    reference = channel_histograms(pixels[::3, ::3].copy())
-    expected = harmonize_image(pixels, 96, reference, settings, [])
-    stored = np.zeros((2, 96, 96, 3), np.uint8)
-    assert harmonize_image(pixels, 96, reference, settings, [], out=stored[1]) is not None
-    np.testing.assert_array_equal(stored[1], expected)
-    assert not stored[0].any()

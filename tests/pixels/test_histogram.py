@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -50,29 +48,6 @@ def test_normalised_reference_agrees_with_counts(seed: int) -> None:
     assert np.mean(normalised != exact) < 0.05
 
 
-def test_results_keep_their_values_whatever_size_comes_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Planes lie in memory that is used again; neither results nor inputs do."""
-    monkeypatch.setattr(histogram, "KEPT_PIXELS", 600)  # the last of these sizes is above it
-    images = [_image(seed, *shape, 0, 256) for seed, shape in enumerate([(20, 30), (20, 30), (7, 5), (40, 50)])]
-    reference = histogram.channel_histograms(_image(9, 40, 40, 30, 200))
-    kept = [image.copy() for image in images]
-    results = [histogram.specify_histogram(image, reference) for image in images]
-    for image, before, result in zip(images, kept, results, strict=True):
-        np.testing.assert_array_equal(image, before)
-        tables = histogram.specification_tables(histogram.channel_histograms(image), reference)
-        expected = np.stack([table[image[..., channel]] for channel, table in enumerate(tables)], axis=-1)
-        np.testing.assert_array_equal(result, expected)
-
-
-def test_threads_do_not_share_planes() -> None:
-    images = [_image(seed, 64, 48, 0, 256) for seed in range(40)]
-    reference = histogram.channel_histograms(_image(50, 40, 40, 30, 200))
-    alone = [histogram.specify_histogram(image, reference) for image in images]
-    with ThreadPoolExecutor(4) as pool:
-        together = list(pool.map(lambda image: histogram.specify_histogram(image, reference), images))
-    np.testing.assert_array_equal(alone, together)
-
-
 def test_table_worked_by_hand() -> None:
     source = np.zeros((3, 256), np.int64)
     source[:, [10, 20, 30]] = [1, 1, 2]  # quantiles 1/4, 2/4, 4/4
@@ -103,14 +78,6 @@ def test_counts_equal_bincount_also_in_strips(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(histogram, "EXACT_PIXELS", 100)
     np.testing.assert_array_equal(histogram.channel_histograms(image), expected)
     np.testing.assert_array_equal(histogram.channel_histograms(image[:, ::-1]), expected)
-
-
-@pytest.mark.parametrize("shape", [(512, 512), (500, 504), (700, 503)])
-def test_counts_of_large_images_equal_bincount(shape: tuple[int, int]) -> None:
-    image = _image(4, *shape, 0, 256)
-    for kept in (image, np.asfortranarray(image)):
-        expected = np.stack([np.bincount(kept[..., channel].ravel(), minlength=256) for channel in range(3)])
-        np.testing.assert_array_equal(histogram.channel_histograms(kept), expected)
 
 
 def test_median_histogram_by_hand() -> None:
