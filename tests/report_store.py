@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import pyarrow
 
 from lesion_core.files import read_json, sha256_file, write_json, write_parquet
@@ -236,3 +239,27 @@ def make_results(root: Path, plan: Plan | None = None) -> Path:
     write_json(layout.certificate, certificate)
     write_parquet(layout.catalog, pyarrow.Table.from_pylist(records))
     return root
+
+
+def disc(radius: int) -> np.ndarray:
+    """A mask of 60 x 80 pixels, 0 or 255, with a disc in its middle."""
+    y, x = np.mgrid[:60, :80]
+    return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
+
+
+def make_images(root: Path, segmented: tuple[str, ...] = ("isic2018_task1",)) -> None:
+    """Every image, and what scoring stores: predicted and true masks; the catalog's own masks are not there."""
+    layout = Layout(root)
+    for dataset in (*segmented, "ham10000"):
+        layout.data(dataset).mkdir(parents=True)
+        for number, image in enumerate(IMAGES):
+            cv2.imwrite(str(layout.data(dataset) / f"{image}.png"), np.full((60, 80, 3), 40 * number + 60, np.uint8))
+    for run in DICE:
+        with zipfile.ZipFile(layout.run("segmentation", run) / "test_masks.zip", "w") as masks:
+            for number, image in enumerate(IMAGES):
+                # the frozen model finds nothing on the first image
+                radius = 0 if run.startswith("sam_frozen") and number == 0 else 15 + number
+                for name, mask in (("", disc(radius)), ("truth/", disc(20))):
+                    content = cv2.imencode(".png", mask)[1].tobytes()
+                    for dataset in segmented:
+                        masks.writestr(f"{name}{dataset}/{image}.png", content)

@@ -10,7 +10,7 @@ from lesion_core.report.trace import images_sha256
 
 
 class ChainData:
-    """Cells, the runs and splits that they came from, and the photographs; each stands once and is pointed at.
+    """Cells, the runs and splits that they came from, and the images; each stands once and is pointed at.
 
     Attributes:
         content: {cells, tests, runs, splits, files, images}; ``images`` are lists of [id, SHA-256].

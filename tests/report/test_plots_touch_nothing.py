@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import copy
-import zipfile
 from contextlib import contextmanager
 
-import cv2
 import numpy as np
 import pyarrow
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from report_store import DICE, IMAGES, make_plan, make_results, make_store, segmentation_row, segmentation_rows
-from test_report_figures import disc, subgroup_rows
+from report_store import (
+    DICE,
+    IMAGES,
+    disc,
+    make_images,
+    make_plan,
+    make_results,
+    make_store,
+    segmentation_row,
+    segmentation_rows,
+)
+from test_report_figures import subgroup_rows
 
 from lesion_core.files import read_parquet, sha256_file, write_csv, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.report.figures import FIGURES, contours, explanations, write_figures
-from lesion_core.report.figures.agreement import areas
-from lesion_core.report.figures.contours import choose
 from lesion_core.report.figures.style import Drawn, Source, new_figure
-from lesion_core.report.gallery import gallery_of, outline
+from lesion_core.report.gallery import gallery_of
 from lesion_core.report.images import MaskArchive
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import write_page
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
-from lesion_core.report.values import Store
 
 DATASETS = ("isic2018_task1", "ph2")
 
@@ -52,18 +54,7 @@ def root(tmp_path_factory):
         if row["dataset"] == "isic2018_task1"
     ]
     write_parquet(layout.catalog, pyarrow.Table.from_pylist(records))
-    for dataset in (*DATASETS, "ham10000"):
-        layout.data(dataset).mkdir(parents=True)
-        for number, image in enumerate(IMAGES):
-            pixels = np.full((60, 80, 3), 40 * number + 60, np.uint8)
-            cv2.imwrite(str(layout.data(dataset) / f"{image}.png"), pixels)
-    for run in DICE:
-        with zipfile.ZipFile(layout.run("segmentation", run) / "test_masks.zip", "w") as masks:
-            for dataset in DATASETS:
-                for number, image in enumerate(IMAGES):
-                    for name, radius in (("", 15 + number), ("truth/", 20)):
-                        encoded = cv2.imencode(".png", disc(radius))[1].tobytes()
-                        masks.writestr(f"{name}{dataset}/{image}.png", encoded)
+    make_images(root, DATASETS)
     (root / "explain").mkdir()
     kept = {"image": np.full((8, 8, 3), 200, np.uint8), "mask": disc(20)[20:28, 5:30] // 255}
     maps = {name: np.arange(64, dtype=np.uint8).reshape(8, 8) for name in ("grad_cam", "rollout")}
@@ -161,34 +152,3 @@ def test_a_figure_that_writes_is_caught(root, fault, error):
     source = Source.read(root, make_plan())
     with pytest.raises(error), guarded(source):
         fault(source)
-
-
-@settings(deadline=None, max_examples=40)
-@given(hnp.arrays(bool, st.tuples(st.integers(1, 24), st.integers(1, 24))), st.integers(8, 64))
-def test_outlines_only_read_their_mask(mask, side):
-    before = mask.copy()
-    mask.flags.writeable = False
-    outline(mask, side)
-    assert np.array_equal(mask, before)
-
-
-COUNTS = st.fixed_dictionaries({name: st.integers(0, 500) for name in ("tp", "fp", "fn", "tn")})
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(COUNTS, min_size=1, max_size=6), st.dictionaries(st.text(min_size=1), st.floats(0, 1), min_size=1))
-def test_what_is_chosen_and_summed_for_a_figure_is_only_read(rows, scores):
-    rows = [{**row, "tn": row["tn"] + 1} for row in rows]
-    before = copy.deepcopy((rows, scores))
-    areas(rows)
-    chosen = choose(scores)
-    assert (rows, scores) == before
-    assert {image for _, image in chosen} <= set(scores)
-
-
-def test_the_store_is_read_anew_each_time(root):
-    """Figures share no rows with tables: what one did to its copy would not reach the other."""
-    one, other = Store.read(root), Store.read(root)
-    key = next(iter(one.segmentation))
-    one.segmentation[key][0]["dice"] = -1.0
-    assert other.segmentation[key][0]["dice"] != -1.0

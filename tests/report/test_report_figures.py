@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow
 import pytest
-from report_store import DICE, IMAGES, classification_row, make_plan, make_store, make_surroundings
+from report_store import classification_row, disc, make_images, make_plan, make_results, make_store, make_surroundings
 
 from lesion_core.errors import ScoreError
-from lesion_core.files import write_csv, write_parquet
-from lesion_core.paths import Layout
+from lesion_core.files import write_csv
 from lesion_core.report.figures import FIGURES, write_figures
 from lesion_core.report.figures.agreement import areas
 from lesion_core.report.figures.classification import reliability
@@ -27,44 +24,11 @@ from lesion_core.report.statistics import write_statistics
 from lesion_core.report.values import Store
 
 
-def disc(radius):
-    y, x = np.mgrid[:60, :80]
-    return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
-
-
-def make_images(root, plan):
-    """Images, the catalog and what scoring stored; the masks that the catalog names are not there to be opened."""
-    layout = Layout(root)
-    records = []
-    for number, image in enumerate(IMAGES):
-        folder = layout.data("isic2018_task1")
-        folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f"{image}.png"), np.full((60, 80, 3), 40 * number + 60, np.uint8))
-        records.append(
-            {
-                "dataset": "isic2018_task1",
-                "image_id": image,
-                "path": f"data/isic2018_task1/{image}.png",
-                "mask_path": f"data/isic2018_task1/{image}_mask.png",
-            }
-        )
-    write_parquet(layout.catalog, pyarrow.Table.from_pylist(records))
-    for run in DICE:
-        with zipfile.ZipFile(layout.run("segmentation", run) / "test_masks.zip", "w") as masks:
-            for number, image in enumerate(IMAGES):
-                # the frozen model finds nothing on the first image
-                empty = run.startswith("sam_frozen") and number == 0
-                encoded = cv2.imencode(".png", disc(0 if empty else 15 + number))[1].tobytes()
-                masks.writestr(f"isic2018_task1/{image}.png", encoded)
-                masks.writestr(f"truth/isic2018_task1/{image}.png", cv2.imencode(".png", disc(20))[1].tobytes())
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     folder, plan = tmp_path_factory.mktemp("figures"), make_plan()
-    make_store(folder)
-    make_surroundings(folder, plan)
-    make_images(folder, plan)
+    make_results(folder, plan)
+    make_images(folder)
     write_statistics(folder, plan)
     write_figures(folder, plan)
     return folder

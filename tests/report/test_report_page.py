@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import zipfile
 from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -16,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from jinja2 import UndefinedError
-from report_store import DICE, IMAGES, PIXEL, make_plan, make_results
+from report_store import IMAGES, PIXEL, make_images, make_plan, make_results
 
 from lesion_core.errors import FormatError, RunError
 from lesion_core.files import read_json, read_parquet, write_json, write_parquet
@@ -66,26 +65,6 @@ def hostile_plan():
         "table_08": plan.tables["table_08"].model_copy(update={"title": HOSTILE}),
     }
     return plan.model_copy(update={"tables": plan.tables | tables})
-
-
-def make_images(root):
-    """Every image, and what scoring stores: predicted and true masks."""
-    layout = Layout(root)
-    for dataset in ("isic2018_task1", "ham10000"):
-        layout.data(dataset).mkdir(parents=True)
-        for number, image in enumerate(IMAGES):
-            pixels = np.full((60, 80, 3), 40 * number + 60, np.uint8)
-            cv2.imwrite(str(layout.data(dataset) / f"{image}.png"), pixels)
-    for run in DICE:
-        with zipfile.ZipFile(layout.run("segmentation", run) / "test_masks.zip", "w") as masks:
-            for number, image in enumerate(IMAGES):
-                for name, radius in (("", 15 + number), ("truth/", 20)):
-                    masks.writestr(f"{name}isic2018_task1/{image}.png", cv2.imencode(".png", disc(radius))[1].tobytes())
-
-
-def disc(radius):
-    y, x = np.mgrid[:60, :80]
-    return ((x - 40) ** 2 + (y - 30) ** 2 < radius**2).astype(np.uint8) * 255
 
 
 def change_catalog(root, **changes):
