@@ -215,7 +215,7 @@ def _wrong_in_mirror(file: RemoteFile, out: Path, mirror: Mirror | None, reason:
     if mirror is None:
         remedy = "supply the release you used before"
     elif file.name in mirror.sums:
-        remedy = f"copy {file.name} into the mirror again, or mend the mirror's SHA256SUMS"
+        remedy = f"copy {file.name} into the mirror again, or correct the mirror's SHA256SUMS"
     else:
         remedy = "copy the official file into the mirror; a mirror of other bytes needs a SHA256SUMS that says so"
     location = file.name if mirror is None else mirror.location(file.name)
@@ -231,8 +231,7 @@ def _official(file: RemoteFile, out: Path) -> tuple[Checks, str]:
     pin = _pin(file, out)
     pinned = None
     if pin.exists():
-        pinned = pin.read_text(encoding="utf-8").split(maxsplit=1)[:1]
-        pinned = pinned[0] if pinned else ""
+        pinned = next(iter(pin.read_text(encoding="utf-8").split()), "")
         if len(pinned) != 64:
             raise DownloadError("this pin holds no SHA-256", file=pin, remedy="delete it to pin the file anew")
     by = "pinned at first download"

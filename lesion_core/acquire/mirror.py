@@ -82,7 +82,7 @@ def _remote_sums(url: str, retries: int, timeout: float, sleep: Callable[[float]
                 return {}
             # Without an answer it is not known which bytes are right, so nothing may be taken from elsewhere either.
             raise DownloadError(
-                f"the mirror does not answer: {error.reason}", file=url, remedy="mend the mirror, or set it to null"
+                f"the mirror does not answer: {error.reason}", file=url, remedy="repair the mirror, or set it to null"
             ) from error
         return read_sums(path)
 

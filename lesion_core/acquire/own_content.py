@@ -27,7 +27,7 @@ def own_content(custom: Custom, memory: Path) -> str:
     """
     known = _remembered(memory)
     remembered: dict[str, Any] = {}
-    content = []
+    content: list[tuple[str, str, str | None]] = []
     for part, path in _files(custom):
         name = path.absolute().as_posix()
         now = time.time_ns()

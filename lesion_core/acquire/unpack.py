@@ -13,6 +13,7 @@ import shutil
 import stat
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -255,9 +256,9 @@ def _folder(archive: Path, names: list[PurePosixPath]) -> PurePosixPath:
 
 def _require_distinct(archive: Path, names: list[PurePosixPath]) -> None:
     """Two members of one name, or a file that is also a folder, would overwrite each other."""
-    seen: set[PurePosixPath] = set()
-    twice = sorted({str(name) for name in names if name in seen or seen.add(name)})
-    twice += sorted({str(above) for name in seen for above in name.parents if above in seen})
+    counts = Counter(names)
+    twice = sorted(str(name) for name, count in counts.items() if count > 1)
+    twice += sorted({str(above) for name in counts for above in name.parents if above in counts})
     if twice:
         raise ArchiveError("members have the same name", file=archive, ids=twice, remedy="use the official archive")
 
