@@ -1,19 +1,25 @@
-"""The reference histogram: the appearance that all images are given (paper A, section 3.1)."""
+"""The reference histogram, which all images are given (paper A, section 3.1), and colour distances."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from lesion_core.acquire.parallel import in_threads
 from lesion_core.catalog.entries import dataset_entries, read_catalog
 from lesion_core.errors import RunError, SplitError
-from lesion_core.files import atomic_path
+from lesion_core.files import atomic_path, write_json
 from lesion_core.pixels import histogram
-from lesion_core.pixels.colour_distance import colour_frequencies, mapped, write_colour_distances
 from lesion_core.pixels.harmonize import prepare_image, read_original
+from lesion_core.progress import say
 from lesion_core.settings import Harmonization
+
+SAMPLED_SIDE = 256  # pixels are taken in steps that leave at least so many along the shorter side
+WHEN = ("before", "after")
 
 
 def reference_histogram(
@@ -29,15 +35,15 @@ def reference_histogram(
     """Make the reference: per channel, the median of the normalised histograms of all training images.
 
     Images are prepared at ``settings.reference_size`` as for harmonization, so that the reference depends on declared
-    settings alone. One image in several datasets counts once. Beside it the
-    colour distances between the datasets' training images are written, as released and as harmonized.
+    settings alone. One image in several datasets counts once. Beside it the colour distances between the datasets'
+    training images are written, as released and as harmonized.
 
     Args:
         catalog: images.parquet.
         splits_dir: holds <dataset>.csv for each dataset of the catalog.
         root: paths in the catalog are relative to it.
         out: reference.npy, float64 (3, 256), rows sum to 1; written atomically.
-        out_colours: colours.json, see ``colour_distance.write_colour_distances``; written atomically.
+        out_colours: colours.json, see ``colour_distances``; written atomically.
         settings: ``reference_size``, and see ``prepare_image``.
         workers: threads; None takes the processors this process may use.
 
@@ -71,10 +77,8 @@ def reference_histogram(
     with atomic_path(out) as partial:
         np.save(partial, reference)
     wanted = reference if settings.histogram == "specification" else None
-    write_colour_distances(
-        {dataset: _profile([measured[sha] for sha in shas], wanted) for dataset, shas in members.items() if shas},
-        out_colours,
-    )
+    profiles = {name: _profile([measured[sha] for sha in shas], wanted) for name, shas in members.items() if shas}
+    write_json(out_colours, colour_distances(profiles))
     return reference
 
 
@@ -87,6 +91,72 @@ def _profile(measured: list[tuple[np.ndarray, np.ndarray]], reference: np.ndarra
         # A look-up table moves whole bins, so the harmonized histogram needs no harmonized image.
         total[1] += after if reference is None else mapped(after, histogram.specification_tables(counts, reference))
     return total / len(measured)
+
+
+def colour_frequencies(image: np.ndarray) -> np.ndarray:
+    """Share of each level in each channel, from a regular grid of pixels.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+
+    Returns:
+        float64 (3, 256); rows sum to 1.
+    """
+    step = max(1, min(image.shape[:2]) // SAMPLED_SIDE)
+    counts = histogram.channel_histograms(np.ascontiguousarray(image[::step, ::step]))
+    return counts / counts.sum(axis=1, keepdims=True)
+
+
+def mapped(frequencies: np.ndarray, tables: np.ndarray) -> np.ndarray:
+    """Frequencies after each level was looked up in its table.
+
+    Args:
+        frequencies: float (3, 256).
+        tables: uint8 (3, 256), as ``histogram.specification_tables`` gives them.
+
+    Returns:
+        float64 (3, 256) with the same sums.
+    """
+    pairs = zip(tables, frequencies, strict=True)
+    return np.stack([np.bincount(table, weights=row, minlength=histogram.LEVELS) for table, row in pairs])
+
+
+def distance(first: np.ndarray, second: np.ndarray) -> float:
+    """Wasserstein-1 distance of two colour distributions, mean over the channels, in grey levels.
+
+    Per channel it is the mean amount by which levels must be moved to make one distribution the other.
+
+    Args:
+        first: float (3, 256); rows sum to 1.
+        second: the same.
+    """
+    return float(np.abs(np.cumsum(first - second, axis=1)).sum(axis=1).mean())
+
+
+def colour_distances(profiles: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Compare all pairs of datasets.
+
+    Args:
+        profiles: dataset -> float64 (2, 3, 256), mean colour frequencies of its images before and after.
+
+    Returns:
+        unit; pairs: one {first, second, before, after} per pair, sorted, in grey levels; mean: {before, after}, None
+        without a pair; profiles, rounded to 1e-6.
+    """
+    pairs: list[dict[str, Any]] = []
+    for first, second in combinations(sorted(profiles), 2):
+        apart = {when: distance(profiles[first][k], profiles[second][k]) for k, when in enumerate(WHEN)}
+        say(f"colour distance {first} - {second}: {apart['before']:.2f} -> {apart['after']:.2f} grey levels")
+        pairs.append({"first": first, "second": second, **{when: round(apart[when], 4) for when in WHEN}})
+    return {
+        "unit": "grey levels (Wasserstein-1, mean over red, green and blue)",
+        "pairs": pairs,
+        "mean": {when: round(float(np.mean([pair[when] for pair in pairs])), 4) if pairs else None for when in WHEN},
+        "profiles": {
+            name: {when: np.round(profile[k], 6).tolist() for k, when in enumerate(WHEN)}
+            for name, profile in sorted(profiles.items())
+        },
+    }
 
 
 def read_reference(path: Path) -> np.ndarray:

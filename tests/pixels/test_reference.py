@@ -15,9 +15,14 @@ from lesion_core.acquire.synthetic.draw import photograph
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.catalog.table import COLUMNS
 from lesion_core.files import read_json, write_csv, write_parquet
-from lesion_core.pixels.colour_distance import colour_distances, colour_frequencies, distance, mapped
 from lesion_core.pixels.histogram import apply_tables, channel_histograms
-from lesion_core.pixels.reference import reference_histogram
+from lesion_core.pixels.reference import (
+    colour_distances,
+    colour_frequencies,
+    distance,
+    mapped,
+    reference_histogram,
+)
 from lesion_core.seeding import generator
 from lesion_core.settings import Harmonization
 
@@ -45,7 +50,7 @@ def test_distance_by_hand() -> None:
     first[:, 100] = 1.0
     second[0, 100], second[1, 130], second[2, 70] = 1.0, 1.0, 1.0
     assert distance(first, second) == pytest.approx((0 + 30 + 30) / 3)
-    pairs = colour_distances({"b": np.stack([second, second]), "a": np.stack([first, second])})
+    pairs = colour_distances({"b": np.stack([second, second]), "a": np.stack([first, second])})["pairs"]
     assert [(pair["first"], pair["second"]) for pair in pairs] == [("a", "b")]
     assert pairs[0]["before"] == pytest.approx(20.0)
     assert pairs[0]["after"] == 0.0
