@@ -7,18 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from lesion_core.report.values import truth_and_probabilities
+from lesion_core.report.measures import Rows, lesion_of, truth_and_probabilities
 from lesion_core.settings import CLASSES
 from lesion_core.stats.classifiers import delong, mcnemar_clustered, mcnemar_exact
 from lesion_core.stats.multiple import combine_dependent
 
-Rows = list[dict[str, Any]]
 RANGED = ("p_mcnemar", "p_mcnemar_by_lesion", "p_delong_melanoma")
-
-
-def lesion_of(row: dict[str, Any]) -> str:
-    """A score row's lesion; the image itself where none is known."""
-    return row["lesion_id"] or row["image_id"]
 
 
 def classifier_tests(pairs: Sequence[tuple[Rows, Rows]]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lesion_core.files import read_json, write_csv
 from lesion_core.paths import Layout
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import Drawn, colour, heatmap, legend_below, new_figure
-from lesion_core.report.names import dataset_name
 from lesion_core.settings import CLASSES
 
 FIELDS = {"label": "class", "lesion_id": "lesion id", "age": "age", "sex": "sex", "site": "site", "mask_path": "mask"}

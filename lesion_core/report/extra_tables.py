@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lesion_core.report.cells import mark_best, our_cell
+from lesion_core.report.display_names import dataset_name, explainer_name, method_name, prompt_name
 from lesion_core.report.formats import metric_name
 from lesion_core.report.measures import EXPLANATION_METRICS, LESION_METRICS, Measure
-from lesion_core.report.names import dataset_name, explainer_name, method_name, prompt_name
-from lesion_core.report.values import Store
+from lesion_core.report.score_store import Store
+from lesion_core.report.table_cells import mark_best, our_cell
 from lesion_core.settings import Plan
 
 PROMPTS = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,9 @@ import numpy as np
 from lesion_core.acquire.images import encode_image
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.images import MaskArchive, small_image
-from lesion_core.report.names import dataset_name, method_name
-from lesion_core.report.values import Store
+from lesion_core.report.score_store import Store
 from lesion_core.settings import Plan
 
 JPEG_QUALITY = 78
@@ -90,11 +91,12 @@ def _cases(plan: Plan, store: Store) -> list[Case]:
             if (run, prompt, resolution) == (runs[0], "none", "native"):
                 for row in rows:
                     add(False, dataset, row["image_id"], method, {"v": round(row["dice"], 4), "run": run})
-        for (run, dataset), rows in sorted(store.classification.items()):
+        for (run, dataset), answers in sorted(store.classification.items()):
             if run == runs[0]:
-                for row in rows:
-                    value = round(row[f"p_{row['label']}"], 4)
-                    add(True, dataset, row["image_id"], method, {"v": value, "a": row["predicted"]})
+                for answer in answers:
+                    shares: Mapping[str, Any] = answer
+                    value = round(shares[f"p_{answer['label']}"], 4)
+                    add(True, dataset, answer["image_id"], method, {"v": value, "a": answer["predicted"]})
     cases: list[Case] = []
     for _, group in sorted(groups.items()):
         ordered = sorted(group.values(), key=lambda case: (np.mean([m["v"] for m in case["m"].values()]), case["i"]))

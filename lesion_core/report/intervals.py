@@ -9,10 +9,9 @@ from typing import Any
 import numpy as np
 
 from lesion_core.files import write_csv
-from lesion_core.report.classifier_tests import lesion_of
-from lesion_core.report.measures import DERIVED
+from lesion_core.report.measures import DECIMALS, DERIVED, SCALE, SEGMENTATION_METRICS, Rows, lesion_of
+from lesion_core.report.score_store import Store
 from lesion_core.report.subgroups import mean_over_runs
-from lesion_core.report.values import DECIMALS, SCALE, SEGMENTATION_METRICS, Store
 from lesion_core.settings import Plan
 from lesion_core.stats.bootstrap import bootstrap_means
 from lesion_core.stats.subgroups import subgroup_metrics
@@ -72,6 +71,7 @@ def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan:
 def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Interval]:
     """Metric -> interval as fractions, for all metrics of the cell's runs; empty where images do not give any."""
     runs = cell["run_ids"].split(" ")
+    scored: list[Rows]
     if cell["kind"] == "classification":
         scored = [store.classification[run, cell["dataset"]] for run in runs]
     elif cell["kind"] == "segmentation" and cell["metric"] not in DERIVED:

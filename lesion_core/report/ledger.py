@@ -10,9 +10,10 @@ from lesion_core.files import write_csv
 from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.papers.published import Published, load, pairs
 from lesion_core.paths import Layout
-from lesion_core.report.cells import read_cells
 from lesion_core.report.intervals import write_intervals
-from lesion_core.report.values import DECIMALS, SCALE, Store
+from lesion_core.report.measures import DECIMALS, SCALE
+from lesion_core.report.score_store import Store
+from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Ledger, Plan
 
 COLUMNS = (

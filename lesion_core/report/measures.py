@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from lesion_core.errors import ScoreError, SettingsError
+from lesion_core.metrics import classification
+from lesion_core.metrics.calibration import brier, ece, log_probabilities, softmax
 from lesion_core.metrics.segmentation import Confusion, pooled, scores
+from lesion_core.settings import CLASSES
 from lesion_core.stats.bootstrap import bootstrap_means
 
 PARAMETERS = ("frozen_parameters", "trainable_parameters")  # from the runs' provenance, not from scores
@@ -15,6 +20,32 @@ DERIVED = ("dice_sd", "dice_ci_low", "dice_ci_high")  # of per-image Dice: its s
 INTERVAL_SEED = 2026  # of the 95 % interval, as paper E has it
 EXPLANATION_METRICS = ("pointing_game", "energy_inside")
 LESION_METRICS = ("dice", "iou")  # in a table of both tasks, these come from the segmentation scores
+Rows = Sequence[Mapping[str, Any]]  # score rows, where what is read is named by a setting
+SEGMENTATION_METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy")
+FRACTIONS = (
+    "auc",
+    "brier",
+    "ece",
+    "brier_calibrated",
+    "ece_calibrated",
+    "temperature",
+)  # printed as fractions where no paper prints them; everything else in per cent
+RANKED = (  # metrics of which the greatest is the best; a best value is marked for these alone
+    "dice",
+    "iou",
+    "sensitivity",
+    "specificity",
+    "accuracy",
+    "balanced_accuracy",
+    "precision",
+    "recall",
+    "f1",
+    "auc",
+    "pointing_game",
+    "energy_inside",
+)
+SCALE = {"percent": 100.0, "fraction": 1.0, "million": 1e-6}
+DECIMALS = {"percent": 2, "fraction": 4, "million": 2}  # the first two are hundredths of a percentage point
 
 
 @dataclass(frozen=True)
@@ -51,7 +82,7 @@ def kind_of(task: str, metric: str) -> str:
     return "segmentation" if metric in LESION_METRICS else "classification"
 
 
-def segmentation_metric(rows: list[dict[str, Any]], measure: Measure) -> float:
+def segmentation_metric(rows: Rows, measure: Measure) -> float:
     """One segmentation metric of one run: over images, or of the pooled counts."""
     if measure.averaging == "pooled":
         counts = Confusion(*(np.array([row[name] for row in rows]) for name in Confusion._fields))
@@ -63,10 +94,61 @@ def segmentation_metric(rows: list[dict[str, Any]], measure: Measure) -> float:
     return float(np.mean([row[measure.metric] for row in rows]))
 
 
-def _interval(rows: list[dict[str, Any]]) -> dict[str, float]:
+def _interval(rows: Rows) -> dict[str, float]:
     """Both ends of the mean Dice's bootstrap interval over lesions; NaN for a single lesion."""
-    lesions = [row["lesion_id"] or row["image_id"] for row in rows]
+    lesions = [lesion_of(row) for row in rows]
     if len(set(lesions)) < 2:
         return dict.fromkeys(("dice_ci_low", "dice_ci_high"), float("nan"))
     found = bootstrap_means(np.array([row["dice"] for row in rows]), lesions, seed=INTERVAL_SEED)
     return {"dice_ci_low": float(found.low[0]), "dice_ci_high": float(found.high[0])}
+
+
+def lesion_of(row: Mapping[str, Any]) -> str:
+    """A score row's lesion; the image itself where none is known."""
+    return row["lesion_id"] or row["image_id"]
+
+
+def truth_and_probabilities(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+    """Class numbers (N,) int64 and probabilities (N, 7) float64 of classification score rows."""
+    truth = np.array([CLASSES.index(row["label"]) for row in rows], dtype=np.int64)
+    probabilities = np.array([[row[f"p_{name}"] for name in CLASSES] for row in rows], dtype=np.float64)
+    return truth, probabilities
+
+
+def classification_metrics(rows: Rows) -> dict[str, float]:
+    """All classification metrics of one run on one dataset, fractions; ``*_calibrated``: at the run's temperature.
+
+    Raises:
+        ScoreError: the rows have several temperatures, so they are not of one run.
+    """
+    truth, probabilities = truth_and_probabilities(rows)
+    temperatures = {row["temperature"] for row in rows}
+    if len(temperatures) > 1:
+        raise ScoreError("One run's scores have several temperatures", ids=[rows[0]["run_id"]], remedy="score it again")
+    calibrated = softmax(log_probabilities(probabilities), temperatures.pop())
+    return {
+        **classification.scores(truth, probabilities, melanoma=CLASSES.index("mel")),
+        "brier": brier(truth, probabilities),
+        "ece": ece(truth, probabilities),
+        "brier_calibrated": brier(truth, calibrated),
+        "ece_calibrated": ece(truth, calibrated),
+        "temperature": float(rows[0]["temperature"]),
+    }
+
+
+def column_unit(metric: str, printed: Iterable[str]) -> str:
+    """The unit of a table's column: the paper's where it prints the metric, so that its numbers stand as printed.
+
+    Args:
+        metric: the column.
+        printed: units of the published numbers of that column.
+
+    Raises:
+        SettingsError: the paper prints the column in two units.
+    """
+    units = sorted(set(printed))
+    if len(units) > 1:
+        raise SettingsError(f"{metric} is published in two units in one table: {', '.join(units)}")
+    if units:
+        return units[0]
+    return "million" if metric in PARAMETERS else "fraction" if metric in FRACTIONS else "percent"

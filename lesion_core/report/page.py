@@ -9,16 +9,16 @@ from typing import Any
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, write_text
 from lesion_core.paths import Layout
-from lesion_core.report.cells import read_cells
-from lesion_core.report.chain import Chain
 from lesion_core.report.data_section import data_of
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.formats import metric_name
 from lesion_core.report.gallery import gallery_of
 from lesion_core.report.html import environment
 from lesion_core.report.licences import licences_of
-from lesion_core.report.names import dataset_name
+from lesion_core.report.lineage import Lineage
 from lesion_core.report.page_chain import ChainData
 from lesion_core.report.page_tables import statistics_of, tables_of
+from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 
 SECTIONS = (  # each is a template of that name
@@ -35,7 +35,7 @@ def write_page(root: Path, plan: Plan) -> None:
     """
     layout = Layout(root)
     _check_parts(layout)
-    chains = ChainData(Chain.read(root))
+    chains = ChainData(Lineage.read(root))
     for path in layout.run_files("provenance.json"):
         if any(path.parent.name in runs for runs in plan.runs.values()):
             chains.add_run(path.parent.name)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lesion_core.report.cells import measure_of, value_text
-from lesion_core.report.chain import SCORE_FILES, Chain
+from lesion_core.report.lineage import SCORE_FILES, Lineage
+from lesion_core.report.table_cells import measure_of, value_text
 from lesion_core.report.trace import images_sha256
 
 
@@ -16,7 +16,7 @@ class ChainData:
         content: {cells, tests, runs, splits, files, images}; ``images`` are lists of [id, SHA-256].
     """
 
-    def __init__(self, chain: Chain) -> None:
+    def __init__(self, chain: Lineage) -> None:
         self.chain = chain
         self.content: dict[str, Any] = {"cells": [], "tests": [], "runs": {}, "splits": {}, "files": {}, "images": []}
         self._sets: dict[tuple[str, ...], int] = {}

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.cells import NOT_RUN, value_text
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import full_title, metric_name, table_name
-from lesion_core.report.names import dataset_name, method_name
 from lesion_core.report.page_chain import ChainData
 from lesion_core.report.statistics_tables import judgement
+from lesion_core.report.table_cells import NOT_RUN, value_text
 from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_text, write_text
-from lesion_core.report.cells import NOT_RUN
+from lesion_core.report.table_cells import NOT_RUN
 
 BEGIN = "<!-- results: begin (written by `make readme`; do not edit) -->"
 END = "<!-- results: end -->"

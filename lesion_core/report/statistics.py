@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ import numpy as np
 from lesion_core.errors import ScoreError
 from lesion_core.files import write_csv
 from lesion_core.paths import Layout
-from lesion_core.report.classifier_tests import classifier_tests, lesion_of
+from lesion_core.report.classifier_tests import classifier_tests
+from lesion_core.report.measures import Rows, lesion_of
+from lesion_core.report.score_store import Store
 from lesion_core.report.statistics_tables import TITLES, write_table
-from lesion_core.report.values import Store
 from lesion_core.settings import Plan
 from lesion_core.stats.bootstrap import bootstrap_means
 from lesion_core.stats.multiple import holm
@@ -149,7 +150,7 @@ def _others(plan: Plan, proposed: str) -> list[str]:
 
 def _per_image(store: Store, runs: list[str], dataset: str, metric: str) -> list[Scored]:
     """One entry per scored run; native size, no prompt."""
-    found = (store.segmentation.get((run, dataset, "none", "native")) for run in runs)
+    found: Iterable[Rows | None] = (store.segmentation.get((run, dataset, "none", "native")) for run in runs)
     return [_scored(rows, [row[metric] for row in rows]) for rows in found if rows]
 
 
@@ -158,7 +159,7 @@ def _correct(store: Store, runs: list[str], dataset: str) -> list[Scored]:
     return [_scored(rows, [float(row["label"] == row["predicted"]) for row in rows]) for rows in found if rows]
 
 
-def _scored(rows: list[dict[str, Any]], values: list[float]) -> Scored:
+def _scored(rows: Rows, values: list[float]) -> Scored:
     images = {row["image_id"]: (value, lesion_of(row)) for row, value in zip(rows, values, strict=True)}
     return Scored(rows[0]["run_id"], rows[0]["seed"], images)
 

@@ -13,8 +13,8 @@ import numpy as np
 from lesion_core.files import read_parquet, write_csv
 from lesion_core.metrics.weighted import weighted_scores
 from lesion_core.paths import Layout
-from lesion_core.report.classifier_tests import lesion_of
-from lesion_core.report.values import Store, truth_and_probabilities
+from lesion_core.report.measures import lesion_of, truth_and_probabilities
+from lesion_core.report.score_store import Store
 from lesion_core.scores import read_scores
 from lesion_core.settings import CLASSES, Plan, Subgroups
 from lesion_core.stats.subgroups import Statistic, Subgroup, subgroup_metrics

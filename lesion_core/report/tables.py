@@ -9,7 +9,12 @@ from typing import Any
 from lesion_core.files import remove_others
 from lesion_core.papers.published import Published, load
 from lesion_core.paths import Layout
-from lesion_core.report.cells import (
+from lesion_core.report.extra_tables import EXTRA_TABLES
+from lesion_core.report.formats import Grid, full_title, metric_name, write_grid
+from lesion_core.report.measures import DECIMALS, DERIVED, LESION_METRICS, PARAMETERS, Measure, column_unit, kind_of
+from lesion_core.report.score_store import Store
+from lesion_core.report.statistics_tables import TITLES as STATISTICS
+from lesion_core.report.table_cells import (
     NOT_DEFINED,
     NOT_RUN,
     OURS,
@@ -21,11 +26,6 @@ from lesion_core.report.cells import (
     value_text,
     write_cells,
 )
-from lesion_core.report.extra_tables import EXTRA_TABLES
-from lesion_core.report.formats import Grid, full_title, metric_name, write_grid
-from lesion_core.report.measures import DERIVED, LESION_METRICS, PARAMETERS, Measure, kind_of
-from lesion_core.report.statistics_tables import TITLES as STATISTICS
-from lesion_core.report.values import DECIMALS, Store, column_unit
 from lesion_core.settings import Plan, Table, TableRow
 
 SHOWN_EXPLAINERS = {"pointing_game": "grad_cam"}  # paper E plays the pointing game with Grad-CAM

@@ -9,11 +9,10 @@ from typing import Any
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, sha256_text
 from lesion_core.paths import Layout
-from lesion_core.report.cells import measure_of, read_cells, value_text
-from lesion_core.report.chain import WITHOUT_WEIGHTS, Chain
-from lesion_core.report.measures import Measure
+from lesion_core.report.lineage import WITHOUT_WEIGHTS, Lineage
+from lesion_core.report.measures import SCALE, Measure
 from lesion_core.report.statistics import COLUMNS, all_tests
-from lesion_core.report.values import SCALE
+from lesion_core.report.table_cells import measure_of, read_cells, value_text
 from lesion_core.settings import Plan
 
 TESTS = {"table_15": Measure("segmentation", "", "dice"), "table_16": Measure("classification", "", "accuracy")}
@@ -27,8 +26,8 @@ class Trace:
         cell: the row of ``tables/cells.parquet`` or ``statistics/tests.csv``.
         recomputed: ``value`` from the score rows, as the file has it; of a cell ``sd`` and ``per_run`` too.
         told: what was printed and how it was computed, line by line.
-        runs: per run: ``run`` (`Chain.run`) and ``rows`` (`Chain.rows`).
-        split: `Chain.split`; None for parameter counts.
+        runs: per run: ``run`` (`Lineage.run`) and ``rows`` (`Lineage.rows`).
+        split: `Lineage.split`; None for parameter counts.
         images: catalog rows of the scored images.
         faults: why the chain does not hold; empty if it does.
     """
@@ -71,7 +70,7 @@ def trace_cell(root: Path, table: str, row: str, column: str) -> Trace:
             f"{table}, {row}, {column} has no value of ours: {value_text(cell) or cell['status']}",
             remedy="trace a cell with a value; lesion runs lists what this profile runs",
         )
-    chain, measure, run_ids = Chain.read(root), measure_of(cell), cell["run_ids"].split()
+    chain, measure, run_ids = Lineage.read(root), measure_of(cell), cell["run_ids"].split()
     value = chain.store.measure(run_ids, measure)
     faults = []
     recomputed: dict[str, Any] = {"value": None, "sd": None, "per_run": ()}
@@ -122,7 +121,7 @@ def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Tra
         known = list(COLUMNS) if row in stored else list(stored)
         raise ScoreError(f"No test '{row}', {column} in {table}", file=path, ids=known, remedy="take one of these")
     test = stored[row]
-    chain = Chain.read(root)
+    chain = Lineage.read(root)
     again = {name_of(found): found for found in all_tests(chain.store, plan) if found["table"] == table}
     value = str(again[row][column]) if row in again else "no such test"
     faults = []
@@ -140,7 +139,7 @@ def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Tra
 
 
 def _follow(
-    chain: Chain,
+    chain: Lineage,
     run_ids: list[str],
     measure: Measure,
     cell: dict[str, Any],

@@ -8,7 +8,7 @@ from typing import Any
 from lesion_core.audit.current import run_folders
 from lesion_core.files import read_csv, write_csv, write_json
 from lesion_core.paths import Layout
-from lesion_core.report.cells import read_cells
+from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 from lesion_core.settings.run import task_of
 

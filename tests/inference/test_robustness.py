@@ -18,7 +18,7 @@ from lesion_core.inference.score_classification import score_classification
 from lesion_core.pixels.colour import grey_world
 from lesion_core.pixels.corruptions import CORRUPTIONS
 from lesion_core.pixels.datasets import Harmonized
-from lesion_core.report.values import classification_metrics
+from lesion_core.report.measures import classification_metrics
 from lesion_core.scores import read_scores
 from lesion_core.seeding import generator
 from lesion_core.settings import load as config

@@ -25,7 +25,7 @@ from lesion_core.models.trained import load_classifier
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.shuffle import foreign_places
-from lesion_core.report.values import classification_metrics
+from lesion_core.report.measures import classification_metrics
 from lesion_core.scores import read_scores
 from lesion_core.settings import CLASSES
 from lesion_core.settings import load as config

@@ -20,8 +20,8 @@ from lesion_core.report.figures.explanations import explanations
 from lesion_core.report.figures.style import Source
 from lesion_core.report.figures.subgroups import subgroups
 from lesion_core.report.images import MaskArchive
+from lesion_core.report.score_store import Store
 from lesion_core.report.statistics import write_statistics
-from lesion_core.report.values import Store
 
 
 @pytest.fixture(scope="module")

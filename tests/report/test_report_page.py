@@ -25,10 +25,10 @@ from lesion_core.report.gallery import gallery_of
 from lesion_core.report.html import TEMPLATES, environment, picture
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import SECTIONS, write_page
+from lesion_core.report.score_store import Store
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import images_sha256, trace_cell
-from lesion_core.report.values import Store
 
 PROBLEM = ("dataset", "image_id", "kind", "detail")
 PLACE = ("table_05", "SAM-ViT (proposed)", "dice")

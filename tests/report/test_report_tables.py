@@ -10,9 +10,9 @@ from report_store import classification_row, make_plan, make_store, segmentation
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_parquet
-from lesion_core.report.cells import measure_of
+from lesion_core.report.score_store import Store
+from lesion_core.report.table_cells import measure_of
 from lesion_core.report.tables import write_tables
-from lesion_core.report.values import Store
 
 
 @pytest.fixture(scope="module")

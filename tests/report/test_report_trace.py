@@ -13,9 +13,9 @@ from lesion_core.cli import app
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv, write_json
 from lesion_core.paths import Layout
-from lesion_core.report.cells import write_cells
-from lesion_core.report.chain import Chain
+from lesion_core.report.lineage import Lineage
 from lesion_core.report.statistics import write_statistics
+from lesion_core.report.table_cells import write_cells
 from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import trace_cell, trace_test, trace_text
 from lesion_core.scores import write_scores
@@ -99,7 +99,7 @@ def test_a_store_that_scoring_did_not_write_is_found(root):
 
 
 def test_two_equal_runs_that_took_other_times_have_one_chain(root):
-    chain = Chain.read(root)
+    chain = Lineage.read(root)
     path = chain.run_dir("sam_adapter-s0") / "provenance.json"
     content = read_json(path)
     before = chain.run("sam_adapter-s0")
@@ -114,7 +114,7 @@ def test_changed_inputs_splits_and_lost_weights_are_found(root):
     layout.split("isic2018_task1").write_text("image_id,group_id,split\n")
     (folder / "weights.safetensors").unlink()
     index = root / "harmonized" / "index.csv"
-    index.parent.mkdir()
+    index.parent.mkdir(exist_ok=True)
     index.write_text("new")
     write_json(folder / "provenance.json", content | {"inputs": {"harmonized/index.csv": "0" * 64, "gone": "1" * 64}})
     found = trace_cell(root, *PLACE)

@@ -17,8 +17,8 @@ from conftest import snakemake
 
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv
 from lesion_core.models.trained import load_classifier
-from lesion_core.report.cells import write_cells
 from lesion_core.report.extra_tables import EXTRA_TABLES
+from lesion_core.report.table_cells import write_cells
 from lesion_core.scores import COLUMNS
 from lesion_core.settings import CLASSES
 from lesion_core.settings import load as config

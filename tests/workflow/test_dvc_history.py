@@ -14,7 +14,7 @@ import yaml
 from conftest import REPOSITORY
 
 from lesion_core.files import read_json
-from lesion_core.report.cells import Cell, write_cells
+from lesion_core.report.table_cells import Cell, write_cells
 from lesion_core.settings import load as config
 from lesion_core.sharing import dvc_cache
 from lesion_core.sharing.summary import write_summary

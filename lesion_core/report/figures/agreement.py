@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from matplotlib.axes import Axes
 
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.figures.style import GUIDE, PALETTE, Drawn, Source, new_figure
-from lesion_core.report.names import dataset_name, method_name
+from lesion_core.report.measures import Rows
 
 MOST_METHODS = 4
 LIMITS = 1.96  # SDs of the 95 % limits of agreement
@@ -35,7 +34,7 @@ def bland_altman(source: Source) -> Drawn | None:
     return Drawn(figure, "Agreement of lesion areas", caption)
 
 
-def areas(rows: list[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
+def areas(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true lesion areas as per cent of the image, float64 (N,), from pixel counts."""
     counts = np.array([[row[name] for name in ("tp", "fp", "fn", "tn")] for row in rows], dtype=np.float64)
     pixels = counts.sum(axis=1)
@@ -50,7 +49,7 @@ def _shown(source: Source, dataset: str) -> list[tuple[str, list[str]]]:
     return [(name, runs) for name, runs in methods.items() if name in others or name == proposed]
 
 
-def _panel(axis: Axes, rows: list[dict[str, Any]], name: str) -> None:
+def _panel(axis: Axes, rows: Rows, name: str) -> None:
     predicted, true = areas(rows)
     difference = predicted - true
     axis.plot((predicted + true) / 2, difference, "o", ms=2.5, alpha=0.6, color=PALETTE[0], mew=0)

@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from lesion_core.metrics.calibration import ece, log_probabilities, softmax
 from lesion_core.metrics.classification import auc, average_precision
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.figures.style import (
     GUIDE,
     Drawn,
@@ -21,8 +22,7 @@ from lesion_core.report.figures.style import (
     new_figure,
     panels,
 )
-from lesion_core.report.names import dataset_name, method_name
-from lesion_core.report.values import truth_and_probabilities
+from lesion_core.report.measures import truth_and_probabilities
 from lesion_core.settings import CLASSES
 
 MELANOMA = CLASSES.index("mel")

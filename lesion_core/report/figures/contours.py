@@ -6,9 +6,9 @@ from contextlib import ExitStack
 
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, new_figure, outlined
 from lesion_core.report.images import MaskArchive, small_image
-from lesion_core.report.names import dataset_name, method_name
 
 CHOSEN = (("best", 1.0), ("upper quartile", 0.75), ("median", 0.5), ("lower quartile", 0.25), ("worst", 0.0))
 WIDTH = 7.4

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.paths import Layout
+from lesion_core.report.display_names import dataset_name, explainer_name, method_name
 from lesion_core.report.figures.style import Drawn, Source, new_figure, outlined
-from lesion_core.report.names import dataset_name, explainer_name, method_name
 
 EXPLAINERS = ("grad_cam", "rollout")
 MOST_ROWS = 5

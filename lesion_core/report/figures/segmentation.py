@@ -6,6 +6,7 @@ import numpy as np
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.figures.style import (
     PALETTE,
     Drawn,
@@ -17,7 +18,6 @@ from lesion_core.report.figures.style import (
     new_figure,
 )
 from lesion_core.report.formats import metric_name
-from lesion_core.report.names import dataset_name, method_name
 
 PROMPTS = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")
 

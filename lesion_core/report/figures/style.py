@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesion_core.files import atomic_path
-from lesion_core.report.values import Store
+from lesion_core.report.score_store import Store
 from lesion_core.settings import Plan
 
 # Okabe and Ito, https://jfly.uni-koeln.de/color/ ; yellow is left out, it vanishes on white

@@ -5,9 +5,9 @@ from __future__ import annotations
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.progress import say
+from lesion_core.report.display_names import dataset_name, method_name
 from lesion_core.report.figures.style import Drawn, Source, colour, legend_below, marker, new_figure
 from lesion_core.report.formats import metric_name
-from lesion_core.report.names import dataset_name, method_name
 
 COLUMNS = ("method", "dataset", "metric", "attribute", "group", "n", "value", "low", "high")
 METRICS = ("balanced_accuracy", "accuracy")  # what is drawn, the first of them that the file has

@@ -8,8 +8,8 @@ from matplotlib.ticker import MaxNLocator
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
+from lesion_core.report.display_names import method_name
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, panels
-from lesion_core.report.names import method_name
 
 SCORES = ("val_balanced_accuracy", "val_dice")  # what the best epoch is chosen by, first of them that a history has
 

@@ -13,8 +13,8 @@ from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
 from lesion_core.papers.published import Published
 from lesion_core.paths import Layout
-from lesion_core.report.measures import Measure
-from lesion_core.report.values import DECIMALS, RANKED, SCALE, Value
+from lesion_core.report.measures import DECIMALS, RANKED, SCALE, Measure
+from lesion_core.report.score_store import Value
 from lesion_core.scores import schema_of
 
 OURS, NOT_RUN, PUBLISHED_ONLY, NOT_DEFINED = "ours", "not run in this profile", "published only", "not defined"

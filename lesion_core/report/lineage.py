@@ -12,7 +12,7 @@ from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, read_json, read_parquet, sha256_file, sha256_text
 from lesion_core.paths import Layout
 from lesion_core.report.measures import Measure
-from lesion_core.report.values import Store
+from lesion_core.report.score_store import Store
 from lesion_core.scores import read_scores
 from lesion_core.settings.run import task_of
 
@@ -22,7 +22,7 @@ WITHOUT_WEIGHTS = ("derived",)  # they answer with the weights of the runs that 
 
 
 @dataclass
-class Chain:
+class Lineage:
     """Hashes of one profile's results, each computed once and only when it is asked for.
 
     Attributes:
@@ -35,7 +35,7 @@ class Chain:
     _hashes: dict[Path, str] = field(default_factory=dict, repr=False)
 
     @classmethod
-    def read(cls, root: Path) -> Chain:
+    def read(cls, root: Path) -> Lineage:
         """Read the score store.
 
         Raises:

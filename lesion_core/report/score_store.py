@@ -1,49 +1,27 @@
-"""Metrics of runs, computed from score rows and nothing else."""
+"""The score stores in memory: a measure's value of each run, its mean and SD over seeds."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lesion_core.errors import ScoreError, SettingsError
+from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_json
-from lesion_core.metrics.calibration import brier, ece, log_probabilities, softmax
-from lesion_core.metrics.classification import scores
 from lesion_core.paths import Layout
-from lesion_core.report.measures import EXPLANATION_METRICS, PARAMETERS, Measure, kind_of, segmentation_metric
-from lesion_core.scores import read_scores
-from lesion_core.settings import CLASSES
-
-SEGMENTATION_METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy")
-FRACTIONS = (
-    "auc",
-    "brier",
-    "ece",
-    "brier_calibrated",
-    "ece_calibrated",
-    "temperature",
-)  # printed as fractions where no paper prints them; everything else in per cent
-RANKED = (  # metrics of which the greatest is the best; a best value is marked for these alone
-    "dice",
-    "iou",
-    "sensitivity",
-    "specificity",
-    "accuracy",
-    "balanced_accuracy",
-    "precision",
-    "recall",
-    "f1",
-    "auc",
-    "pointing_game",
-    "energy_inside",
+from lesion_core.report.measures import (
+    EXPLANATION_METRICS,
+    Measure,
+    Rows,
+    classification_metrics,
+    kind_of,
+    segmentation_metric,
 )
-SCALE = {"percent": 100.0, "fraction": 1.0, "million": 1e-6}
-DECIMALS = {"percent": 2, "fraction": 4, "million": 2}  # the first two are hundredths of a percentage point
+from lesion_core.scores import ClassificationScore, SegmentationScore, read_scores
 
 
 @dataclass(frozen=True)
@@ -76,8 +54,8 @@ class Store:
         parameters: run_id -> frozen and trainable parameters, where the run's provenance counts them.
     """
 
-    segmentation: dict[tuple[str, str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
-    classification: dict[tuple[str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    segmentation: dict[tuple[str, str, str, str], list[SegmentationScore]] = field(default_factory=dict)
+    classification: dict[tuple[str, str], list[ClassificationScore]] = field(default_factory=dict)
     explanations: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
     parameters: dict[str, dict[str, int]] = field(default_factory=dict)
     _computed: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
@@ -99,16 +77,14 @@ class Store:
         return store
 
     @classmethod
-    def of(cls, segmentation: Iterable[Mapping[str, Any]], classification: Iterable[Mapping[str, Any]]) -> Store:
+    def of(cls, segmentation: Iterable[SegmentationScore], classification: Iterable[ClassificationScore]) -> Store:
         """Group score rows."""
-        lesions: dict[Any, list] = defaultdict(list)
-        classes: dict[Any, list] = defaultdict(list)
-        for row in segmentation:
-            lesions[row["run_id"], row["dataset"], row["prompt"], row["resolution"]].append(row)
-        for row in classification:
+        lesions: dict[Any, list[SegmentationScore]] = defaultdict(list)
+        classes: dict[Any, list[ClassificationScore]] = defaultdict(list)
+        for lesion in sorted(segmentation, key=lambda row: row["image_id"]):
+            lesions[lesion["run_id"], lesion["dataset"], lesion["prompt"], lesion["resolution"]].append(lesion)
+        for row in sorted(classification, key=lambda row: row["image_id"]):
             classes[row["run_id"], row["dataset"]].append(row)
-        for group in (*lesions.values(), *classes.values()):
-            group.sort(key=lambda row: row["image_id"])
         return cls(dict(lesions), dict(classes))
 
     def value(
@@ -160,7 +136,7 @@ class Store:
             found[run_id] = self._of_run(run_id, rows, measure)
         return None if images is None else _over_runs(found, len(set(images)))
 
-    def rows(self, run_id: str, measure: Measure) -> list[dict[str, Any]]:
+    def rows(self, run_id: str, measure: Measure) -> Rows:
         """The rows that one run's value is computed from, sorted by image; empty where the run was not scored so.
 
         Both prompts' rows of a difference.
@@ -176,7 +152,7 @@ class Store:
         other = self.segmentation.get((run_id, measure.dataset, measure.minus, measure.resolution), [])
         return [*own, *other] if len(other) == len(own) else []
 
-    def _of_run(self, run_id: str, rows: list[dict[str, Any]], measure: Measure) -> float:
+    def _of_run(self, run_id: str, rows: Rows, measure: Measure) -> float:
         if measure.kind == "classification":
             return self.classified(run_id, measure.dataset)[measure.metric]
         if measure.kind == "explanation":
@@ -223,49 +199,3 @@ def _explanations(layout: Layout) -> dict[tuple[str, str, str], list[dict[str, A
     for group in groups.values():
         group.sort(key=lambda row: row["image_id"])
     return dict(groups)
-
-
-def truth_and_probabilities(rows: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray]:
-    """Class numbers (N,) int64 and probabilities (N, 7) float64 of classification score rows."""
-    truth = np.array([CLASSES.index(row["label"]) for row in rows], dtype=np.int64)
-    probabilities = np.array([[row[f"p_{name}"] for name in CLASSES] for row in rows], dtype=np.float64)
-    return truth, probabilities
-
-
-def classification_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """All classification metrics of one run on one dataset, fractions; ``*_calibrated``: at the run's temperature.
-
-    Raises:
-        ScoreError: the rows have several temperatures, so they are not of one run.
-    """
-    truth, probabilities = truth_and_probabilities(rows)
-    temperatures = {row["temperature"] for row in rows}
-    if len(temperatures) > 1:
-        raise ScoreError("One run's scores have several temperatures", ids=[rows[0]["run_id"]], remedy="score it again")
-    calibrated = softmax(log_probabilities(probabilities), temperatures.pop())
-    return {
-        **scores(truth, probabilities, melanoma=CLASSES.index("mel")),
-        "brier": brier(truth, probabilities),
-        "ece": ece(truth, probabilities),
-        "brier_calibrated": brier(truth, calibrated),
-        "ece_calibrated": ece(truth, calibrated),
-        "temperature": float(rows[0]["temperature"]),
-    }
-
-
-def column_unit(metric: str, printed: Iterable[str]) -> str:
-    """The unit of a table's column: the paper's where it prints the metric, so that its numbers stand as printed.
-
-    Args:
-        metric: the column.
-        printed: units of the published numbers of that column.
-
-    Raises:
-        SettingsError: the paper prints the column in two units.
-    """
-    units = sorted(set(printed))
-    if len(units) > 1:
-        raise SettingsError(f"{metric} is published in two units in one table: {', '.join(units)}")
-    if units:
-        return units[0]
-    return "million" if metric in PARAMETERS else "fraction" if metric in FRACTIONS else "percent"
