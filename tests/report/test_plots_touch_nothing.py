@@ -29,7 +29,6 @@ from lesion_core.report.gallery import gallery_of
 from lesion_core.report.images import MaskArchive
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import write_page
-from lesion_core.report.score_store import Store
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
 
