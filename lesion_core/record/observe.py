@@ -94,12 +94,6 @@ def hardware() -> dict[str, str | int | None]:
     }
 
 
-def gpu_uuids() -> list[str]:
-    """This machine's GPUs as CUDA_VISIBLE_DEVICES takes them (``GPU-...``), in the order of their slots."""
-    with _gpus() as handles:
-        return [pynvml.nvmlDeviceGetUUID(handle) for handle in handles]
-
-
 def _gpu_counters() -> dict[str, int]:
     """UUID -> energy counter in millijoules, of the GPUs that have one."""
     readings = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -117,7 +117,8 @@ class ClassificationTask:
     """The engine's view of a classifier's training; see ``lesion_core.training.task.TrainingTask``."""
 
     selection_metric = "selection"
-    selection_mode = "max"
+    selection_mode: Literal["min", "max"] = "max"
+    module: Any
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ import tempfile
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from filelock import FileLock, Timeout
@@ -19,7 +19,7 @@ from lightning_fabric.strategies import DDPStrategy
 from lesion_core.errors import RunError
 from lesion_core.progress import say
 
-PRECISIONS = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
+PRECISIONS: dict[str, Literal["bf16-mixed", "16-mixed"]] = {"bf16": "bf16-mixed", "fp16": "16-mixed"}
 LOCK_SECONDS = 1.0
 # The others wait for the first process while it validates.
 TIMEOUT = timedelta(days=1)
@@ -129,8 +129,9 @@ class Autocast(MixedPrecision):
 
 def start_fabric(device: str, precision: str) -> Fabric:
     """Lightning Fabric for ``cpu`` or ``cuda`` in fp32, bf16 or fp16: one process, or torchrun's with DDP."""
-    environment = TorchElasticEnvironment() if launched() else LightningEnvironment()
-    plugins = [environment, *([Autocast(PRECISIONS[precision], device)] if precision in PRECISIONS else [])]
+    plugins: list[Any] = [TorchElasticEnvironment() if launched() else LightningEnvironment()]
+    if precision in PRECISIONS:
+        plugins.append(Autocast(PRECISIONS[precision], device))
     if not launched():
         devices = [torch.cuda.current_device()] if device == "cuda" else 1
         return Fabric(accelerator=device, devices=devices, plugins=plugins)

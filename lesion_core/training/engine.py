@@ -164,20 +164,14 @@ class _Fit:
             raise RunError("There are no training samples", file=self.run_dir, remedy="check splits and train_on")
         self.batch_size = min(self.training.batch_size * self.training.accumulation, self.samples)
         processes, smallest = self.fabric.world_size, getattr(self.task.module, "smallest_batch", 1)
-        if self.training.batch_size < smallest or self.batch_size // processes < smallest > 1:
+        if min(self.training.batch_size, self.batch_size // processes) < smallest:
+            why = ": a batch norm of this network sees one value per channel of an image" if smallest > 1 else ""
             raise RunError(
-                f"Each process and micro-batch needs {smallest} samples: a batch norm of this network sees one value "
-                f"per channel of an image; there are {self.samples} training samples, {self.batch_size} in a batch and "
-                f"{processes} process{'es' if processes > 1 else ''}",
+                f"{processes} process{'es' if processes > 1 else ''} cannot share a batch of {self.batch_size} of "
+                f"{self.samples} training samples, each micro-batch of which needs {smallest}{why}",
                 file=self.run_dir,
                 remedy=f"raise training.batch_size to {smallest * processes} or more (and lower training.accumulation "
                 "by as much), or lower compute.processes",
-            )
-        if self.batch_size < processes:
-            raise RunError(
-                f"A batch of {self.batch_size} samples cannot be shared by {processes} processes",
-                file=self.run_dir,
-                remedy="raise training.batch_size, or lower compute.processes",
             )
         self.steps_per_epoch = self.samples // self.batch_size
 
@@ -221,7 +215,7 @@ class _Fit:
         task.module.train()
         shown = time.monotonic()
         todo = range(at.position, self.steps_per_epoch)
-        given = {"epoch": at.epoch, "steps": todo, "step": at.step, "device": self.device}
+        given: dict[str, Any] = {"epoch": at.epoch, "steps": todo, "step": at.step, "device": self.device}
         for batch in batches(task, rows, self.batch_size, self.fabric.global_rank, self.fabric.world_size, **given):
             self._step(batch)
             if time.monotonic() - shown >= LOG_SECONDS:

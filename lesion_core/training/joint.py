@@ -148,6 +148,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SplitError, CatalogError, MaskError: see ``load_labelled_images``.
     """
     attempts, layout, run_dir, spec = Attempts(root), Layout(Path(root)), Path(run_dir), run.spec
+    assert isinstance(spec, JointMethod)
     if run.segmenter_run is None or run.classifier_run is None:
         raise RunError(
             f"{run.method} names no run to start from",

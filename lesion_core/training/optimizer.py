@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -42,7 +43,7 @@ def build_schedule(optimizer: Optimizer, training: Training, total: int) -> LRSc
     return SequentialLR(optimizer, [rise, fall], milestones=[warmup])
 
 
-def build_plateau(optimizer: Optimizer, training: Training, mode: str) -> ReduceLROnPlateau | None:
+def build_plateau(optimizer: Optimizer, training: Training, mode: Literal["min", "max"]) -> ReduceLROnPlateau | None:
     """For the schedule ``plateau``: the rate times a factor after epochs without a better selection metric."""
     if training.schedule != "plateau":
         return None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -82,7 +84,7 @@ class ReconstructionTask(SegMAETask):
     """Stage 1: encoder and MAE decoder learn from training images alone; no mask is looked at."""
 
     selection_metric = "reconstruction_loss"
-    selection_mode = "min"
+    selection_mode: Literal["min", "max"] = "min"
 
     def trainable(self) -> dict[str, torch.nn.Parameter]:
         """Encoder and MAE decoder."""

@@ -12,6 +12,7 @@ from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
+from lesion_core.settings import SegmentationMethod
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.device import first_process
@@ -42,6 +43,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     """
     attempts = Attempts(root)
     run_dir, layout, spec = Path(run_dir), Layout(Path(root)), run.spec
+    assert isinstance(spec, SegmentationMethod)
     with prepared(run, run_dir):
         weights = foundation_weights(spec.model.backbone, layout.root / "weights")
         model = build_segmenter(spec.model, weights, run.seed).to(device)

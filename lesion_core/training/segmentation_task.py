@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from lesion_core.models.trainable import Segmenter, finish
 from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import generator
-from lesion_core.settings import SegmentationMethod
+from lesion_core.settings import Pretrain, SegmentationMethod
 from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.losses import segmentation_loss
 
@@ -50,9 +51,7 @@ def prompt_tensors(
     return tensors | ({"click_draws": torch.from_numpy(draws)} if draws.size else {})
 
 
-def batch_prompts(
-    module: Segmenter, embeddings: Tensor, batch: Mapping[str, Tensor], threshold: float
-) -> Prompts | None:
+def batch_prompts(module: Any, embeddings: Tensor, batch: Mapping[str, Tensor], threshold: float) -> Prompts | None:
     """A batch's prompts, from ``prompt_tensors``; of a session of clicks all of them.
 
     The predictions before a session's last click only place clicks, without gradients.
@@ -76,7 +75,7 @@ def batch_prompts(
     return click_session(Prompts(**parts), masks, batch["click_draws"].cpu().numpy(), predict)
 
 
-def batch_logits(module: Segmenter, batch: Mapping[str, Tensor], threshold: float) -> Tensor:
+def batch_logits(module: Any, batch: Mapping[str, Tensor], threshold: float) -> Tensor:
     """The segmenter's logits (B, 1, s, s) for a batch.
 
     Args:
@@ -112,14 +111,16 @@ class SegmentationTask:
     """
 
     selection_metric = "dice"
-    selection_mode = "max"
+    selection_mode: Literal["min", "max"] = "max"
     row_keyed = True
+    module: Any
+    spec: Any
 
     def __init__(
         self,
         model: Segmenter,
         data: Harmonized,
-        spec: SegmentationMethod,
+        spec: SegmentationMethod | Pretrain,
         *,
         threshold: float,
         seed: int,

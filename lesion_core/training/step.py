@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -46,7 +46,7 @@ class Stepper:
         self,
         task: TrainingTask,
         training: Training,
-        parameters: dict[str, Tensor],
+        parameters: Mapping[str, Tensor],
         total: int,
         *,
         fabric: Fabric,
@@ -65,7 +65,7 @@ class Stepper:
         if training.ema_decay > 0:
             self.average = MovingAverage({**parameters, **normalisation_statistics(task.module)}, training.ema_decay)
         self.loss, self.stepping = fabric.setup(_Loss(task), self.optimizer, move_to_device=False)
-        self.scaler = getattr(fabric.strategy.precision, "scaler", None)
+        self.scaler: Any = getattr(fabric.strategy.precision, "scaler", None)
 
     @property
     def rate(self) -> float:
@@ -84,7 +84,7 @@ class Stepper:
         self.stepping.zero_grad()
         means = self._gradients(batch, number, samples)
         clip = self.training.gradient_clip or math.inf
-        norm = float(self.fabric.clip_gradients(self.loss, self.stepping, max_norm=clip, error_if_nonfinite=False))
+        norm = self.fabric.clip_gradients(self.loss, self.stepping, max_norm=clip, error_if_nonfinite=False).item()
         scale = None if self.scaler is None else self.scaler.get_scale()
         if scale is None:
             self.check(norm, "gradient")
@@ -186,7 +186,7 @@ def checkpoint_activations(module: torch.nn.Module) -> None:
     Raises:
         SettingsError: none does.
     """
-    parts = [part for part in module.modules() if hasattr(part, "activation_checkpointing")]
+    parts: list[Any] = [part for part in module.modules() if hasattr(part, "activation_checkpointing")]
     if not parts:
         raise SettingsError(
             "activation_checkpointing: nothing in this model can be computed twice",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,8 +18,7 @@ class TrainingTask(Protocol):
 
     selection_metric: str
     """Key of ``validate``'s dict by which the best epoch is chosen."""
-    selection_mode: str
-    """``max`` or ``min``."""
+    selection_mode: Literal["min", "max"]
     module: torch.nn.Module
     """Put into train and eval mode by the engine. An attribute ``smallest_batch`` > 1 says that its forward pass in
     training needs so many samples."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from segmentation_runs import SETTINGS, SIZE, make_run, write_dataset
+from torchrun import torchrun
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv
@@ -291,15 +291,15 @@ def test_timms_vit_b_16_is_taken_over_strictly(tmp_path):
     assert done.stdout.strip() == "fine", done.stderr
 
 
-def test_two_processes_train_both_stages_as_one(root, monkeypatch):
-    """The helper takes over stage 1's best epoch, too: weights of stage 2 within rounding."""
+def test_two_processes_train_both_stages_as_one(root):
+    """The second takes over stage 1's best epoch, too: weights of stage 2 within rounding."""
     alone = run_of(training={"epochs": 1, "learning_rate": 0.01})
     train_run(alone, Layout(root).run("segmentation", alone.run_id), root, "cpu")
     both = alone.model_copy(update={"processes": 2})
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
     both.save(Layout(root).run("segmentation", both.run_id))
-    command = [sys.executable, "-m", "lesion_core.cli", "train", both.run_id, "--root", str(root), "--device", "cpu"]
-    done = subprocess.run([*command, "--profile", "smoke"], capture_output=True, text=True, timeout=240)
+    done = torchrun(
+        "-m", "lesion_core.cli", "train", both.run_id, "--root", root, "--device", "cpu", "--profile", "smoke"
+    )
     assert done.returncode == 0, done.stderr
     folders = [Layout(root).run("segmentation", run.run_id) for run in (alone, both)]
     one, two = (load_file(folder / "weights.safetensors") for folder in folders)

@@ -329,7 +329,7 @@ def test_no_micro_batch_is_smaller_than_the_network_takes(tmp_path):
 @pytest.mark.parametrize(("samples", "settings"), [(18, {"batch_size": 1, "accumulation": 8}), (1, {"batch_size": 4})])
 def test_too_few_samples_for_the_network_are_refused_at_once(tmp_path, samples, settings):
     task = pooled(samples=samples)
-    with pytest.raises(RunError, match="needs 2 samples") as caught:
+    with pytest.raises(RunError, match="of which needs 2: a batch norm") as caught:
         run(task, tmp_path, **settings)
     assert "raise training.batch_size to 2" in caught.value.remedy
     assert task.parts == []
