@@ -26,13 +26,14 @@ localrules:
     tables,
     ledger,
     summary,
+    snapshot,
 
 
 rule all:
     default_target: True
     input:
         LAYOUT.report,
-        LAYOUT.manifest,
+        LAYOUT.snapshot,
         LAYOUT.certificate,
         LAYOUT.cells,
         LAYOUT.statistics("tests"),

@@ -46,7 +46,6 @@ ENTRIES = (
     Entry("ledger", "product"),
     Entry("figures", "product"),
     Entry("summary", "product"),
-    Entry("summary/curves", "product", run_at=3),
     Entry("report.html", "product"),
     Entry("manifest.json", "record"),
     Entry("settings.json", "record"),
@@ -55,7 +54,7 @@ ENTRIES = (
     Entry("logs", "record"),
     Entry("benchmarks", "record"),
 )
-PRODUCTS = tuple(entry.name for entry in ENTRIES if entry.kind == "product" and "/" not in entry.name)
+PRODUCTS = tuple(entry.name for entry in ENTRIES if entry.kind == "product")
 
 
 def entry_of(parts: tuple[str, ...]) -> Entry | None:
@@ -226,19 +225,9 @@ class Layout:
         """Names, titles and captions of the figures, JSON."""
         return self.figures / "figures.json"
 
-    @property
-    def metrics(self) -> Path:
-        """The main numbers for `dvc metrics show`, JSON."""
-        return self.root / "summary" / "metrics.json"
-
-    @property
-    def curves(self) -> Path:
-        """Folder of the runs' learning curves for `dvc plots show`."""
-        return self.root / "summary" / "curves"
-
-    def curve(self, task: str, run_id: str) -> Path:
-        """A run's learning curve."""
-        return self.curves / task / f"{run_id}.csv"
+    def summary(self, method: str) -> Path:
+        """A method's main numbers for `dvc metrics show`, JSON."""
+        return self.root / "summary" / f"{method}.json"
 
     @property
     def report(self) -> Path:
@@ -259,7 +248,7 @@ class Layout:
 
     @property
     def snapshot(self) -> Path:
-        """What Snakemake knows of each file."""
+        """Snakemake's record of each file."""
         return self.root / "snapshot.json"
 
     @property

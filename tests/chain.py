@@ -20,6 +20,12 @@ WHOLE = os.environ.get("LESION_WHOLE") == "1"
 # --config stands last: tests add settings behind it
 SMOKE = ("--config", "profile=smoke")
 MATRIX = SMOKE if WHOLE else ("--configfile", str(TINY), *SMOKE)
+# a job in what `--dry-run --printshellcmds` says, its fields, and a rule in a rule file
+JOB = re.compile(
+    r"^(?:local)?rule (?P<rule>\w+):\n(?P<fields>(?:    .*\n)*)(?:Shell command: (?P<command>.*)\n)?", re.MULTILINE
+)
+FIELD = re.compile(r"^    (\w+): (.*)$", re.MULTILINE)
+RULE = re.compile(r"^\s*rule (?P<name>\w+):\n(?P<body>.*?)(?=^\s*rule |\Z)", re.MULTILINE | re.DOTALL)
 PATIENCE = 3 * 3600 if WHOLE else 900
 ROOT = Path("results") / "smoke"
 
@@ -60,7 +66,7 @@ def products(folder: Path) -> dict[str, str]:
 
 def snapshot_files(folder: Path) -> set[str]:
     """What a clone's first call can find to be done already."""
-    return set(read_json(folder / ROOT / "snapshot.json")["files"])
+    return set(read_json(folder / ROOT / "snapshot.json"))
 
 
 def job_seconds(folder: Path) -> float:

@@ -77,7 +77,7 @@ def make_plan(profile: str = "smoke", **changes: Any) -> Plan:
             classification_proposed="vit_cross_attention",
         ),
         ledger=Ledger(tolerance_points=1.0, tolerance_sds=2.0),
-        report=Report(gallery_side=64, gallery_megabytes=1.0),
+        report=Report(main_tables=[], gallery_side=64, gallery_megabytes=1.0),
     )
 
 

@@ -11,20 +11,27 @@ from lesion_core.cli.options import Device, Profile, Root, sections
 
 
 def summary(root: Root, profile: Profile = None) -> None:
-    """Tables and learning curves for `dvc metrics` and `dvc plots`."""
+    """The main tables for `dvc metrics`."""
     from lesion_core.sharing.summary import write_summary
 
     write_summary(root, sections("summary", root, profile).plan)
 
 
-def dvc_stages(
-    profile: Annotated[str, typer.Option("--profile", help="Whose graph.")] = "smoke",
-    out: Annotated[Path, typer.Option("--out", help="What is written.")] = Path("dvc.yaml"),
-) -> None:
-    """Write dvc.yaml from Snakemake's graph."""
-    from lesion_core.sharing.dvc import write_stages
+def snapshot(root: Root) -> None:
+    """Keep Snakemake's records of a finished result beside it: what `lesion restore` hands back after a pull."""
+    from lesion_core.sharing.snapshot import save
 
-    write_stages(out, profile)
+    save(root)
+
+
+def restore(root: Root) -> None:
+    """After `dvc pull`, `dvc checkout` or a copy: files of the recorded content count as made when they were."""
+    from lesion_core.sharing.snapshot import restore as hand_back
+
+    restored, changed = hand_back(root)
+    for name in changed:
+        typer.echo(f"another content than recorded, so Snakemake will see it as new: {name}")
+    typer.echo(f"{restored} files restored")
 
 
 def manifest(root: Root, profile: Profile = None) -> None:
@@ -32,7 +39,7 @@ def manifest(root: Root, profile: Profile = None) -> None:
     from lesion_core.audit.manifest import write_manifest
     from lesion_core.settings.matrix import plan
     from lesion_core.settings.stored import recorded, stored
-    from lesion_core.sharing.jobs import made_so_far
+    from lesion_core.sharing.snapshot import made_so_far
 
     settings = stored(root, profile)
     write_manifest(root, recorded(settings), plan(settings), made_so_far(root))
@@ -70,29 +77,21 @@ def audit(
 
 def cache(
     root: Root,
-    trim: Annotated[bool, typer.Option("--trim", help="Remove what the present matrix does not need.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --trim: say what would go, and leave it.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Delete what the present matrix does not need.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="With --prune: say what would go, and leave it.")] = False,
 ) -> None:
-    """What a results folder and DVC's cache hold and what of it is current; --trim lets go of the rest."""
+    """What a results folder holds, how large it is, and what of it is current; --prune deletes the rest."""
     from lesion_core.sharing import cache as results
-    from lesion_core.sharing import dvc_cache
-    from lesion_core.sharing.part import megabytes, table
 
-    project = dvc_cache.project_of(root)
     parts = results.contents(root)
-    parts += dvc_cache.look(project) if project else []
-    typer.echo(table(parts))
-    if not trim:
+    typer.echo(results.table(parts))
+    if not prune:
         return
     for part in parts:
-        for unit in sorted(part.units):
-            typer.echo(f"{'would remove' if dry_run else 'removing'} {part.name}: {unit}")
-    if dry_run:
-        return
-    freed = results.trim(root) + (dvc_cache.collect(project) if project else 0)
-    typer.echo(f"freed {megabytes(freed)} MB")
-    if project and any(part.units for part in parts):
-        typer.echo("`dvc status` names the folders that are smaller now: `dvc commit --force` records them")
+        for unit in sorted(part.units) if part.stale else ():
+            typer.echo(f"{'would delete' if dry_run else 'deleting'} {part.name}: {unit}")
+    if not dry_run:
+        typer.echo(f"freed {results.prune(root) / 1e6:,.1f} MB")
 
 
 def crate(
@@ -101,14 +100,14 @@ def crate(
     agent: Annotated[
         str | None, typer.Option("--agent", help="Who ran it: a name or an ORCID; left out if not given.")
     ] = None,
-    photographs: Annotated[
-        bool, typer.Option("--photographs", help="With the page, figures and masks, which show photographs.")
+    images: Annotated[
+        bool, typer.Option("--images", help="With the page, figures and masks, which show images.")
     ] = False,
 ) -> None:
-    """Export a finished result as a Workflow Run RO-Crate, checked against its profile; photographs stay out."""
+    """Export a finished result as a Workflow Run RO-Crate; images stay out."""
     from lesion_core.sharing.crate import write_crate
 
-    write_crate(root, out, agent=agent, photographs=photographs)
+    write_crate(root, out, agent=agent, images=images)
 
 
 def plan(
@@ -135,5 +134,5 @@ def plan(
     typer.echo(table.cost_table(image_counts(settings, counts), runs, known))
 
 
-FOR_PEOPLE = (plan, audit, cache, crate, dvc_stages)
-FOR_RULES = (manifest, summary)
+FOR_PEOPLE = (plan, audit, cache, restore, crate)
+FOR_RULES = (manifest, snapshot, summary)

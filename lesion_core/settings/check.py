@@ -96,6 +96,9 @@ def _check_extras(settings: Settings, problems: Problems) -> None:
     for name in settings.subgroups.methods:
         scored = name in settings.methods and not isinstance(settings.methods[name], SegmentationMethod)
         problems.expect(scored, "subgroups.methods", f"'{name}' is no method that classifies")
+    for name in settings.report.main_tables:
+        known = name in settings.tables and settings.tables[name].task != "both"
+        problems.expect(known, "report.main_tables", f"'{name}' is no table of one task")
     for name in settings.robustness.methods:
         reached = _is_reached(settings.methods.get(name))
         problems.expect(reached, "robustness.methods", f"'{name}' is no classifier with masks of its own")

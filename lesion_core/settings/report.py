@@ -38,8 +38,9 @@ class Ledger(Strict):
 
 
 class Report(Strict):
-    """The page."""
+    """The page, and which tables are the main ones for ``dvc metrics``."""
 
+    main_tables: list[Name]
     gallery_side: Annotated[int, Field(ge=48)]
     gallery_megabytes: NotNegative
 

@@ -1,15 +1,15 @@
-"""What a results folder keeps beyond the present matrix, how large it is, and how to let go of it.
+"""What a results folder keeps beyond the present matrix, how large it is, and how to prune it.
 
 Runs of earlier settings stay beside the present ones, since a run's folder is named after its settings: a setting that
-is put back finds its runs again. ``trim`` removes them, and nothing that the present matrix is made of: neither what
+is put back finds its runs again. ``prune`` deletes them, and nothing that the present matrix is made of: neither what
 the last finished pipeline recorded in ``manifest.json`` nor what the profile's settings ask for now.
 """
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesion_core.audit.current import HARMONIZED, Current
@@ -18,11 +18,34 @@ from lesion_core.files import read_json
 from lesion_core.paths import ENTRIES, Layout, run_of
 from lesion_core.settings import Plan
 from lesion_core.settings import load as config
-from lesion_core.sharing import lock
-from lesion_core.sharing.part import Part, files_of
+from lesion_core.sharing.lock import hold
 
-TRASH = ".trash"  # where a unit lies between being taken away, in one step, and being deleted
 OF_JOBS = ("logs", "benchmarks")
+
+
+@dataclass
+class Part:
+    """One kind of what is kept: a row of the table that ``lesion cache`` shows.
+
+    Attributes:
+        name: for the table.
+        stale: the present matrix does not need it.
+        units: name (a run's id, a folder) -> its files and folders.
+        files, size: how many files, and their bytes.
+    """
+
+    name: str
+    stale: bool
+    units: dict[str, list[Path]] = field(default_factory=dict)
+    files: int = 0
+    size: int = 0
+
+    def add(self, unit: str, path: Path) -> None:
+        """Count a file, or all files of a folder, as part of a unit."""
+        self.units.setdefault(unit, []).append(path)
+        for file in files_of(path):
+            self.files += 1
+            self.size += file.lstat().st_size
 
 
 def present_matrix(root: Path) -> Current:
@@ -44,68 +67,75 @@ def contents(root: Path) -> list[Part]:
         RunError, SettingsError: as `present_matrix`.
     """
     current = present_matrix(root)
-    whole = Part("results", kept=True)
-    runs = Part("runs of earlier settings", kept=False)
-    arrays = Part("pixels at sizes of earlier settings", kept=False)
-    rest = Part("left by an interrupted trim", kept=False)
-    for path in _folders_of_runs(root):
+    results = Part("results", stale=False)
+    runs = Part("runs of earlier settings", stale=True)
+    arrays = Part("pixels at sizes of earlier settings", stale=True)
+    for path in _by_run(root):
         parts = path.relative_to(root).parts
         if not current.owns(parts):
             runs.add(str(run_of(parts)), path)
     gone = [run_id for run_id in runs.units if run_id not in current.places]
     for path in sorted(file for folder in OF_JOBS for file in files_of(root / folder)):
-        if run_id := _run_in(path, gone):
-            runs.add(run_id, path)
+        # a job's files are named <run_id>.txt or <run_id>_<dataset>.txt
+        for run_id in gone:
+            if path.stem == run_id or path.stem.startswith(f"{run_id}_"):
+                runs.add(run_id, path)
     for path in sorted(root.glob(f"{HARMONIZED[0]}/*/*/")):
         if not current.owns((*path.relative_to(root).parts, "")):
             arrays.add(path.relative_to(root).as_posix(), path)
-    used, stale = _embeddings(root, current)
-    if (root / TRASH).is_dir():
-        rest.add(TRASH, root / TRASH)
-    whole.count(root)
-    others = [used, runs, arrays, stale, rest]
-    whole.files -= sum(part.files for part in others)
-    whole.size -= sum(part.size for part in others)
-    return [whole, *others]
+    used, unread = _embeddings(root, current)
+    others = [used, runs, arrays, unread]
+    results.add("", root)
+    results.files -= sum(part.files for part in others)
+    results.size -= sum(part.size for part in others)
+    return [results, *others]
 
 
-def trim(root: Path) -> int:
-    """Remove what `contents` finds that the present matrix does not need; returns the bytes that this freed.
-
-    Each folder and file goes in one step for whoever looks on, so an interruption leaves whole runs or none; what it
-    leaves to be deleted, the next call deletes.
+def prune(root: Path) -> int:
+    """Delete what `contents` finds stale; returns the bytes that this freed.
 
     Raises:
         RunError: another run works there, or `present_matrix` cannot be told.
     """
-    with lock.hold(root):
-        removed = [part for part in contents(root) if not part.kept]
-        trash = root / TRASH
-        trash.mkdir(exist_ok=True)
-        going = [path for part in removed for paths in part.units.values() for path in paths if path != trash]
-        for number, path in enumerate(going):
-            os.replace(path, trash / f"{os.getpid()}-{number}")
-        shutil.rmtree(trash)
-        _remove_empty(root / "embeddings")
-    return sum(part.size for part in removed)
+    with hold(root):
+        stale = [part for part in contents(root) if part.stale]
+        for path in (path for part in stale for paths in part.units.values() for path in paths):
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        for folder in sorted((root / "embeddings").rglob("*/"), reverse=True):
+            if not any(folder.iterdir()):
+                folder.rmdir()
+    return sum(part.size for part in stale)
 
 
-def _folders_of_runs(root: Path) -> Iterator[Path]:
-    """Files and folders that belong to one run each, those of ``runs/`` first."""
-    for folder, depth in ((entry.name, entry.run_at) for entry in ENTRIES if entry.run_at):
-        levels = depth - folder.count("/")
-        found = sorted(root.glob("/".join([folder, *["*"] * levels])))
+def table(parts: Iterable[Part]) -> str:
+    """One line for each kind: name, files, megabytes (10^6 bytes), and whether ``--prune`` keeps it."""
+    parts = list(parts)
+    width = max(len(part.name) for part in parts)
+    lines = [f"{'what':<{width}}  {'files':>9}  {'MB':>11}  --prune"]
+    for part in parts:
+        fate = f"deletes it ({len(part.units)})" if part.stale else "keeps it"
+        lines.append(f"{part.name:<{width}}  {part.files:>9,}  {part.size / 1e6:>11,.1f}  {fate}")
+    return "\n".join(lines)
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or all files of a folder; links are not followed."""
+    return [path] if path.is_file() else [file for file in path.rglob("*") if file.is_symlink() or file.is_file()]
+
+
+def _by_run(root: Path) -> Iterator[Path]:
+    """Files and folders that belong to one run each."""
+    for entry in ENTRIES:
+        found = sorted(root.glob("/".join([entry.name, *["*"] * entry.run_at]))) if entry.run_at else []
         yield from (path for path in found if not path.name.startswith("."))
 
 
-def _run_in(path: Path, runs: Iterable[str]) -> str:
-    """The run that a job's file is named after: ``<run_id>.txt``, ``<run_id>_<dataset>.txt``; empty: none of them."""
-    return next((run for run in runs if path.stem == run or path.stem.startswith(f"{run}_")), "")
-
-
 def _embeddings(root: Path, current: Current) -> tuple[Part, Part]:
-    """Stored embeddings that finished runs of the matrix opened, and all others; unfinished runs make theirs anew."""
-    used, stale = Part("embeddings", kept=True), Part("embeddings that no finished run read", kept=False)
+    """Stored embeddings that finished runs of the matrix read, and all others; unfinished runs make theirs anew."""
+    used, unread = Part("embeddings", stale=False), Part("embeddings that no finished run read", stale=True)
     layout = Layout(root)
     opened: set[str] = set()
     for run_id, place in current.places.items():
@@ -113,14 +143,6 @@ def _embeddings(root: Path, current: Current) -> tuple[Part, Part]:
         if record.is_file():
             opened.update(read_json(record).get("opened") or ())
     for path in sorted(files_of(layout.embeddings)):
-        if path.relative_to(root).as_posix() in opened:
-            used.count(path)
-        else:
-            stale.add(path.relative_to(root).parts[1], path)
-    return used, stale
-
-
-def _remove_empty(folder: Path) -> None:
-    for inside, _, _ in os.walk(folder, topdown=False):
-        if not any(Path(inside).iterdir()):
-            Path(inside).rmdir()
+        name = path.relative_to(root).as_posix()
+        (used if name in opened else unread).add(path.relative_to(root).parts[1], path)
+    return used, unread

@@ -6,7 +6,9 @@ one for each job, steered by a ControlAction, all by an OrganizeAction of Snakem
 
 from __future__ import annotations
 
+import os
 import re
+import tempfile
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -14,14 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from lesion_core.audit.manifest import NAME, read_manifest
 from lesion_core.errors import RunError
-from lesion_core.files import canonical_json, read_json
+from lesion_core.files import canonical_json
 from lesion_core.record.calls import NAME as CALLS
 from lesion_core.record.calls import read_calls
 from lesion_core.settings.load import REPOSITORY
-from lesion_core.sharing.atomic_folder import atomic_folder, refuse_existing
-from lesion_core.sharing.crate_check import broken_demands
-from lesion_core.sharing.jobs import MEASURED, Job, jobs_of, positions
-from lesion_core.sharing.snapshot import NAME as SNAPSHOT
+from lesion_core.sharing.jobs import MEASURED, Job, jobs_of, positions, read_snapshot
 
 if TYPE_CHECKING:
     from rocrate.rocrate import ROCrate
@@ -40,7 +39,7 @@ README = "README.md"
 WORKFLOW = ("params.yaml", "requirements.lock", "dvc.yaml")
 SOURCES = ("weights/", "made/", "downloads/")
 OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
-# Photographs and masks stay out: their licences stay with their owners. They are named with their hashes.
+# Images and masks stay out: their licences stay with their owners. They are named with their hashes.
 LEFT_OUT = ("data/", "harmonized/", "pseudo_masks/", "downloads/", "made/")
 SHOWING = re.compile(  # so do these, but on demand
     r"report\.html|figures/(figure_08|figure_09|explanations)\..*|explain/.*\.npz|runs/.*/test_masks\.zip"
@@ -70,7 +69,7 @@ REQUIREMENTS = "https://pip.pypa.io/en/stable/reference/requirements-file-format
 
 
 def write_crate(
-    root: Path, out: Path, project: Path = REPOSITORY, agent: str | None = None, *, photographs: bool = False
+    root: Path, out: Path, project: Path = REPOSITORY, agent: str | None = None, *, images: bool = False
 ) -> None:
     """Write a crate folder: the workflow, scores, tables, splits, report, weights and records of a finished result.
 
@@ -79,33 +78,35 @@ def write_crate(
         out: folder to make; must not exist.
         project: the checkout.
         agent: who ran it, a name, an ORCID or its address; None: not said.
-        photographs: copy the page, figures, explanations and stored masks too, which show photographs or their masks.
+        images: copy the page, figures, explanations and stored masks too, which show images or their masks.
 
     Raises:
-        RunError: the results have no manifest or no notes of Snakemake's, a recorded file is missing, ``out`` exists,
-            or what was written does not meet the profile.
+        RunError: the results have no manifest or no notes of Snakemake's, a recorded file is missing, ``out`` exists.
         OSError: it cannot be written there. After any error there is no ``out``, not even half of one.
     """
-    refuse_existing(out)
+    if os.path.lexists(out):
+        raise RunError("The folder exists", file=out, remedy="name another, or delete it")
     manifest = read_manifest(root)
     files = manifest.files
-    if missing := [name for name in files if not (root / name).is_file() and not _left_out(name, photographs)]:
+    if missing := [name for name in files if not (root / name).is_file() and not _left_out(name, images)]:
         raise RunError("Recorded results are missing", file=root, ids=missing, remedy="run the pipeline to its end")
-    snapshot = read_json(root / SNAPSHOT)["files"] if (root / SNAPSHOT).is_file() else {}
+    snapshot = read_snapshot(root)
     earlier = {name for name in snapshot if name.startswith(("downloads/", "made/"))}
-    jobs = jobs_of(root, {*files, NAME, *earlier})
-    digests = {**{name: entry["sha256"] for name, entry in snapshot.items()}, **files}
-    writer = _Writer(root, digests, photographs)
+    jobs = jobs_of(root, snapshot, {*files, NAME, *earlier})
+    digests = {name: entry["sha256"] for name, entry in snapshot.items()} | files
+    writer = _Writer(root, digests, images)
     writer.describe(project, agent)
     for name in sorted(files):
         writer.file(name)
     writer.run(manifest.settings, jobs)
-    with atomic_folder(out) as partial:
-        writer.crate.write(partial)
-        if broken := broken_demands(partial):
-            raise RunError(
-                "It does not meet the crate's profile", file=out, ids=broken, remedy="a fault of ours: tell us"
-            )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as beside:
+        try:
+            writer.crate.write(Path(beside) / out.name)
+            (Path(beside) / out.name).rename(out)
+        except OSError as error:
+            error.filename, error.filename2 = str(out), None  # not what was copied, nor a folder that is gone
+            raise
 
 
 @dataclass
@@ -115,12 +116,12 @@ class _Writer:
     Attributes:
         root: the results.
         digests: file, relative to ``root``, -> SHA-256.
-        photographs: whether files that show some are copied.
+        images: whether files that show some are copied.
     """
 
     root: Path
     digests: dict[str, str]
-    photographs: bool
+    images: bool
     crate: ROCrate = field(init=False)
     files: dict[str, Any] = field(default_factory=dict)
 
@@ -142,7 +143,7 @@ class _Writer:
         crate.name = f"Skin-lesion segmentation and classification: results of profile {self.root.name}"
         crate.description = (
             "Scores, tables, tests and runs of the pipeline, with the workflow that made them. What is not copied is "
-            "named with its hash: photographs, masks and, if so chosen, what shows them. Data and foundation weights "
+            "named with its hash: images, masks and, if so chosen, what shows them. Data and foundation weights "
             "keep their owners' licences."
         )
         crate.license = self.entity(LICENCE, "CreativeWork", name="Apache License 2.0", url=LICENCE)
@@ -175,11 +176,11 @@ class _Writer:
             self.agent = root["author"] = self.entity(address if known else "#agent", "Person", name=agent)
 
     def file(self, name: str) -> Any:
-        """A file of the results: copied, or where photographs would be shown only named, with its SHA-256."""
+        """A file of the results: copied, or where images would be shown only named, with its SHA-256."""
         if name not in self.files:
             digest = self.digests.get(name)
             known = {} if digest is None else {"sha256": digest}
-            if _left_out(name, self.photographs) or not (self.root / name).is_file() or digest is None:
+            if _left_out(name, self.images) or not (self.root / name).is_file() or digest is None:
                 entity = self.entity(f"#results/{name}", "CreativeWork", name=name, **known)
             else:
                 entity = self.crate.add_file(
@@ -304,8 +305,8 @@ class _Writer:
         return self.entity(identifier, kind, actionStatus=DONE, **who, **single)
 
 
-def _left_out(name: str, photographs: bool) -> bool:
-    return name.startswith(LEFT_OUT) or (SHOWING.fullmatch(name) is not None and not photographs)
+def _left_out(name: str, images: bool) -> bool:
+    return name.startswith(LEFT_OUT) or (SHOWING.fullmatch(name) is not None and not images)
 
 
 def _media(name: str) -> dict[str, str]:

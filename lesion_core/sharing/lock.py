@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
-from typing import IO
+
+from filelock import FileLock, Timeout
 
 from lesion_core.errors import RunError
 
 NAME = ".lock"
 
 
-def hold(root: Path) -> IO[str]:
-    """Take the lock of a results folder; it lasts until the handle is closed or the process ends, however it ends.
+def hold(root: Path) -> FileLock:
+    """Take the lock of a results folder: until it is released, the ``with`` block or the process ends.
 
     Args:
         root: ``results/<profile>``; made if it does not exist.
@@ -22,10 +22,9 @@ def hold(root: Path) -> IO[str]:
         OSError: the folder cannot be written.
     """
     root.mkdir(parents=True, exist_ok=True)
-    handle = open(root / NAME, "w")  # noqa: SIM115 - the caller closes it
+    lock = FileLock(root / NAME)
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        handle.close()
+        lock.acquire(blocking=False)
+    except Timeout:
         raise RunError(f"Another run works in {root}", remedy="wait for it to end, or stop it") from None
-    return handle
+    return lock

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,8 @@ from lesion_core.settings import load as config
 from lesion_core.settings.run import Run
 from lesion_core.settings.stored import recorded
 from lesion_core.sharing import cache
-from lesion_core.sharing.part import Part, table
+from lesion_core.sharing.cache import Part, table
+from lesion_core.sharing.lock import hold
 
 NARROW = {"methods": {"sam_adapter": {"model": {"rank": 8}}, "unet": {"model": {"image_size": 160}}}}
 
@@ -36,7 +36,6 @@ def finish(root: Path, run: Run) -> None:
         f"pseudo_masks/{run.run_id}/ham10000/masks.csv",
         f"explain/{run.run_id}.csv",
         f"robustness/{run.run_id}.csv",
-        f"summary/curves/{run.task}/{run.run_id}.csv",
         f"benchmarks/train_segmenter/{run.place}/{run.run_id}.tsv",
         f"logs/pseudo_masks/{run.run_id}_ham10000.txt",
     ):
@@ -86,10 +85,10 @@ def test_runs_sizes_and_embeddings_of_earlier_settings_are_named_and_sized(root,
     assert sum(part.size for part in parts.values()) == sum(map(len, everything.values()))
 
 
-def test_trim_removes_those_and_nothing_else(root, matrix, earlier):
+def test_prune_removes_those_and_nothing_else(root, matrix, earlier):
     before, stale = files(root), set(earlier) - set(matrix)
     current = set(product_files(root, config.plan(config.load("smoke"))))
-    freed = cache.trim(root)
+    freed = cache.prune(root)
     after = files(root)
     removed = before.keys() - after.keys()
     assert all(after[name] == before[name] for name in after)
@@ -100,7 +99,7 @@ def test_trim_removes_those_and_nothing_else(root, matrix, earlier):
     assert not any(run_id in name for name in after for run_id in stale)
     assert freed == sum(len(before[name]) for name in removed)
     assert not any(path.is_dir() and not any(path.iterdir()) for path in (root / "embeddings").rglob("*"))
-    assert cache.trim(root) == 0
+    assert cache.prune(root) == 0
     assert files(root) == after
 
 
@@ -108,7 +107,7 @@ def test_what_the_settings_ask_for_is_kept_before_it_is_finished(root, matrix):
     """The manifest is of the earlier matrix: both its runs and those that the settings ask for now stay."""
     plan = config.plan(config.load("smoke", NARROW))
     write_manifest(root, recorded(config.load("smoke", NARROW)), plan)
-    assert cache.trim(root) == 0
+    assert cache.prune(root) == 0
 
 
 def test_a_run_that_became_an_ablation_leaves_its_old_place_but_not_its_logs(root, matrix):
@@ -116,7 +115,7 @@ def test_a_run_that_became_an_ablation_leaves_its_old_place_but_not_its_logs(roo
     old = Layout(root).run(run.task, run.run_id)
     write_bytes(old / "weights.safetensors", b"old")
     assert not any(name.startswith(old.relative_to(root).as_posix()) for name in _products(root))
-    assert cache.trim(root) > 0
+    assert cache.prune(root) > 0
     assert not old.exists()
     assert (root / "logs" / "pseudo_masks" / f"{run.run_id}_ham10000.txt").exists()
     assert Layout(root).run("ablations", run.run_id).exists()
@@ -126,26 +125,17 @@ def _products(root: Path) -> list[str]:
     return list(product_files(root, config.plan(config.load("smoke"))))
 
 
-def test_what_an_interrupted_trim_left_is_deleted_by_the_next(root):
-    cache.trim(root)
-    write_bytes(root / cache.TRASH / "1-0" / "weights.safetensors", b"half")
-    assert cache.trim(root) == len(b"half")
-    assert not (root / cache.TRASH).exists()
-
-
 def test_while_another_run_works_there_nothing_is_removed(root):
     before = files(root)
-    with open(root / ".lock", "w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        with pytest.raises(RunError, match="Another run works in"):
-            cache.trim(root)
+    with hold(root), pytest.raises(RunError, match="Another run works in"):
+        cache.prune(root)
     assert files(root) == before
 
 
 def test_without_a_finished_pipeline_nothing_is_removed(root):
     (root / "manifest.json").unlink()
     with pytest.raises(RunError, match="no manifest"):
-        cache.trim(root)
+        cache.prune(root)
     assert len(list((root / "runs").glob("*/*"))) > 10
 
 
@@ -153,32 +143,35 @@ def test_a_manifest_of_another_checkout_is_told(root):
     manifest = read_json(root / "manifest.json")
     write_json(root / "manifest.json", manifest | {"settings": {"plan": {"profile": "smoke"}}})
     with pytest.raises(RunError, match="settings cannot be read"):
-        cache.trim(root)
+        cache.prune(root)
 
 
-def test_the_command_shows_a_dry_run_changes_nothing_and_trim_tells_what_it_freed(root, matrix, earlier):
+def test_the_command_shows_a_dry_run_changes_nothing_and_prune_tells_what_it_freed(root, matrix, earlier):
     def ask(*options: str) -> str:
         done = CliRunner().invoke(app, ["cache", "--root", str(root), *options])
         assert done.exit_code == 0, done.output
         return done.output
 
     before = files(root)
-    assert f"removes it ({len(set(earlier) - set(matrix))})" in ask()
-    dry = ask("--trim", "--dry-run")
+    assert f"deletes it ({len(set(earlier) - set(matrix))})" in ask()
+    dry = ask("--prune", "--dry-run")
     stale = next(iter(set(earlier) - set(matrix)))
-    assert f"would remove runs of earlier settings: {stale}" in dry
+    assert f"would delete runs of earlier settings: {stale}" in dry
     assert files(root) == before
-    assert "freed" in ask("--trim")
-    assert stale not in ask("--trim")
+    assert "freed" in ask("--prune")
+    assert stale not in ask("--prune")
     assert files(root).keys() < before.keys()
 
 
 def test_the_table_has_a_line_for_each_kind():
-    parts = [Part("results", kept=True, files=1234, size=5_678_900), Part("runs", kept=False, units={"a": [], "b": []})]
+    parts = [
+        Part("results", stale=False, files=1234, size=5_678_900),
+        Part("runs", stale=True, units={"a": [], "b": []}),
+    ]
     assert table(parts).splitlines() == [
-        "what         files           MB  --trim",
+        "what         files           MB  --prune",
         "results      1,234          5.7  keeps it",
-        "runs             0          0.0  removes it (2)",
+        "runs             0          0.0  deletes it (2)",
     ]
 
 

@@ -1,52 +1,42 @@
-"""Jobs out of Snakemake's notes: times, files and order; no place on somebody's disk."""
+"""Jobs out of Snakemake's records: times, files, order and use."""
 
 from __future__ import annotations
-
-import json
-import shlex
 
 import pytest
 
 from lesion_core.errors import RunError
-from lesion_core.files import write_json
-from lesion_core.sharing.jobs import jobs_of, positions
+from lesion_core.sharing.jobs import jobs_of, positions, read_snapshot
 
 
-def note(rule, command, started, ended, inputs=(), log=None):
-    return {
+def entry(command, started, ended, inputs=(), log=None):
+    rule = command.split()[1]
+    record = {
         "rule": rule,
         "shellcmd": command,
         "starttime": started,
         "endtime": ended,
         "input": [f"results/smoke/{name}" for name in inputs],
-        "log": [f"results/smoke/{log or f'logs/{rule}.txt'}"],
+        "log": [f"results/smoke/{log or f'logs/{rule}'}.txt"],
     }
+    return {"sha256": "0" * 64, "record": record}
 
 
-@pytest.fixture
-def root(tmp_path):
-    root = tmp_path / "smoke"
-    settings = {"mirror": "/home/me/photographs", "data": {"ph2": "/home/me/PH2.rar", "custom": None, "retries": 5}}
-    notes = [
-        note("download", f"lesion download ph2 --settings {shlex.quote(json.dumps(settings))} > log", 10.2, 12.0),
-        note("train", "lesion train --root x", 20.0, 30.0, ["a.csv"], "runs/t/r1/log.txt"),
-        note("train", "lesion train --root x", 20.0, 31.5, ["a.csv"], "runs/t/r1/log.txt"),
-        note("tables", "lesion tables", 40.0, 41.0, ["runs/t/r1/weights", "a.csv"]),
-        note("old", "lesion train --root old", 1.0, 2.0),
-    ]
-    files = {"a.csv": 0, "runs/t/r1/weights": 1, "runs/t/r1/history": 2, "tables/t.csv": 3, "runs/t/r0/weights": 4}
-    write_json(
-        root / "snapshot.json",
-        {"notes": notes, "files": {name: {"sha256": "0" * 64, "note": place} for name, place in files.items()}},
-    )
+SNAPSHOT = {
+    "a.csv": entry("lesion download ph2", 10.2, 12.0),
+    "runs/t/r1/weights": entry("lesion train r1", 20.0, 30.0, ["a.csv"], "runs/t/r1/log"),
+    "runs/t/r1/history": entry("lesion train r1", 20.0, 31.5, ["a.csv"], "runs/t/r1/log"),
+    "tables/t.csv": entry("lesion tables", 40.0, 41.0, ["runs/t/r1/weights", "a.csv"]),
+    "runs/t/r0/weights": entry("lesion train r0", 1.0, 2.0),
+}
+WANTED = {"a.csv", "runs/t/r1/weights", "tables/t.csv"}
+
+
+def test_outputs_of_one_command_are_one_job(tmp_path):
+    root = tmp_path / "copied_elsewhere"
     clock = root / "benchmarks" / "train" / "t" / "r1.tsv"
     clock.parent.mkdir(parents=True)
     clock.write_text("s\th:m:s\tmax_rss\tcpu_time\n11.5\t0:00:11\t512.0\tNA\n")
-    return root
-
-
-def test_outputs_of_one_command_are_one_job(root):
-    jobs = jobs_of(root, {"a.csv", "runs/t/r1/weights", "tables/t.csv"})
+    jobs = jobs_of(root, SNAPSHOT, WANTED)
     assert [job.rule for job in jobs] == ["download", "train", "tables"]
     train = jobs[1]
     assert train.outputs == ("runs/t/r1/history", "runs/t/r1/weights")
@@ -56,19 +46,10 @@ def test_outputs_of_one_command_are_one_job(root):
     assert train.tool == "lesion train"
 
 
-def test_a_rule_comes_after_those_that_it_reads_from(root):
-    jobs = jobs_of(root, {"a.csv", "runs/t/r1/weights", "tables/t.csv"})
-    assert positions(jobs) == {"download": 1, "train": 2, "tables": 3}
+def test_a_rule_comes_after_those_that_it_reads_from(tmp_path):
+    assert positions(jobs_of(tmp_path, SNAPSHOT, WANTED)) == {"download": 1, "train": 2, "tables": 3}
 
 
-def test_no_place_of_this_machine_is_handed_on(root):
-    (job,) = jobs_of(root, {"a.csv"})
-    assert "/home/me" not in job.command
-    assert '"retries":5' in job.command
-    assert job.command.startswith("lesion download ph2 --settings '{")
-    assert job.command.endswith("}' > log")
-
-
-def test_results_without_notes_are_refused(tmp_path):
-    with pytest.raises(RunError, match="notes"):
-        jobs_of(tmp_path, {"a"})
+def test_results_without_records_are_refused(tmp_path):
+    with pytest.raises(RunError, match="records of these results are missing"):
+        read_snapshot(tmp_path)

@@ -62,15 +62,6 @@ def test_twenty_kills_later_the_bytes_are_the_same(undisturbed, tmp_path):
     assert left == []
 
 
-def test_a_call_killed_after_its_last_job_is_made_up_for(undisturbed, tmp_path):
-    """Without the snapshot a clone would compute everything anew, and with nothing to do Snakemake calls no hook."""
-    folder = tmp_path / "project"
-    shutil.copytree(undisturbed.folder, folder, symlinks=True)
-    (folder / ROOT / "snapshot.json").unlink()
-    assert "Nothing to be done" in run(folder, 2)
-    assert snapshot_files(folder) == snapshot_files(undisturbed.folder)
-
-
 def test_a_setting_changed_and_put_back_brings_the_earlier_result_back(undisturbed, tmp_path):
     folder = tmp_path / "project"
     shutil.copytree(undisturbed.folder, folder, symlinks=True)
@@ -90,7 +81,7 @@ def test_a_setting_changed_and_put_back_brings_the_earlier_result_back(undisturb
     current = {Path(name).parts[2] for name in before if name.startswith("runs/")}
     narrow = [path for path in (folder / ROOT / "runs").glob("*/*") if path.name not in current]
     assert {"sam_adapter", "vit_cross_attention"} <= {path.name.split("-")[0] for path in narrow}
-    told = lesion(folder, "cache", "--root", ROOT, "--trim")
+    told = lesion(folder, "cache", "--root", ROOT, "--prune")
     assert all(path.name in told and not path.exists() for path in narrow)
     assert "Nothing to be done" in run(folder, 2, "--dry-run")
     assert products(folder) == before

@@ -1,122 +1,107 @@
-"""dvc.yaml says what Snakemake's graph says: targets, inputs, outputs, code and parameters."""
+"""dvc.yaml fits the workflow: its stages are Snakemake's targets, and each makes the folders that it owns."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 
+import networkx
 import pytest
 import yaml
+from chain import FIELD, JOB, REPOSITORY, SMOKE
 
-from lesion_core.errors import SettingsError
-from lesion_core.settings import Plan, Settings
-from lesion_core.settings.load import REPOSITORY
-from lesion_core.settings.run import Run
-from lesion_core.sharing import dvc
-
-REMEDY = "run `lesion dvc-stages` and commit dvc.yaml"
-
-
-@pytest.fixture(scope="module")
-def graph():
-    return dvc.rule_graph("smoke")
+ROOT = "results/smoke/"
+MADE_BESIDE = ("benchmarks", "settings.json")  # by Snakemake and its call
+CHAIN = "download catalog splits harmonize weights segmentation pseudo_masks classification joint ablations"
+TARGETS = tuple(f"stage_{name}" for name in [*CHAIN.split(), "statistics", "report"])
+NOT_SHARED = ("logs", "embeddings", "made", "calls.jsonl")
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the graph library under DVC
 
 
 @pytest.fixture(scope="module")
-def committed():
-    return yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())
-
-
-def folders(stage, key):
-    names = [next(iter(item)) if isinstance(item, dict) else item for item in stage[key]]
-    return {name.removeprefix("results/smoke/") for name in names if name.startswith("results/")}
-
-
-def test_both_graphs_agree(committed, tmp_path):
-    dvc.write_stages(tmp_path / "dvc.yaml", "smoke")
-    assert yaml.safe_load((tmp_path / "dvc.yaml").read_text()) == committed, REMEDY
-
-
-def test_there_is_a_stage_for_each_part_of_the_chain(committed):
-    chain = "download catalog splits harmonize weights segmentation pseudo_masks classification joint ablations"
-    assert list(committed["stages"]) == [*chain.split(), "statistics", "report"]
-
-
-def test_ablations_are_leaves_that_statistics_and_the_report_read(committed):
-    reading = [name for name, stage in committed["stages"].items() if "runs/ablations" in folders(stage, "deps")]
-    assert reading == ["statistics", "report"]
-    assert folders(committed["stages"]["ablations"], "outs") == {"runs/ablations"}
-
-
-def test_every_rule_with_results_belongs_to_a_stage_and_every_target_exists(graph, committed):
-    """Compared with the rule files themselves, not with the tool that made dvc.yaml."""
-    listed = subprocess.run(
-        [sys.executable, "-m", "snakemake", "--list-rules", "--config", "profile=smoke"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.split()
-    targets = {name for name in listed if name.startswith("stage_")}
-    assert targets == {stage["cmd"].split()[-1] for stage in committed["stages"].values()}
-    assert set(listed) - targets - {"all", "pretrain"} == {job["rule"] for job in graph}
-
-
-def test_each_edge_of_snakemake_is_an_edge_of_dvc(graph, committed):
-    """A job's inputs are outputs of its own stage, or dependencies of it."""
-    stages = committed["stages"]
-    outs = {folder: name for name, stage in stages.items() for folder in folders(stage, "outs")}
-
-    def folder_of(path):
-        inside = path.removeprefix("results/smoke/")
-        return next(folder for folder in outs if inside == folder or inside.startswith(f"{folder}/"))
-
-    edges = 0
-    for job in graph:
-        stage = outs[folder_of(job["outputs"][0])]
-        assert {outs[folder_of(path)] for path in job["outputs"]} == {stage}, job["rule"]
-        for path in job["inputs"]:
-            if path.startswith("results/"):
-                edges += 1
-                assert folder_of(path) in folders(stages[stage], "deps") | folders(stages[stage], "outs"), job["rule"]
-    assert edges > 100
-
-
-def test_code_and_parameters_are_declared(committed):
-    stages = committed["stages"]
-    assert "lesion_core/training/engine.py" in stages["segmentation"]["deps"]
-    assert "lesion_core/training/engine.py" not in stages["splits"]["deps"]
-    assert "splits.seed" in stages["splits"]["params"][0]["params.yaml"]
-    assert "splits.seed" not in stages["catalog"]["params"][0]["params.yaml"]
-    assert "ledger.tolerance_points" in stages["statistics"]["params"][0]["params.yaml"]
-    assert "report.gallery_side" in stages["report"]["params"][0]["params.yaml"]
-    for name, stage in stages.items():
-        assert all((REPOSITORY / dep).is_file() for dep in stage["deps"] if not dep.startswith("results/")), name
-        assert any(dep.endswith(".smk") for dep in stage["deps"]), name
-        assert all(options["persist"] for out in stage["outs"] for options in out.values()), name
-
-
-@pytest.mark.parametrize(("part", "model"), [("plan", Plan), ("run", Run)])
-def test_every_section_that_a_plan_or_a_run_is_made_of_is_a_parameter(part, model):
-    shared = (Settings.model_fields.keys() & model.model_fields.keys()) - {"profile"}
-    assert shared
-    assert shared <= set(dvc.MADE_OF[part])
-
-
-def test_an_output_without_a_stage_is_refused():
-    with pytest.raises(SettingsError, match="belongs to no stage"):
-        dvc._folder("results/smoke/nowhere/x.csv", "smoke")
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the graph library under DVC
-def test_dvc_reads_the_file(committed):
+def repo():
     from dvc.repo import Repo
 
     if not (REPOSITORY / ".git").exists():
         pytest.skip("not a git checkout")
     with Repo(str(REPOSITORY)) as repo:
-        repo.index.check_graph()  # no circle, no output of two stages
-        names = {stage.name for stage in repo.index.stages}
-        config = repo.config
-    assert names == set(committed["stages"])
-    assert config["core"]["analytics"] is False
+        yield repo
+
+
+@pytest.fixture(scope="module")
+def stages(repo):
+    return {stage.name: stage for stage in repo.index.stages}
+
+
+@pytest.fixture(scope="module")
+def owner(stages):
+    return {out.def_path.removeprefix(ROOT): name for name, stage in stages.items() for out in stage.outs}
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job, done or not; paths relative to the results."""
+
+    rule: str
+    outputs: list[str]
+    inputs: list[str]
+
+
+@pytest.fixture(scope="module")
+def jobs() -> list[Planned]:
+    """All jobs of the smoke profile, and the targets of the stages."""
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--printshellcmds", "--forceall", "--nocolor"]
+    command += [*SMOKE, "--", "all", *TARGETS]
+    done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    found = []
+    for match in JOB.finditer(done.stdout + done.stderr):
+        fields = dict(FIELD.findall(match["fields"]))
+        paths = [fields.get(key, "").split(", ") for key in ("output", "input")]
+        found.append(
+            Planned(match["rule"], *([p.removeprefix(ROOT) for p in part if p.startswith(ROOT)] for part in paths))
+        )
+    return found
+
+
+def folder_of(path, owner):
+    return next((folder for folder in owner if path == folder or path.startswith(f"{folder}/")), None)
+
+
+def test_dvc_takes_the_graph_and_each_stage_is_a_target(repo, stages, jobs):
+    repo.index.check_graph()  # no circle, no output of two stages
+    assert [stage.cmd.split()[-1] for stage in stages.values()] == list(TARGETS)
+    assert set(TARGETS) <= {job.rule for job in jobs}
+    assert repo.config["core"]["analytics"] is False
+
+
+def test_a_stage_makes_all_that_lies_in_its_folders(stages, owner, jobs):
+    """Else `dvc repro` would find the folders of an earlier stage changed by a later one."""
+    maker = {path: job for job in jobs for path in job.outputs}
+    belongs = {path: owner.get(folder_of(path, owner)) for path in maker}
+    assert owner.keys() - {folder_of(path, owner) for path in maker} == set(MADE_BESIDE)
+    assert {path.split("/")[0] for path, stage in belongs.items() if stage is None} <= set(NOT_SHARED)
+    for name in stages:
+        made: set[str] = set()
+        waiting = [job for job in jobs if job.rule == f"stage_{name}"]
+        while waiting:
+            new = [path for path in waiting.pop().inputs if path not in made and path in maker]
+            made.update(path for one in new for path in maker[one].outputs)
+            waiting += [maker[path] for path in new]
+        assert {path for path, stage in belongs.items() if stage == name} <= made, name
+
+
+def test_what_snakemake_makes_first_dvc_makes_first(repo, owner, jobs):
+    graph = networkx.transitive_closure(repo.index.graph)
+    after = {(one.name, other.name) for one, other in graph.edges}
+    edges = set()
+    for job in jobs:
+        made, read = ({owner.get(folder_of(path, owner)) for path in part} for part in (job.outputs, job.inputs))
+        edges |= {(one, other, job.rule) for one in made for other in read - made if one and other}
+    assert len(edges) > 20
+    assert [edge for edge in sorted(edges) if edge[:2] not in after] == []
+
+
+def test_every_section_of_the_settings_is_a_parameter_of_some_stage(stages):
+    named = {key for stage in stages.values() for dep in stage.deps for key in getattr(dep, "params", ())}
+    assert named == set(yaml.safe_load((REPOSITORY / "params.yaml").read_text())) - {"profile", "pretrain"}

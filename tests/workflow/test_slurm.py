@@ -14,11 +14,10 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chain import MATRIX, PATIENCE, REPOSITORY, ROOT, TINY, WHOLE, products, run
+from chain import FIELD, JOB, MATRIX, PATIENCE, REPOSITORY, ROOT, RULE, TINY, WHOLE, products, run
 from conftest import checkout
 
 from lesion_core.settings import load as config
-from lesion_core.sharing.dvc import FIELD, JOB, RULE
 
 SCRIPT = REPOSITORY / "tests" / "slurm" / "one_node.sh"
 CANNOT = 75
@@ -26,7 +25,7 @@ QUICK = [
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2"),
     *("--latency-wait", "5", "--slurm-status-command", "squeue", "--slurm-no-account"),
 ]
-LOCAL = ("download", "weights", "gather_scores", "gather_robustness", "tables", "ledger", "summary")
+LOCAL = ("download", "weights", "gather_scores", "gather_robustness", "tables", "ledger", "summary", "snapshot")
 # `auto` asks for a GPU as on a cluster; the jobs see none, so that they compute what a CPU computes
 AS_WITH_GPU = "compute={device: auto}"
 

@@ -35,13 +35,11 @@ except LesionError as error:
 
 STARTED = time.time()
 LAYOUT = Layout(Path("results") / SETTINGS.profile)
-# After a clone, a copy or a pull: by content, files that are as recorded count as made when they were made.
 if workflow.is_main_process:
-    snapshot.restore(LAYOUT.root)
     try:
-        snapshot.catch_up(LAYOUT.root, LAYOUT.manifest)
-    except OSError as error:  # a reviewer's read-only copy, say: there is nothing to lose
-        print(f"warning: {storage_error(error) or error}", file=sys.stderr)
+        snapshot.check_store(LAYOUT.root, str(workflow.workflow_settings.persistence_backend))
+    except LesionError as error:
+        raise WorkflowError(str(error)) from None
 DATASETS = [name for name in SETTINGS.data.datasets if name != "custom"]
 COMPUTE = SETTINGS.compute
 GPU = 0 if COMPUTE.device == "cpu" else 1
@@ -197,7 +195,7 @@ def one_of(runs):
 def begin():
     """One call at a time in a results folder, and its settings for the jobs; the lock dies with this process."""
     try:
-        atexit.register(lock.hold(LAYOUT.root).close)
+        atexit.register(lock.hold(LAYOUT.root).release)
         remove_partials(LAYOUT.root)
         stored.store(SETTINGS, LAYOUT.root)
     except (LesionError, OSError) as error:
@@ -208,12 +206,8 @@ def begin():
 
 
 def save_records(succeeded):
-    """Keep Snakemake's notes and this call's; where the disk takes no more, say so: a job's log may have had no room.
-
-    A call whose notes cannot be kept has not succeeded: without them a clone would compute everything anew.
-    """
+    """Keep what is known of this call; where the disk takes no more, say so: a job's log may have had no room."""
     try:
-        snapshot.save(LAYOUT.root)
         record_call(LAYOUT.root, STARTED, succeeded=succeeded)
     except OSError as error:
         told = storage_error(error)

@@ -54,7 +54,7 @@ rule unpack:
 
 
 CUSTOM = SETTINGS.data.custom
-CUSTOM_MEMORY = snapshot.STATE.with_name(f"own_files-{SETTINGS.profile}.json")
+CUSTOM_MEMORY = Path(".snakemake") / f"own_files-{SETTINGS.profile}.json"
 # they must be there; whether they changed is told by their content, not by the times of folders
 CUSTOM_FILES = [Path(path).expanduser() for path in (CUSTOM.csv, CUSTOM.images, CUSTOM.masks) if path] if CUSTOM else []
 

@@ -1,5 +1,6 @@
 # From scores to claims: these rules read results and nothing else.
 from lesion_core.report.extra_tables import EXTRA_TABLES
+from lesion_core.sharing.summary import main_methods
 
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
 EXPLANATIONS = [LAYOUT.explained(run_id, suffix) for run_id in EXPLAINED for suffix in ("csv", "npz")]
@@ -119,14 +120,12 @@ rule report:
         lesion("report")
 
 
-# For `dvc metrics show` and `dvc plots show`.
+# For `dvc metrics show`.
 rule summary:
     input:
         LAYOUT.cells,
-        DONE_RUNS,
     output:
-        LAYOUT.metrics,
-        [LAYOUT.curve(run.task, run.run_id) for run in RUNS.values() if run.task != "derived"],
+        [LAYOUT.summary(method) for method in main_methods(PLAN)],
     log:
         log_of("summary"),
     benchmark:
@@ -137,7 +136,7 @@ rule summary:
         lesion("summary")
 
 
-# Last: what `lesion audit` compares a results folder with.
+# What `lesion audit` compares a results folder with.
 rule manifest:
     input:
         LAYOUT.report,
@@ -160,3 +159,19 @@ rule manifest:
         recorded=canonical_json(stored.recorded(SETTINGS)),
     shell:
         lesion("manifest")
+
+
+# Last: Snakemake's records of all that was made, so that a pull brings them along.
+rule snapshot:
+    input:
+        LAYOUT.manifest,
+    output:
+        LAYOUT.snapshot,
+    log:
+        log_of("snapshot"),
+    benchmark:
+        benchmark_of("snapshot")
+    params:
+        **remade_when("sharing.snapshot"),
+    shell:
+        lesion("snapshot")

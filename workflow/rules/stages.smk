@@ -1,4 +1,5 @@
-# Coarse targets, one for each part of the chain: `snakemake stage_splits`. dvc.yaml has a stage for each of them.
+# Coarse targets, one for each part of the chain: `snakemake stage_splits`. dvc.yaml has a stage for each, and
+# what lies in a stage's folders is made by its target and those before it.
 
 
 def finished_runs(place):
@@ -9,6 +10,17 @@ def finished_runs(place):
         if run.place == place
         for name in (*SCORED[run.task], *(TRAINED if run.task != "derived" else ()))
     ]
+
+
+def arrays_of_runs():
+    """Pixels that runs train on and are scored on, and those that pseudo-masks are made of."""
+    asked = []
+    for run in [*SEGMENTERS.values(), *CLASSIFIERS.values()]:
+        datasets = {*run.spec.train_on, *getattr(SETTINGS.scoring, f"{run.task}_on")}
+        asked.append((datasets, run))
+        if run.task == "classification" and run.segmenter_run:
+            asked.append((datasets, RUNS[run.segmenter_run]))
+    return sorted({str(path) for datasets, run in asked for path in harmonized(datasets, run.spec.model.image_size)})
 
 
 def masks_of_runs(runs):
@@ -22,20 +34,12 @@ STAGES = {
     "download": [LAYOUT.downloads(dataset) / "files.json" for dataset in DATASETS],
     "catalog": [LAYOUT.catalog, LAYOUT.edges],
     "splits": [LAYOUT.certificate],
-    "harmonize": sorted(
-        {
-            str(path)
-            for run in RUNS.values()
-            if run.task in ("segmentation", "classification")
-            for dataset in run.spec.train_on
-            for path in harmonized([dataset], run.spec.model.image_size)
-        }
-    ),
+    "harmonize": DATA_REPORT + arrays_of_runs(),
     "weights": sorted({str(path) for run in SEGMENTERS.values() for path in foundation(run)}),
     "segmentation": finished_runs("segmentation"),
     "pseudo_masks": masks_of_runs(CLASSIFIERS.values()) + audits(),
-    "classification": finished_runs("classification"),
-    "joint": finished_runs("joint") + finished_runs("derived"),
+    "classification": finished_runs("classification") + finished_runs("derived"),
+    "joint": finished_runs("joint"),
     "ablations": finished_runs("ablations"),
     "statistics": [
         rules.tables.output,
@@ -44,7 +48,7 @@ STAGES = {
         LAYOUT.statistics("subgroups"),
         LAYOUT.statistics("robustness"),
     ],
-    "report": [LAYOUT.report, LAYOUT.manifest],
+    "report": [LAYOUT.report, LAYOUT.snapshot],
 }
 
 for stage, files in STAGES.items():
