@@ -48,7 +48,6 @@ def audit(
         subgroups=Subgroups,
         robustness=Robustness,
     )
-    draw = {"seed": seed, "tolerance": tolerance, "device": device}
     questions: dict[str, Callable[[], Answer]] = {
         "files": lambda: integrity.files(root, plan, manifest),
         "settings": lambda: integrity.settings(root, plan),
@@ -59,7 +58,7 @@ def audit(
         "score_store": lambda: recompute.score_store(root, plan),
         "tables": lambda: recompute.tables(root, plan, subgroups, robustness),
         "pixels": lambda: recompute.pixels(root, plan, harmonization, count, seed=seed),
-        "scores": lambda: recompute.scores(root, plan, scoring, count, **draw),
+        "scores": lambda: recompute.scores(root, plan, scoring, count, seed=seed, tolerance=tolerance, device=device),
         "versions": lambda: integrity.versions(root, plan, lock),
         "code": lambda: integrity.code(root, plan),
     }

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lesion_core.paths import Layout, run_of
-from lesion_core.settings import Plan
+from lesion_core.settings import ClassificationMethod, Plan, SegmentationMethod
 from lesion_core.settings.run import ABLATIONS, Run
 
 HARMONIZED = ("harmonized", 2)  # and at which depth this one has a size
@@ -57,7 +57,9 @@ class Current:
 
 
 def _sizes(runs: Iterable[Run]) -> frozenset[int]:
-    return frozenset(run.spec.model.image_size for run in runs if run.task in ("segmentation", "classification"))
+    specs = [run.spec for run in runs]
+    trained = [spec for spec in specs if isinstance(spec, SegmentationMethod | ClassificationMethod)]
+    return frozenset(spec.model.image_size for spec in trained)
 
 
 def run_folders(root: Path, plan: Plan) -> list[Path]:

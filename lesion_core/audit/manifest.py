@@ -94,8 +94,8 @@ def write_manifest(root: Path, settings: dict[str, Any], plan: Plan, made: Itera
     names = list(product_files(root, plan))
     recorded: dict[str, dict[str, str]] = {}  # by the record
     for name in (name for name in names if name.endswith(RECORD)):
-        outputs = recorded_outputs(root / name).items()
-        recorded[name] = {path.relative_to(root).as_posix(): digest for path, digest in outputs}
+        written = recorded_outputs(root / name)
+        recorded[name] = {path.relative_to(root).as_posix(): digest for path, digest in written.items()}
     known = {name: digest for outputs in recorded.values() for name, digest in outputs.items()}
     hashes = {name: known.get(name) or sha256_file(root / name) for name in names}
     others: dict[str, str | None] = {}  # inputs that are no results

@@ -7,11 +7,12 @@ from pathlib import Path
 
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import run_folders
+from lesion_core.catalog.certificate import certify
 from lesion_core.errors import LesionError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
-from lesion_core.settings import Plan
-from lesion_core.settings.run import Run, task_of
+from lesion_core.settings import DerivedMethod, Plan
+from lesion_core.settings.run import Run
 
 SELECTED_BY = {"segmentation": "val_dice", "classification": "val_selection", "joint": "val_selection"}
 HISTORY_COLUMNS = ("epoch", "step", "lr")  # and what starts with train_ or val_
@@ -19,8 +20,6 @@ HISTORY_COLUMNS = ("epoch", "step", "lr")  # and what starts with train_ or val_
 
 def splits(root: Path) -> Answer:
     """The leakage certificate, computed anew from the catalog, its edges and the split tables."""
-    from lesion_core.catalog.certificate import certify
-
     answer = Answer("Do the splits hold?")
     layout = Layout(root)
     found = certify(layout.catalog, layout.edges, layout.certificate.parent)
@@ -44,26 +43,26 @@ def selection(root: Path, plan: Plan) -> Answer:
     answer = Answer("Was each checkpoint chosen on validation images?")
     trained = fixed = 0
     for folder in run_folders(root, plan):
-        task, name = task_of(folder), folder.relative_to(root).as_posix()
-        if task == "derived":
+        run, name = Run.load(folder), folder.relative_to(root).as_posix()
+        if isinstance(run.spec, DerivedMethod):
             continue  # nothing was trained
         history = read_csv(folder / "history.csv")
         extra = read_json(folder / "provenance.json")["extra"]
         strangers = [key for key in (history[0] if history else {}) if not _of_training_or_validation(key)]
         if strangers:
             answer.problems.append(f"{name}/history.csv: columns of neither training nor validation: {strangers}")
-        if Run.load(folder).spec.training.epochs == 0:
+        if run.spec.training.epochs == 0:
             fixed += 1
             continue
         trained += 1
         try:
-            best = best_epoch([float(row[SELECTED_BY[task]]) for row in history])
+            best = best_epoch([float(row[SELECTED_BY[run.task]]) for row in history])
         except (LesionError, KeyError, ValueError) as error:
             answer.problems.append(f"{name}/history.csv: selects no epoch: {error}")
             continue
         if best != extra.get("best_epoch"):
             answer.problems.append(
-                f"{name}/history.csv: {SELECTED_BY[task]} selects epoch {best}, provenance.json has"
+                f"{name}/history.csv: {SELECTED_BY[run.task]} selects epoch {best}, provenance.json has"
                 f" {extra.get('best_epoch')}"
             )
     answer.evidence = (

@@ -8,15 +8,30 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from threadpoolctl import threadpool_limits
+
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_parquet
+from lesion_core.inference.robustness import gather_robustness
+from lesion_core.inference.score_classification import score_classification
+from lesion_core.inference.score_derived import predict_derived
+from lesion_core.inference.score_segmentation import score_segmentation
+from lesion_core.models.trained import load_segmenter
 from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized
+from lesion_core.pixels.harmonize import harmonize_image, read_original
+from lesion_core.pixels.reference import read_reference
+from lesion_core.report.ledger import write_ledger
+from lesion_core.report.statistics import write_statistics
+from lesion_core.report.subgroups import write_subgroups
+from lesion_core.report.tables import write_tables
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
-from lesion_core.seeding import generator
-from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
+from lesion_core.seeding import generator, make_deterministic
+from lesion_core.settings import Harmonization, Plan, Robustness, Scoring, Subgroups
 from lesion_core.settings.matrix import tried_runs
-from lesion_core.settings.run import task_of
+from lesion_core.settings.run import Run, task_of
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
@@ -63,14 +78,6 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
 
     ``statistics/robustness.csv`` is joined anew from the runs' own tables under ``robustness/``.
     """
-    from threadpoolctl import threadpool_limits
-
-    from lesion_core.inference.robustness import gather_robustness
-    from lesion_core.report.ledger import write_ledger
-    from lesion_core.report.statistics import write_statistics
-    from lesion_core.report.subgroups import write_subgroups
-    from lesion_core.report.tables import write_tables
-
     answer = Answer("Does each table cell recompute from the scores to the last digit?")
     # One thread, as the jobs have: sums of another number of threads round otherwise, and may break a tie.
     with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
@@ -92,10 +99,8 @@ def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness)
                 answer.problems.append(f"{name.as_posix()}: missing")
             elif not filecmp.cmp(path, root / name, shallow=False):
                 answer.problems.append(f"{name.as_posix()}: {_first_difference(path, root / name)}")
-        here = {path for part in COMPUTED for path in (root / part).rglob("*.*") if not path.name.startswith(".")}
-        strangers = {path.relative_to(root).as_posix() for path in here} - {
-            path.relative_to(again).as_posix() for path in made
-        }
+        here = {path.relative_to(root) for part in COMPUTED for path in (root / part).rglob("[!.]*.*")}
+        strangers = here - {path.relative_to(again) for path in made}
         answer.problems += [f"{name}: follows from none of the scores; delete it" for name in sorted(strangers)]
         cells = read_parquet(Layout(again).cells, ["value"]).column("value")
         count = len(cells) - cells.null_count
@@ -155,14 +160,8 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
     return answer
 
 
-def pixels(root: Path, plan: Plan, harmonization: Any, count: int, *, seed: int) -> Answer:
+def pixels(root: Path, plan: Plan, harmonization: Harmonization, count: int, *, seed: int) -> Answer:
     """A drawn sample of photographs, harmonized anew, has the stored pixels."""
-    import numpy as np
-
-    from lesion_core.pixels.datasets import Harmonized
-    from lesion_core.pixels.harmonize import harmonize_image, read_original
-    from lesion_core.pixels.reference import read_reference
-
     answer = Answer("Do sampled pixels recompute from the photographs?")
     if count == 0:
         answer.skipped = "ask for it with --recompute N"
@@ -208,13 +207,6 @@ def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str
 def _score(
     root: Path, run_dir: Path, kind: str, scoring: Scoring, images: set[tuple[str, str]], out: Path, device: str
 ) -> None:
-    from lesion_core.inference.score_classification import score_classification
-    from lesion_core.inference.score_derived import predict_derived
-    from lesion_core.inference.score_segmentation import score_segmentation
-    from lesion_core.models.trained import load_segmenter
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.settings.run import Run
-
     run = Run.load(run_dir)
     make_deterministic(run.threads)
     if kind == "classification":

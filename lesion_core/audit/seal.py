@@ -15,7 +15,7 @@ from lesion_core.record.outputs import TEST_MASKS
 from lesion_core.settings import Plan
 from lesion_core.settings.run import task_of
 
-SHOWING = (f"figures/{RECORD}", f"figures/page.{RECORD}")  # what the figures and the page opened, to show it
+DISPLAY = "display"  # jobs that may open what scoring stored, to show it
 Splits = dict[tuple[str, str], str]  # (dataset, image id) -> train, val or test
 
 
@@ -37,70 +37,56 @@ def sealed(root: Path, plan: Plan) -> Answer:
     masks = {row["mask_path"] for row in rows if row["mask_path"] and split[row["dataset"], row["image_id"]] == "test"}
     current = Current.of_results(root, plan)
     jobs: Counter[str] = Counter()
+    shown: set[str] = set()
     opened = 0
-    for kind, name, record in _records(root, plan, current):
-        read = _opened(root / record)
-        if read is None:
-            answer.problems.append(f"{record}: does not tell which files the job opened")
+    for kind, made, record in _records(layout, plan, current):
+        told = read_json(record).get("opened") if record.is_file() else None
+        if told is None:
+            answer.problems.append(f"{_name(record, root)}: does not tell which files the job opened")
             continue
         jobs[kind] += 1
-        opened += len(read)
-        secret = masks & read | {path for path in read if path.endswith(f"/{TEST_MASKS}")}
-        answer.problems += [f"{path}: a test mask, opened by {name}" for path in sorted(secret)]
-    arrays = [path for path in layout.harmonized_files("index.csv") if _owned(root, path, current)]
+        opened += len(told)
+        secret, stored = masks & {*told}, {path for path in told if path.endswith(f"/{TEST_MASKS}")}
+        (shown if kind == DISPLAY else secret).update(stored)
+        answer.problems += [f"{path}: a test mask, opened by {_name(made, root)}" for path in sorted(secret)]
+    arrays = _owned(layout.harmonized("*", "*") / "index.csv", root, current)
     for index in arrays:
         answer.problems += _unsealed(root, index, split)
     looked = ", ".join(f"{count} of {kind}" for kind, count in jobs.items())
-    shown = _shown(root, masks, answer)
     verdict = "" if answer.problems else "; none of them among what was opened or in an array"
     answer.evidence = (
         f"{len(masks)} test masks; jobs ({looked}) opened {opened} files; {len(arrays)} harmonized arrays{verdict};"
-        f" for display alone, figures 8 and 9 and the page opened {shown} archives of true outlines that scoring stored"
+        f" for display alone, figures 8 and 9 and the page opened {len(shown)} archives of true outlines that scoring"
+        " stored"
     )
     return answer
 
 
-def _records(root: Path, plan: Plan, current: Current) -> Iterator[tuple[str, str, str]]:
+def _records(layout: Layout, plan: Plan, current: Current) -> Iterator[tuple[str, Path, Path]]:
     """(kind of job, what it made, its record) of every job that must not open a test mask."""
+    root = layout.root
     for folder in run_folders(root, plan):
-        name = folder.relative_to(root).as_posix()
         if task_of(folder) != "derived":  # nothing is trained: it is scored alone
-            yield "training", name, f"{name}/{RECORD}"
-    yield "the reference histogram", "harmonized/reference.npy", f"harmonized/{RECORD}"
-    made = {"harmonization": "harmonized/*/*/index.csv", "pseudo-masks": "pseudo_masks/*/*/masks.csv"}
-    for kind, pattern in made.items():
-        for path in sorted(root.glob(pattern)):
-            if _owned(root, path, current):
-                folder = path.parent.relative_to(root).as_posix()
-                yield kind, folder, f"{folder}/{RECORD}"
-    for path in sorted(root.glob("robustness/*.csv")):
-        if _owned(root, path, current):
-            yield "robustness", f"robustness/{path.name}", f"robustness/{path.stem}.{RECORD}"
+            yield "training", folder, folder / RECORD
+    yield "the reference histogram", layout.reference, layout.reference.with_name(RECORD)
+    for path in _owned(layout.harmonized("*", "*") / "index.csv", root, current):
+        yield "harmonization", path.parent, path.with_name(RECORD)
+    for path in _owned(layout.pseudo_masks("*", "*") / "masks.csv", root, current):
+        yield "pseudo-masks", path.parent, path.with_name(RECORD)
+    for path in _owned(layout.robustness("*"), root, current):
+        yield "robustness", path, path.with_suffix(f".{RECORD}")
+    yield DISPLAY, layout.figures, layout.figures / RECORD
+    yield DISPLAY, layout.report, layout.figures / f"page.{RECORD}"
 
 
-def _owned(root: Path, path: Path, current: Current) -> bool:
-    return current.owns(path.relative_to(root).parts)
+def _owned(pattern: Path, root: Path, current: Current) -> list[Path]:
+    """Files of a pattern that belong to the matrix, sorted."""
+    found = root.glob(_name(pattern, root))
+    return sorted(path for path in found if current.owns(path.relative_to(root).parts))
 
 
-def _opened(record: Path) -> set[str] | None:
-    """Files that a job recorded; None where it recorded nothing."""
-    if not record.is_file():
-        return None
-    names = read_json(record).get("opened")
-    return None if names is None else set(names)
-
-
-def _shown(root: Path, masks: set[str], answer: Answer) -> int:
-    """How many runs' stored outlines the figures and the page opened; a test mask itself is a problem there too."""
-    archives: set[str] = set()
-    for name in SHOWING:
-        read = _opened(root / name)
-        if read is None:
-            answer.problems.append(f"{name}: does not tell which files the job opened")
-            continue
-        answer.problems += [f"{path}: a test mask, opened by the job of {name}" for path in sorted(masks & read)]
-        archives.update(path for path in read if path.endswith(f"/{TEST_MASKS}"))
-    return len(archives)
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
 
 
 def _unsealed(root: Path, index: Path, split: Splits) -> list[str]:

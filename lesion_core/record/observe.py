@@ -80,7 +80,7 @@ def peak_memory_mb() -> dict[str, float | None]:
 
 def hardware() -> dict[str, str | int | None]:
     """What computes: the processor's name and cores, the GPU's name and its CUDA (None without one that is in use)."""
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     gpu = torch is not None and torch.cuda.is_initialized()
     processor = None
     with suppress(OSError):
