@@ -122,7 +122,7 @@ def segmenter_cam(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def classifier_encoder(model: nn.Module) -> Any:
-    """The encoder that sees the photograph (of two, not the lesion's).
+    """The encoder that sees the image (of two, not the lesion's).
 
     Raises:
         SettingsError: the classifier is no network.

@@ -114,7 +114,7 @@ EXTRA_TABLES = {
         "Dual scoring: native and model size, per image and pooled",
         (
             "The same predictions. Per image: mean over test images. Pooled: from tp, fp and fn summed over all test"
-            " images, so that large lesions and large photographs weigh more; pooled IoU is D / (2 \u2212 D) exactly."
+            " images, so that large lesions and large images weigh more; pooled IoU is D / (2 \u2212 D) exactly."
             " Without a prompt. An image without lesion in both masks counts 1.",
         ),
         dual_scoring_cells,
@@ -124,7 +124,7 @@ EXTRA_TABLES = {
         (
             "Pointing game: share of test images whose map has its maximum in the true mask (tolerance:"
             " explain.tolerance). Energy: the map's share that lies inside. Centre prior: a Gaussian in the middle of"
-            " the photograph, which knows nothing of it; what does not beat it shows nothing.",
+            " the image, which knows nothing of it; what does not beat it shows nothing.",
             "Segmenters are explained by the lesion's logits, classifiers by the predicted class's.",
         ),
         explanation_cells,

@@ -1,4 +1,4 @@
-"""From a run to what it was made of: score rows, settings, weights, code, splits and photographs, all by hash."""
+"""From a run to what it was made of: score rows, settings, weights, code, splits and images, all by hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Metrics of subgroups with intervals, and how far each lies from all photographs, under one set of resamples."""
+"""Metrics of subgroups with intervals, and how far each lies from all images, under one set of resamples."""
 
 from __future__ import annotations
 
