@@ -14,14 +14,14 @@ from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
-from lesion_core.models.classifier import ClassifierModule, build_classifier
+from lesion_core.models.classifier import build_classifier
 from lesion_core.models.trained import VOCABULARY_KEY
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import Augmenter
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
 from lesion_core.seeding import generator
-from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss
+from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss, ClassificationMethod
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
@@ -114,7 +114,10 @@ def validation_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
 
 
 class ClassificationTask:
-    """The engine's view of a classifier's training; see ``lesion_core.training.task.TrainingTask``."""
+    """The engine's view of a classifier's training; see ``lesion_core.training.task.TrainingTask``.
+
+    ``model`` is a ClassifierModule, or a JointModel.
+    """
 
     selection_metric = "selection"
     selection_mode: Literal["min", "max"] = "max"
@@ -122,7 +125,7 @@ class ClassificationTask:
 
     def __init__(
         self,
-        model: ClassifierModule,
+        model: Any,
         images: LabelledImages,
         *,
         loss: ClassificationLoss,
@@ -192,6 +195,7 @@ def open_images(run: Run, root: Path) -> LabelledImages:
         SettingsError: the model needs masks and the run names none.
     """
     spec = run.spec
+    assert isinstance(spec, ClassificationMethod)
     needs_masks = spec.model.uses_masks
     if needs_masks and spec.masks is None:
         raise SettingsError(
@@ -224,12 +228,13 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.
         SettingsError: the model's settings contradict each other.
     """
-    attempts, run_dir = Attempts(root), Path(run_dir)
+    attempts, run_dir, spec = Attempts(root), Path(run_dir), run.spec
+    assert isinstance(spec, ClassificationMethod)
     with prepared(run, run_dir):
         images = open_images(run, root)
         reference, files = reference_of(run, Layout(Path(root)))
         inputs = [*images.inputs, *files]
-        if run.spec.model.kind in NETWORKS:
+        if spec.model.kind in NETWORKS:
             tensors, extra = _train_network(run, run_dir, images, input_identity(run, inputs), device, attempts)
         else:
             tensors, extra = _fit_classical(run, run_dir, images)
@@ -248,6 +253,7 @@ def _train_network(
     run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str, attempts: Attempts
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     spec = run.spec
+    assert isinstance(spec, ClassificationMethod)
     vocabulary = images.vocabulary() if spec.model.metadata != "none" else None
     model = build_classifier(spec.model, run.extraction, seed=run.seed, vocabulary=vocabulary)
     task = ClassificationTask(
@@ -260,13 +266,14 @@ def _train_network(
 
 def _fit_classical(run: Run, run_dir: Path, images: LabelledImages) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Fit a baseline in closed form; history.csv has a row per candidate of C, or one row."""
-    labels = images.labels
-    if run.spec.model.kind == "majority":
+    labels, spec = images.labels, run.spec
+    assert isinstance(spec, ClassificationMethod)
+    if spec.model.kind == "majority":
         model: Majority | ColourHistogram = Majority.fit(labels[images.train])
         predicted = model.class_probabilities(images.val).argmax(axis=1)
         history = [{"val_balanced_accuracy": balanced_accuracy(labels[images.val], predicted)}]
     else:
-        masked = run.spec.model.input != "full"
+        masked = spec.model.input != "full"
 
         def features(rows: np.ndarray) -> np.ndarray:
             return np.stack([colour_histogram(images.image(row), images.mask(row) if masked else None) for row in rows])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from lesion_core.models.trained import (
 )
 from lesion_core.paths import Layout
 from lesion_core.record.attempts import Attempts
-from lesion_core.settings import JointMethod
+from lesion_core.settings import JointMethod, SegmentationMethod
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.classification import ClassificationTask, best_score, validation_batches, validation_metrics
@@ -41,6 +42,8 @@ class JointModel(nn.Module):
     """
 
     needs_metadata = False
+    segmenter: Any
+    classifier: Any
 
     def __init__(self, segmenter: nn.Module, classifier: nn.Module, classifier_size: int) -> None:
         super().__init__()
@@ -158,6 +161,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     starts = layout.run("segmentation", run.segmenter_run), layout.run("classification", run.classifier_run)
     with prepared(run, run_dir):
         segmenter = load_segmenter(starts[0], layout.root / "weights", device)
+        assert isinstance(segmenter.run.spec, SegmentationMethod)
         if (prompt := segmenter.run.spec.model.prompt) != "none":
             raise SettingsError(
                 f"{run.segmenter_run}, the segmenter of {run.method}, cannot segment without a prompt ({prompt})",
@@ -176,14 +180,14 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         reference, files = reference_of(run, layout)
         inputs = [*images.inputs, *files, *(start / "weights.safetensors" for start in starts)]
         task = JointTask(model, images, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
-        job = {"seed": run.seed, "device": device, "identity": input_identity(run, inputs), "attempts": attempts}
-        result = fit(task, spec.training, run_dir, **job)
+        identity = input_identity(run, inputs)
+        result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
         tensors = {**task.state(), **{SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}}
         extra = fit_extra(task, result, "balanced_accuracy", best_score(result))
         finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
 
 
-def build_joint(segmenter: nn.Module, classifier: nn.Module, classifier_size: int, method: str) -> JointModel:
+def build_joint(segmenter: Any, classifier: object, classifier_size: int, method: str) -> JointModel:
     """Put two loaded models together.
 
     Raises:

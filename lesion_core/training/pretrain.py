@@ -174,6 +174,8 @@ class PretrainTask(SegmentationTask):
 
     def _corrected(self, embeddings: Tensor, first: Prompts, batch: dict[str, Tensor]) -> Prompts:
         """``first`` and one more click per image, where the prediction under ``first`` is wrong."""
+        assert first.points is not None
+        assert first.point_labels is not None
         masks = batch["masks"][:, 0].cpu().numpy() >= BINARY
         with torch.no_grad():
             guesses = finish(self.module.decode(embeddings, first), masks.shape[-1]) >= self.threshold

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from lesion_core.models.registry import build_segmenter
+from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.trained import foundation_weights
 from lesion_core.paths import Layout
@@ -56,8 +58,10 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             inputs += [folder / "index.csv" for folder in folders]
             cache = None
             if spec.model.embedding_cache != "none":
+                assert isinstance(model, SamSegmenter)
+                assert weights is not None
                 cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
-            task, result = _fit(model, data, run, run_dir, input_identity(run, inputs), device, attempts, cache)
+            task, result = _fit(model, data, spec, run, run_dir, input_identity(run, inputs), device, attempts, cache)
             extra = fit_extra(task, result, "dice", result.best_value)
         else:
             say(f"{run_dir.name}: nothing to train")
@@ -71,6 +75,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
 def _fit(
     model: Segmenter,
     data: Harmonized,
+    spec: SegmentationMethod,
     run: Run,
     run_dir: Path,
     identity: str,
@@ -82,8 +87,8 @@ def _fit(
 
     The first stage's checkpoint stays until the run's outputs are written: a stopped run comes back to the same start.
     """
-    spec, job = run.spec, {"seed": run.seed, "device": device, "identity": identity, "attempts": attempts}
-    fixed = {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
+    job: dict[str, Any] = {"seed": run.seed, "device": device, "identity": identity, "attempts": attempts}
+    fixed: dict[str, Any] = {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
     if spec.reconstruction is None:
         task = SegmentationTask(model, data, spec, **fixed, cache=cache)
         return task, fit(task, spec.training, run_dir, **job)

@@ -84,7 +84,9 @@ class Stepper:
         self.stepping.zero_grad()
         means = self._gradients(batch, number, samples)
         clip = self.training.gradient_clip or math.inf
-        norm = self.fabric.clip_gradients(self.loss, self.stepping, max_norm=clip, error_if_nonfinite=False).item()
+        total = self.fabric.clip_gradients(self.loss, self.stepping, max_norm=clip, error_if_nonfinite=False)
+        assert total is not None
+        norm = float(total)
         scale = None if self.scaler is None else self.scaler.get_scale()
         if scale is None:
             self.check(norm, "gradient")
@@ -121,7 +123,8 @@ class Stepper:
                 sums[name] = sums.get(name, 0.0) + weight * float(mean)
         if processes > 1:
             summed = torch.tensor(list(sums.values()), dtype=torch.float64, device=self.device)
-            sums = dict(zip(sums, self.fabric.all_reduce(summed, reduce_op="sum").tolist(), strict=True))
+            torch.distributed.all_reduce(summed)
+            sums = dict(zip(sums, summed.tolist(), strict=True))
         return sums
 
     def _skipped(self, norm: float, before: float, number: int) -> None:
