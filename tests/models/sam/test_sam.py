@@ -95,22 +95,6 @@ def test_modeling_is_imported_without_torchvision():
     assert run_python(code).strip() == "light"
 
 
-def test_loading_and_training_import_no_compiler():
-    """torch._dynamo costs 4 s; noise on the meta device and torch.use_deterministic_algorithms would import it."""
-    code = """
-import sys, torch
-from lesion_core.models.registry import build_segmenter
-from lesion_core.seeding import make_deterministic
-from lesion_core.settings import SegmentationModel
-make_deterministic(1)
-settings = SegmentationModel(kind="sam", backbone="sam_vit_t", image_size=64, adapter="lora", rank=2)
-segmenter = build_segmenter(settings, None, 0)
-segmenter(torch.zeros(1, 3, 64, 64)).mean().backward()
-print([name for name in ("torch._dynamo", "torch._inductor", "torchvision", "sympy") if name in sys.modules])
-"""
-    assert run_python(code).strip() == "[]"
-
-
 def test_real_import_works_after_and_before():
     code = """
 from lesion_core.models.sam.network import sam_modeling
