@@ -17,7 +17,7 @@ import pytest
 from chain import ROOT, command, kill_all, lesion, planned_jobs, products, run, snapshot_files
 from conftest import checkout
 
-from lesion_core.files import PARTIAL
+from lesion_core.files import PARTIAL, read_json
 
 pytestmark = [pytest.mark.smoke, pytest.mark.whole]
 KILLS = 20
@@ -60,6 +60,26 @@ def test_twenty_kills_later_the_bytes_are_the_same(undisturbed, tmp_path):
     assert snapshot_files(folder) == snapshot_files(undisturbed.folder)
     left = [path for path in (folder / ROOT).rglob("*") if PARTIAL.fullmatch(path.name)]
     assert left == []
+
+
+def test_runs_that_share_a_job_are_as_if_each_had_its_own(undisturbed, tmp_path):
+    folder = tmp_path / "project"
+    shutil.copytree(undisturbed.folder, folder, symlinks=True)
+    folders = sorted((folder / ROOT / "runs").glob("[!d]*/*"))  # derived runs are not trained
+    assert len({path.parent.name for path in folders}) > 1
+    ids = [path.name for path in folders]
+    for path in folders:
+        shutil.rmtree(path)
+    lesion(folder, "train", *ids, "--root", ROOT, "--log")
+    lesion(folder, "score", *reversed(ids), "--root", ROOT)
+    for path in folders:
+        alone = undisturbed.folder / path.relative_to(folder)
+        assert {file.name for file in path.iterdir()} == {file.name for file in alone.iterdir()}
+        for name in ("weights.safetensors", "history.csv", "settings.yaml", "scores.parquet"):
+            assert (path / name).read_bytes() == (alone / name).read_bytes(), f"{path.name}: {name}"
+        assert (path / "log.txt").read_text().count(path.name) > 0
+        ours, theirs = (read_json(made / "provenance.json") for made in (path, alone))
+        assert ours["opened"] == theirs["opened"], "what one run opened is not told of the next"
 
 
 def test_a_setting_changed_and_put_back_brings_the_earlier_result_back(undisturbed, tmp_path):
