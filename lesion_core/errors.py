@@ -24,7 +24,7 @@ STORAGE = {
 
 
 class LesionError(Exception):
-    """Base of all errors a user can mend.
+    """Base of all errors that a user can fix.
 
     Args:
         message: what is wrong, one sentence without a full stop.
@@ -73,7 +73,7 @@ class ArchiveError(LesionError):
 
 
 class ImageError(LesionError):
-    """A photograph does not decode or cannot be used."""
+    """An image does not decode or cannot be used."""
 
 
 class MaskError(LesionError):
@@ -125,7 +125,7 @@ def about(file: str | Path) -> Iterator[None]:
 
 def storage_error(error: OSError) -> StorageError | None:
     """``error`` as a typed one where the disk or a path is the cause; None where neither is."""
-    remedy = STORAGE.get(error.errno)
+    remedy = STORAGE.get(error.errno or 0)
     if remedy is None or (error.filename is None and remedy is NO_SUCH):
         return None
     return StorageError(str(error.strerror), file=error.filename, remedy=remedy)

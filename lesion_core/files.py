@@ -15,6 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+
 from lesion_core.errors import FormatError
 
 CHUNK_BYTES = 1 << 20
@@ -22,7 +26,7 @@ CHUNK_BYTES = 1 << 20
 PARTIAL = re.compile(r"\..*\.(?P<host>[A-Za-z0-9-]+)\.(?P<pid>\d+)\.part(\.[^.]*)?")
 HOST = re.sub(r"[^A-Za-z0-9-]", "-", os.uname().nodename) or "host"
 ABANDONED_SECONDS = 3600.0  # after which another machine's half-written file counts as left behind
-MAKE_AGAIN = "delete the file and let Snakemake make it again; if it is your own, mend it"
+MAKE_AGAIN = "delete the file and let Snakemake make it again; if it is your own, fix it"
 
 
 @contextmanager
@@ -47,7 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-class Record(dict):
+class Record(dict[str, Any]):
     """A mapping that was read from ``file``: a key that it lacks is a fault of the file, and told so."""
 
     file: Path
@@ -178,7 +182,7 @@ def read_csv(path: str | Path, *, ragged: bool = False, delimiter: str = ",") ->
     path = Path(path)
     try:
         with open(path, encoding="utf-8-sig", newline="") as handle:
-            rows = [_record(path, row) for row in csv.DictReader(handle, delimiter=delimiter)]
+            rows: list[dict[str, str]] = [_record(path, row) for row in csv.DictReader(handle, delimiter=delimiter)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise FormatError(f"It is no CSV: {error}", file=path, remedy=MAKE_AGAIN) from error
     odd = [] if ragged else [number for number, row in enumerate(rows, 1) if None in row or None in row.values()]
@@ -213,9 +217,6 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, *, need
     Raises:
         FormatError: the file is no Parquet, or lacks a column.
     """
-    import pyarrow
-    import pyarrow.parquet
-
     path = Path(path)
     try:
         with pyarrow.parquet.ParquetFile(path) as file:
@@ -229,14 +230,12 @@ def read_parquet(path: str | Path, columns: Sequence[str] | None = None, *, need
     return table
 
 
-def read_array(path: str | Path, *, mapped: bool = False) -> Any:
+def read_array(path: str | Path, *, mapped: bool = False) -> np.ndarray:
     """Read a NumPy array (.npy), as a read-only memory map if ``mapped``.
 
     Raises:
         FormatError: the file is no array, or cut short.
     """
-    import numpy as np
-
     try:
         array = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
     except (ValueError, EOFError) as error:
@@ -246,9 +245,7 @@ def read_array(path: str | Path, *, mapped: bool = False) -> Any:
     return array
 
 
-def write_parquet(path: str | Path, table: Any) -> None:
+def write_parquet(path: str | Path, table: pyarrow.Table) -> None:
     """Write a pyarrow.Table atomically; same table, same bytes."""
-    import pyarrow.parquet
-
     with atomic_path(path) as partial:
         pyarrow.parquet.write_table(table, partial, compression="zstd")

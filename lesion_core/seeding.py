@@ -57,7 +57,7 @@ def make_deterministic(threads: int) -> None:
     torch.set_num_threads(granted)
     torch.use_deterministic_algorithms(True, warn_only=True)
     # It would fill every new tensor with NaN before it is written: 3 % of a training step.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.backends.cudnn.benchmark = False
     # fp32 means fp32: on a GPU torch lets convolutions round to TensorFloat-32's 10 bits (relative errors of 1e-3).
     torch.backends.cudnn.allow_tf32 = False

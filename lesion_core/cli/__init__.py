@@ -57,16 +57,16 @@ def main() -> None:
     try:
         app()
     except LesionError as error:
-        _refuse(error)
+        _tell(error)
     except OSError as error:
         told = storage_error(error)
         if told is None:
             raise
-        _refuse(told)
+        _tell(told)
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
-        _refuse(
+        _tell(
             RunError(
                 f"Out of memory: {str(error).splitlines()[0] if str(error) else type(error).__name__}",
                 remedy="lower scoring.batch_size or training.batch_size, model.image_size, or the jobs that run beside",
@@ -80,7 +80,7 @@ def _out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
-def _refuse(error: Exception) -> None:
+def _tell(error: Exception) -> None:
     with suppress(OSError):  # the log may lie on the very disk that is full
         print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
     sys.exit(2)

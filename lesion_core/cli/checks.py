@@ -43,16 +43,16 @@ def feasible(
     from lesion_core.errors import SettingsError
     from lesion_core.metrics.feasibility import listed as pairs
 
-    if (csv is None) == (dice is None or iou is None):
+    if csv is not None and dice is None and iou is None:
+        judged = pairs.judge_csv(csv, fraction=fraction)
+        typer.echo(pairs.summary(judged))
+    elif csv is None and dice is not None and iou is not None:
+        judged = [pairs.judge(dice, iou, n, fraction=fraction)]
+        typer.echo(pairs.details(judged[0]))
+    else:
         raise SettingsError(
             "Give --dice and --iou, or --csv", remedy="lesion feasible --dice 94.27 --iou 92.83 --n 519"
         )
-    if csv is not None:
-        judged = pairs.judge_csv(csv, fraction=fraction)
-        typer.echo(pairs.summary(judged))
-    else:
-        judged = [pairs.judge(dice, iou, n, fraction=fraction)]
-        typer.echo(pairs.details(judged[0]))
     if out is not None:
         pairs.write_verdicts(judged, out)
     if any(map(pairs.is_impossible, judged)):

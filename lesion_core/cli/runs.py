@@ -75,8 +75,8 @@ def pretrain(
     from lesion_core.training.pretrain import pretrain as run_pretraining
 
     given = sections("pretrain", root, profile)
-    device = job_device(device or given.compute.device)
-    run_pretraining(given.pretrain, out, work, device=device, threads=threads)
+    chosen = job_device(device or given.compute.device)
+    run_pretraining(given.pretrain, out, work, device=chosen, threads=threads)
 
 
 def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile = None, device: Device = None) -> None:
@@ -91,10 +91,10 @@ def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile =
     observe.begin()
     [run], [folder], given = runs_and_sections("pseudo-masks", [run_id], root, profile)
     make_deterministic(run.threads)
-    device, layout = job_device(device or given.compute.device), Layout(root)
-    segmenter, out = load_segmenter(folder, device=device), layout.pseudo_masks(run_id, dataset)
+    chosen, layout = job_device(device or given.compute.device), Layout(root)
+    segmenter, out = load_segmenter(folder, device=chosen), layout.pseudo_masks(run_id, dataset)
     pixels = layout.harmonized(dataset, segmenter.size)
-    write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=device)
+    write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=chosen)
     outputs.record_job(out / outputs.NAME, root, outputs.arrays_of(out))
 
 
@@ -103,7 +103,7 @@ def audit_pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Pro
     from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks as audit
 
     [run], _, given = runs_and_sections("audit-pseudo-masks", [run_id], root, profile)
-    audit(run_id, dataset, run.spec.model.image_size, root, given.statistics)
+    audit(run_id, dataset, run.segmentation.model.image_size, root, given.statistics)
 
 
 def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device = None) -> None:
@@ -116,19 +116,19 @@ def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device =
     from lesion_core.training.device import job_device
 
     found, folders, given = runs_and_sections("score", run_ids, root, profile)
-    device = job_device(device or given.compute.device)
+    chosen = job_device(device or given.compute.device)
     for run, folder in zip(found, folders, strict=True):
         make_deterministic(run.threads)
         joint = run.task == "joint"
         if run.task == "derived":
-            score_derived(run, root, given.scoring, folder / "scores.parquet", device=device)
+            score_derived(run, root, given.scoring, folder / "scores.parquet", device=chosen)
         if joint or run.task == "segmentation":
-            segmenter, masks = load_segmenter(folder, device=device), folder / "test_masks.zip"
+            segmenter, masks = load_segmenter(folder, device=chosen), folder / "test_masks.zip"
             out = folder / ("scores_segmentation.parquet" if joint else "scores.parquet")
-            score_segmentation(segmenter, run, root, given.scoring, out, masks, device=device)
+            score_segmentation(segmenter, run, root, given.scoring, out, masks, device=chosen)
         if joint or run.task == "classification":
             out = folder / ("scores_classification.parquet" if joint else "scores.parquet")
-            score_classification(folder, run, root, given.scoring, out, device=device)
+            score_classification(folder, run, root, given.scoring, out, device=chosen)
 
 
 def explain(run_id: RunId, root: Root, profile: Profile = None, device: Device = None) -> None:
@@ -140,8 +140,8 @@ def explain(run_id: RunId, root: Root, profile: Profile = None, device: Device =
 
     [run], [folder], given = runs_and_sections("explain", [run_id], root, profile)
     make_deterministic(run.threads)
-    device, out = job_device(device or given.compute.device), Layout(root).explained(run_id, "csv")
-    explain_run(folder, run, root, given.explain, given.scoring, out, device=device)
+    chosen, out = job_device(device or given.compute.device), Layout(root).explained(run_id, "csv")
+    explain_run(folder, run, root, given.explain, given.scoring, out, device=chosen)
 
 
 def robustness(run_id: RunId, root: Root, profile: Profile = None, device: Device = None) -> None:
@@ -155,8 +155,8 @@ def robustness(run_id: RunId, root: Root, profile: Profile = None, device: Devic
     observe.begin()
     [run], [folder], given = runs_and_sections("robustness", [run_id], root, profile)
     make_deterministic(run.threads)
-    device, out = job_device(device or given.compute.device), Layout(root).robustness(run_id)
-    measure_robustness(folder, run, root, given.scoring.classification_on, given.robustness, out, device=device)
+    chosen, out = job_device(device or given.compute.device), Layout(root).robustness(run_id)
+    measure_robustness(folder, run, root, given.scoring.classification_on, given.robustness, out, device=chosen)
     outputs.record_job(out.with_suffix(f".{outputs.NAME}"), root, [out])
 
 
@@ -203,8 +203,8 @@ def predict(
     image_ids = [path.stem for path in list_photographs(images)]
     if metadata is not None and classifier is None:
         raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
-    device = job_device(device)
-    loaded = load_segmenter(segmenter, device=device)
+    chosen = job_device(device or "auto")
+    loaded = load_segmenter(segmenter, device=chosen)
     make_deterministic(loaded.run.threads)
     classify = None
     if classifier is not None:
@@ -213,9 +213,9 @@ def predict(
 
         made_by = Run.load(segmenter).run_id
         classify = photograph_classifier(
-            classifier, device, metadata=metadata, image_ids=image_ids, segmenter_run=made_by
+            classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=made_by
         )
-    predict_folder(loaded, images, out, classify=classify, device=device)
+    predict_folder(loaded, images, out, classify=classify, device=chosen)
 
 
 FOR_PEOPLE = (predict, runs)

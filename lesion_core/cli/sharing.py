@@ -64,7 +64,7 @@ def audit(
     from lesion_core.settings.load import REPOSITORY
 
     lock = REPOSITORY / "requirements.lock"
-    answers = ask(root, lock, count=recompute, seed=seed, tolerance=tolerance, device=device, only=only)
+    answers = ask(root, lock, count=recompute, seed=seed, tolerance=tolerance, device=device or "cpu", only=only)
     for answer in answers:
         typer.echo(answer.text())
     if out is not None:

@@ -37,7 +37,7 @@ class ClassificationModel(Strict):
 
     @property
     def uses_masks(self) -> bool:
-        """Whether a prediction depends on masks; the dual network's attention is between photograph and lesion."""
+        """Whether a prediction depends on masks; the dual network's attention is between image and lesion."""
         fused = self.kind == "fusion" and self.fusion != "none"
         return self.kind != "majority" and (fused or self.input != "full")
 

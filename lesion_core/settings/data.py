@@ -11,7 +11,7 @@ from lesion_core.settings.base import Count, Dataset, Distinct, Fraction, NotNeg
 
 
 class Synthetic(Strict):
-    """Made images for the smoke profile and for pretraining."""
+    """Synthetic images for the smoke profile and for pretraining."""
 
     seed: int
     size: Annotated[int, Field(ge=32)]
@@ -42,7 +42,7 @@ class Data(Strict):
 
 
 class Views(Strict):
-    """Search for other photographs of one lesion: local features that agree on an affine map."""
+    """Search for other images of one lesion: local features that agree on an affine map."""
 
     features: Annotated[int, Field(ge=8)] = 200
     candidates: Count = 4

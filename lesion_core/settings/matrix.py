@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from lesion_core.settings import NETWORKS, Plan, Robustness, Settings
+from lesion_core.settings import NETWORKS, DerivedMethod, Plan, Robustness, Settings
 from lesion_core.settings.run import Run
 
 
@@ -59,7 +59,7 @@ def expand(settings: Settings) -> dict[str, Run]:
             linked: dict[str, Any] = {}
             for key, needed, _ in needs(settings, name):
                 other = by_name.get((needed, seed)) or by_name[(needed, seeds(settings, needed)[0])]
-                if key == "of":
+                if isinstance(spec, DerivedMethod):
                     members = seeds(settings, needed) if spec.how == "ensemble" else [other.seed]
                     linked["source_runs"] = [by_name[(needed, member)].run_id for member in members]
                 else:
@@ -79,8 +79,8 @@ def expand(settings: Settings) -> dict[str, Run]:
             run = by_content.setdefault(content, run)
             by_name[(name, seed)] = run
             runs.setdefault(run.run_id, run)
-    needed = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
-    return {key: run.model_copy(update={"ablation": run.ablation and key not in needed}) for key, run in runs.items()}
+    asked = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
+    return {key: run.model_copy(update={"ablation": run.ablation and key not in asked}) for key, run in runs.items()}
 
 
 def seeds(settings: Settings, name: str) -> list[int]:

@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
+import yaml
 from pydantic import Field, ValidationError
 
 from lesion_core.errors import FormatError, RunError
 from lesion_core.files import canonical_json, read_text, sha256_text, write_text
-from lesion_core.settings import Extraction, Harmonization, Method, Name, RunId, Strict
+from lesion_core.settings import (
+    ClassificationMethod,
+    DerivedMethod,
+    Extraction,
+    Harmonization,
+    JointMethod,
+    Method,
+    Name,
+    RunId,
+    SegmentationMethod,
+    Strict,
+)
 
+Spec = TypeVar("Spec", bound=Strict)
 ABLATIONS = "ablations"  # the folder under runs/ of runs of any task
 
 
@@ -47,6 +61,21 @@ class Run(Strict):
         return self.spec.task
 
     @property
+    def segmentation(self) -> SegmentationMethod:
+        """``spec`` of a segmentation run."""
+        return _of_task(self, self.spec, SegmentationMethod)
+
+    @property
+    def classification(self) -> ClassificationMethod:
+        """``spec`` of a classification run."""
+        return _of_task(self, self.spec, ClassificationMethod)
+
+    @property
+    def joint(self) -> JointMethod:
+        """``spec`` of a joint run."""
+        return _of_task(self, self.spec, JointMethod)
+
+    @property
     def place(self) -> str:
         """Its folder under ``runs/``: the task, or ``ablations``."""
         return ABLATIONS if self.ablation else self.task
@@ -56,13 +85,11 @@ class Run(Strict):
         """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
         identity = self.model_dump(exclude={"method", "ablation"})
         digest = sha256_text(canonical_json(identity))[:8]
-        datasets = "" if self.task == "derived" else f"{'+'.join(self.spec.train_on)}-"
+        datasets = "" if isinstance(self.spec, DerivedMethod) else f"{'+'.join(self.spec.train_on)}-"
         return f"{self.method}-{datasets}s{self.seed}-{digest}"
 
     def save(self, run_dir: Path) -> None:
         """Write ``settings.yaml`` into the run's folder."""
-        import yaml
-
         write_text(run_dir / "settings.yaml", yaml.safe_dump(self.model_dump(mode="json"), sort_keys=True))
 
     @classmethod
@@ -72,8 +99,6 @@ class Run(Strict):
         Raises:
             RunError: the file is missing or not a run's settings.
         """
-        import yaml
-
         path = Path(run_dir) / "settings.yaml"
         try:
             return cls.model_validate(yaml.safe_load(read_text(path)))
@@ -87,6 +112,14 @@ class Run(Strict):
             raise RunError(
                 f"The run's settings cannot be read: {error}", file=path, remedy="train the run again"
             ) from error
+
+
+def _of_task(run: Run, spec: Method, kind: type[Spec]) -> Spec:
+    if not isinstance(spec, kind):
+        raise RunError(
+            f"{run.run_id} is a {run.task} run", remedy=f"give a {kind.__name__.removesuffix('Method').lower()} run"
+        )
+    return spec
 
 
 def task_of(run_dir: Path) -> str:

@@ -67,7 +67,7 @@ Corruption = Literal["blur", "noise", "jpeg", "brightness", "hair", "colour_cast
 
 
 class Robustness(Strict):
-    """Which methods are scored on corrupted photographs, and how strong the corruptions are."""
+    """Which methods are scored on corrupted images, and how strong the corruptions are."""
 
     methods: list[str]
     seeds: Count

@@ -66,7 +66,9 @@ class SegmentationModel(Strict):
         Boxes are what it learnt with: ``automatic``, the box around its own prediction without a prompt, as in scoring.
         Clicks: None, since only a person or the truth places them.
         """
-        return {"none": "none", "oracle_box": "automatic"}.get(self.prompt)
+        if self.prompt == "oracle_box":
+            return "automatic"
+        return "none" if self.prompt == "none" else None
 
     @property
     def smallest_batch(self) -> int:
@@ -91,7 +93,7 @@ class SegmentationModel(Strict):
         if idle := [key for key in fields if key not in used and getattr(self, key) != fields[key].default]:
             raise ValueError(f"{name} does not use {', '.join(idle)}: leave it out")
         if self.backbone == "medsam" and self.frame == "padded":
-            raise ValueError("frame must be squeezed for medsam: its weights were trained on squeezed photographs")
+            raise ValueError("frame must be squeezed for medsam: its weights were trained on squeezed images")
         if self.encoder_weights and not self.encoder:
             raise ValueError("encoder_weights needs an encoder")
         if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
