@@ -20,11 +20,13 @@ class Entry:
             differs between equal results; ``source``: what products are made from and may be deleted then; ``scratch``:
             a cache.
         run_at: which part of a path below the root names a run (a folder, or a file's stem); None: no run's.
+        side_at: which part names the side of harmonized images.
     """
 
     name: str
     kind: Literal["product", "record", "source", "scratch"]
     run_at: int | None = None
+    side_at: int | None = None
 
 
 ENTRIES = (
@@ -33,7 +35,7 @@ ENTRIES = (
     Entry("data", "product"),
     Entry("catalog", "product"),
     Entry("splits", "product"),
-    Entry("harmonized", "product"),
+    Entry("harmonized", "product", side_at=2),
     Entry("weights", "product"),
     Entry("embeddings", "scratch"),
     Entry("runs", "product", run_at=2),
@@ -70,6 +72,14 @@ def run_of(parts: tuple[str, ...]) -> str | None:
     if entry is None or entry.run_at is None or len(parts) <= entry.run_at:
         return None
     return parts[entry.run_at].split(".")[0]
+
+
+def side_of(parts: tuple[str, ...]) -> int | None:
+    """The side, in pixels, of the harmonized images that a file belongs to; None: to none."""
+    entry = entry_of(parts)
+    if entry is None or entry.side_at is None or len(parts) <= entry.side_at + 1:
+        return None
+    return int(parts[entry.side_at]) if parts[entry.side_at].isdecimal() else None
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_core.paths import Layout, run_of
+from lesion_core.paths import Layout, run_of, side_of
 from lesion_core.settings import ClassificationMethod, Plan, SegmentationMethod
 from lesion_core.settings.run import ABLATIONS, Run
-
-HARMONIZED = ("harmonized", 2)  # and at which depth this one has a size
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,8 @@ class Current:
 
     def owns(self, parts: tuple[str, ...]) -> bool:
         """Whether a result, by the parts of its path relative to ``root``, is of this matrix or of no run at all."""
-        folder, depth = HARMONIZED
-        if parts[0] == folder and len(parts) > depth + 1 and parts[depth].isdecimal():
-            return int(parts[depth]) in self.sizes
+        if (side := side_of(parts)) is not None:
+            return side in self.sizes
         run_id = run_of(parts)
         if run_id is None:
             return True

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import math
 import time
 from pathlib import Path
 from typing import Any
 
 from lesion_core.record import observe
-
-# Of a checkpoint that says nothing of the attempt that made it.
-UNRECORDED = {"started": math.inf, "seconds": 0.0, "peak_memory_mb": {}, "gpu_energy_joules": None, "opened": None}
 
 
 class Attempts:
@@ -40,15 +36,15 @@ class Attempts:
             },
         ]
 
-    def resume(self, saved: list[dict[str, Any]] | None) -> None:
+    def resume(self, saved: list[dict[str, Any]]) -> None:
         """Take over what a checkpoint tells; of two checkpoints of one job (two stages) the later one's word counts."""
-        self._earlier |= {record["started"]: record for record in saved or [UNRECORDED]}
+        self._earlier |= {record["started"]: record for record in saved}
 
     def total(self) -> dict[str, Any]:
         """``started`` of the first attempt (s since 1970), sums of ``seconds`` and ``gpu_energy_joules``, the largest
         ``peak_memory_mb``, and all files ``opened``; None for what one of the attempts did not record."""
         records = self.state()
-        peaks = {kind: [record["peak_memory_mb"].get(kind) for record in records] for kind in ("host", "gpu")}
+        peaks = {kind: [record["peak_memory_mb"][kind] for record in records] for kind in ("host", "gpu")}
         energies = [record["gpu_energy_joules"] for record in records]
         opened = [record["opened"] for record in records]
         return {

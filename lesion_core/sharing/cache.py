@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lesion_core.audit.current import HARMONIZED, Current
+from lesion_core.audit.current import Current
 from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.files import read_json
 from lesion_core.paths import ENTRIES, Layout, run_of
@@ -80,7 +80,7 @@ def contents(root: Path) -> list[Part]:
         for run_id in gone:
             if path.stem == run_id or path.stem.startswith(f"{run_id}_"):
                 runs.add(run_id, path)
-    for path in sorted(root.glob(f"{HARMONIZED[0]}/*/*/")):
+    for path in sorted(root.glob(f"{Layout(root).harmonized('*', '*').relative_to(root)}/")):
         if not current.owns((*path.relative_to(root).parts, "")):
             arrays.add(path.relative_to(root).as_posix(), path)
     used, unread = _embeddings(root, current)

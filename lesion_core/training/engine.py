@@ -306,7 +306,7 @@ class _Fit:
             return
         self.at = _Progress(**saved["progress"])
         self.at.resumed += 1
-        self.attempts.resume(saved.get("attempts"))
+        self.attempts.resume(saved["attempts"])
         self.task.load_state(saved["state"])
         self.best = saved["best"]
         self.stepper.load_state_dict(saved["stepper"])

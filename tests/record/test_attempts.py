@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-import torch
 from engine_tasks import Curve, training
 from segmentation_runs import folder, make_run, restore_torch, root  # noqa: F401
 
@@ -111,20 +110,3 @@ def test_an_attempt_in_both_of_a_jobs_checkpoints_counts_once(tmp_path, machine)
     told = after.total()
     assert (told["started"], told["seconds"], told["gpu_energy_joules"]) == (0.0, 35.0, 8.0)
     assert told["opened"] == [MASK, OTHER]
-
-
-def test_a_checkpoint_that_tells_nothing_leaves_the_opened_files_unknown(tmp_path, machine):
-    """One of an earlier version: the audit must not take silence for a clean record."""
-    machine.opens(tmp_path, MASK)
-    fit(Curve(), training(), tmp_path / "run", seed=1, device="cpu", attempts=Attempts(tmp_path))
-    path = tmp_path / "run" / CHECKPOINT
-    saved = torch.load(path, weights_only=True)
-    del saved["attempts"]
-    torch.save(saved, path)
-    machine.now = DAY
-    attempts = Attempts(tmp_path)
-    fit(Curve(), training(), tmp_path / "run", seed=1, device="cpu", attempts=attempts)
-    told = attempts.total()
-    assert told["opened"] is None
-    assert told["gpu_energy_joules"] is None
-    assert told["started"] == DAY
