@@ -21,7 +21,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
 
 from benchmarks.memory import extra_peak
@@ -38,7 +37,7 @@ RANK, DEPTH = 64, 2
 def encoder(size: int, rounds: int) -> list[Row]:
     """Encoder inference beside ``segment_anything``'s ImageEncoderViT."""
     sam, images = random_sam(VARIANT, size), pixels(1, size)
-    ours = adapted(sam, adapter="none", attention="fast")
+    ours = adapted(sam, adapter="none")
 
     def published() -> Tensor:
         return sam.image_encoder((images - sam.pixel_mean) / sam.pixel_std)
@@ -50,18 +49,16 @@ def encoder(size: int, rounds: int) -> list[Row]:
 
 
 def adapter_step(size: int, rounds: int, batch: int) -> list[Row]:
-    """One training step of bottleneck adapters, in the reference attention, in ours, and with recomputed blocks."""
+    """One training step of bottleneck adapters, in the published attention, in ours, and with recomputed blocks."""
     sam, images = random_sam(VARIANT, size), pixels(batch, size)
     options = {"adapter": "bottleneck", "rank": RANK, "depth": DEPTH, "adapter_init": "random"}
     sides = {
-        "published": adapted(sam, attention="reference", **options),
-        "ours": adapted(sam, attention="fast", **options),
-        "low memory": adapted(sam, attention="fast", **options),
+        "published": adapted(sam, published=True, **options),
+        "ours": adapted(sam, **options),
+        "low memory": adapted(sam, **options),
     }
     del sam
     checkpoint_activations(sides["low memory"])
-    # Its first use imports torch._dynamo, which takes longer than a step.
-    torch.utils.checkpoint.checkpoint(torch.neg, torch.zeros(1, requires_grad=True), use_reentrant=False)
     calls = {name: lambda side=side: gradients(side, lambda: side(images)) for name, side in sides.items()}
     results, taken = take_turns(calls, rounds, extra_peak)
     wanted = {"ours": (1.2, 2.5) if size > 512 else (1.5, None), "low memory": (0.7, 6.0 if size > 512 else None)}
@@ -80,7 +77,7 @@ def adapter_step(size: int, rounds: int, batch: int) -> list[Row]:
 def decoder_only(size: int, rounds: int) -> list[Row]:
     """A step of the mask decoder alone: the encoder at every step, or its embedding from disk in fp16."""
     sam, images = random_sam(VARIANT, size), pixels(1, size)
-    segmenter = adapted(sam, adapter="decoder", attention="reference")
+    segmenter = adapted(sam, adapter="decoder", published=True)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "embedding.npy"
         with torch.no_grad():
@@ -101,7 +98,7 @@ def decoder_only(size: int, rounds: int) -> list[Row]:
 def batched(size: int, batch: int, rounds: int) -> list[Row]:
     """A training step of the small SAM: the decoder image by image, as published, or in a batch."""
     sam, images = random_sam("sam_vit_t", size), pixels(batch, size)
-    segmenter = adapted(sam, adapter="bottleneck", rank=RANK, depth=DEPTH, adapter_init="random", attention="fast")
+    segmenter = adapted(sam, adapter="bottleneck", rank=RANK, depth=DEPTH, adapter_init="random")
 
     def one_by_one() -> Tensor:
         parts = []

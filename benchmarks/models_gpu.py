@@ -1,4 +1,4 @@
-"""The GPU part of `make bench-models`: bf16, fused attention, compilation, batch, share of the matrix rate."""
+"""The GPU part of `make bench-models`: bf16, compilation, batch, share of the matrix rate."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def encoder_rows(bench: Bench, rate: float) -> list[tuple[str, ...]]:
     """Inference: the published encoder and ours, in fp32 and bf16, and ours compiled."""
     sam = random_sam(bench.variant, bench.size)
     published = copy.deepcopy(sam).to(bench.device)
-    ours = adapted(sam, adapter="none", attention="fast").to(bench.device)
+    ours = adapted(sam, adapter="none").to(bench.device)
 
     def reference(images: Tensor) -> Tensor:
         return published.image_encoder((images - published.pixel_mean) / published.pixel_std)
@@ -105,8 +105,8 @@ def encoder_rows(bench: Bench, rate: float) -> list[tuple[str, ...]]:
         "published, fp32": (reference, False),
         "published, bf16": (reference, True),
         "ours, fp32": (ours.encode, False),
-        "ours, bf16, fused": (ours.encode, True),
-        "ours, bf16, fused, compiled": (torch.compile(ours.encode), True),
+        "ours, bf16": (ours.encode, True),
+        "ours, bf16, compiled": (torch.compile(ours.encode), True),
     }
     rows = []
     for batch in bench.batches:
@@ -127,12 +127,12 @@ def step_rows(bench: Bench, rate: float) -> list[tuple[str, ...]]:
     sam = random_sam(bench.variant, bench.size)
     options = {"adapter": "bottleneck", "rank": 64, "depth": 2, "adapter_init": "random"}
     sides = {
-        "published, fp32": (adapted(sam, attention="reference", **options), False),
-        "published, bf16": (adapted(sam, attention="reference", **options), True),
-        "ours, bf16, fused": (adapted(sam, attention="fast", **options), True),
-        "ours, bf16, fused, recomputed blocks": (adapted(sam, attention="fast", **options), True),
+        "published, fp32": (adapted(sam, published=True, **options), False),
+        "published, bf16": (adapted(sam, published=True, **options), True),
+        "ours, bf16": (adapted(sam, **options), True),
+        "ours, bf16, recomputed blocks": (adapted(sam, **options), True),
     }
-    checkpoint_activations(sides["ours, bf16, fused, recomputed blocks"][0])
+    checkpoint_activations(sides["ours, bf16, recomputed blocks"][0])
     rows = []
     for batch in bench.batches:
         images, expected = bench.images(batch), None

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
+from unittest import mock
 
 import torch
 from torch import Tensor
 
 from benchmarks.stopwatch import Taken
 from benchmarks.turns import goal
+from lesion_core.models.sam import segmenter as built
 from lesion_core.models.sam.network import build_sam
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.seeding import generator, seed_torch
@@ -68,10 +71,11 @@ def relative(ours: Tensor, published: Tensor) -> float:
     return float((ours - published).abs().max() / published.abs().max())
 
 
-def adapted(sam: torch.nn.Module, **options: str | int) -> SamSegmenter:
-    """A copy of ``sam`` with random adapters, the same ones for every call."""
+def adapted(sam: torch.nn.Module, *, published: bool = False, **options: str | int) -> SamSegmenter:
+    """A copy of ``sam`` with random adapters, the same ones for every call; in our attention or the published one."""
     seed_torch("bench", "adapters")
-    return SamSegmenter(copy.deepcopy(sam), **options)
+    with mock.patch.object(built, "use_attention") if published else nullcontext():
+        return SamSegmenter(copy.deepcopy(sam), **options)
 
 
 def gradients(segmenter: SamSegmenter, forward: Callable[[], Tensor]) -> Tensor:

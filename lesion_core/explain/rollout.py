@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from typing import Any
 
 import torch
+from segment_anything.modeling.image_encoder import add_decomposed_rel_pos, window_partition
 from torch import Tensor, nn
 
 from lesion_core.errors import SettingsError
 from lesion_core.explain.cam import classifier_encoder, classify
-from lesion_core.models.sam.network import sam_modeling
 
 
 class Flow:
@@ -81,7 +81,7 @@ def segmenter_rollout(model: Any, images: Tensor) -> Tensor | None:
     """Flow through SAM's image encoder to the tokens that it calls lesion, (B, g, g); None for a CNN.
 
     Args:
-        model: with ``attention: reference``; the fast path never holds the matrix.
+        model: a segmenter.
         images: (B, 3, S, S) float, 0..255.
     """
     sam = getattr(model, "sam", None)
@@ -90,9 +90,7 @@ def segmenter_rollout(model: Any, images: Tensor) -> Tensor | None:
     flow, grid = Flow(), int(model.image_size) // 16
     with torch.inference_mode(), ExitStack() as hooks:
         for block in sam.image_encoder.blocks:
-            hook = block.attn.register_forward_pre_hook(
-                lambda attn, inputs, window=block.window_size: flow.add(windowed(attn, inputs[0], window, grid))
-            )
+            hook = block.attn.register_forward_pre_hook(lambda attn, inputs: flow.add(windowed(attn, inputs[0], grid)))
             hooks.callback(hook.remove)
         logits = model(images, None)
     called = (nn.functional.adaptive_max_pool2d(logits, grid) > 0).flatten(1).float()
@@ -102,16 +100,16 @@ def segmenter_rollout(model: Any, images: Tensor) -> Tensor | None:
     return drawn.reshape(len(images), grid, grid)
 
 
-def windowed(attn: Any, x: Tensor, window: int, grid: int) -> Tensor:
+def windowed(attn: Any, x: Tensor, grid: int) -> Tensor:
     """Attention of one SAM block over all tokens, (B, grid², grid²): zero between windows, padding left out.
 
     Args:
-        attn: segment_anything's Attention. x: its input (B * windows, h, w, C), h = w = ``window``, or the whole grid
-            where ``window`` is 0.
+        attn: ``models.sam.attention.Attention``. x: its input (B, grid, grid, C).
     """
-    weights = sam_attention(attn, x)
+    window = attn.window
     if window == 0:
-        return weights
+        return sam_attention(attn, x)
+    weights = sam_attention(attn, window_partition(x, window)[0])
     across = -(-grid // window)
     batch = len(weights) // across**2
     weights = weights.view(batch, across**2, window**2, window**2)
@@ -136,7 +134,6 @@ def sam_attention(attn: Any, x: Tensor) -> Tensor:
     qkv = attn.qkv(x).reshape(batch, height * width, 3, heads, -1).permute(2, 0, 3, 1, 4)
     query, key, _ = qkv.reshape(3, batch * heads, height * width, -1).unbind(0)
     scores = (query * attn.scale) @ key.transpose(-2, -1)
-    if attn.use_rel_pos:
-        add = sam_modeling().image_encoder.add_decomposed_rel_pos
-        scores = add(scores, query, attn.rel_pos_h, attn.rel_pos_w, (height, width), (height, width))
+    sides = (height, width)
+    scores = add_decomposed_rel_pos(scores, query, attn.rel_pos_h, attn.rel_pos_w, sides, sides)
     return scores.float().softmax(dim=-1).view(batch, heads, height * width, -1).mean(dim=1)

@@ -154,7 +154,7 @@ Explained = Iterator[tuple[dict[str, Any], np.ndarray, Maps, np.ndarray | None, 
 
 def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
-    loaded = load_segmenter(job.run_dir, device=job.device, attention="reference")  # roll-out reads its matrix
+    loaded = load_segmenter(job.run_dir, device=job.device)
     data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
     chosen = chosen_rows(data, masks, dataset, job.explain)
     for start in range(0, len(chosen), BATCH):

@@ -15,10 +15,10 @@ from torch import Tensor, nn
 from lesion_core.errors import ImageError, SettingsError, WeightsError
 from lesion_core.models.deep_unet import DeepUNet, TinyEncoder
 from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from lesion_core.models.sam.network import load_strict, read_weights
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.unet import TinyUNet
+from lesion_core.models.weights import load_strict, read_weights
 from lesion_core.settings.segmentation import STRIDE
 
 # kind -> class of segmentation-models-pytorch

@@ -65,7 +65,6 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         gated=model.gated,
         adapter_init=model.adapter_init,
         lora_targets=model.lora_targets,
-        attention=model.attention,
     ).eval()
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from lesion_core.errors import WeightsError
-from lesion_core.models.sam.network import check_state, read_weights
+from lesion_core.models.weights import check_state, read_weights
 
 TIMM_VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesion_core.models.sam.network import check_state
+from lesion_core.models.weights import check_state
 
 
 def to_input(images: np.ndarray, device: str) -> Tensor:

@@ -98,16 +98,13 @@ def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, t
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
-def load_segmenter(
-    run_dir: Path, weights_dir: Path | None = None, device: str = "cpu", *, attention: str | None = None
-) -> LoadedSegmenter:
+def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str = "cpu") -> LoadedSegmenter:
     """Build a segmentation (or joint) run's model and load its weights strictly.
 
     Args:
         run_dir: ``results/<profile>/runs/<place>/<run_id>``.
         weights_dir: folder of foundation weights; None: ``results/<profile>/weights`` of that run.
         device: ``cpu`` or ``cuda``.
-        attention: another path through SAM's attention than the run's own (``reference`` shows its matrix).
 
     Raises:
         RunError: the folder is not a segmentation or joint run.
@@ -127,10 +124,7 @@ def load_segmenter(
         )
     reference = tensors.pop(REFERENCE_KEY, None)
     weights = foundation_weights(start.spec.model.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
-    spec = start.spec.model
-    if attention is not None and spec.kind == "sam":
-        spec = spec.model_copy(update={"attention": attention})
-    model = build_segmenter(spec, weights, start.seed, pretrained=False)
+    model = build_segmenter(start.spec.model, weights, start.seed, pretrained=False)
     with about(run_dir / "weights.safetensors"):
         model.load_trainable_state(tensors)
     model.eval().to(device)

@@ -15,7 +15,7 @@ SegmentationKind = Literal[
 ]
 # Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
 KIND_KEYS: dict[str, tuple[str, ...]] = {
-    "sam": ("backbone", "adapter", "prompt", "attention"),
+    "sam": ("backbone", "adapter", "prompt"),
     "unet": ("encoder", "encoder_weights"),
     "unet_plus_plus": ("encoder", "encoder_weights"),
     "deeplabv3_plus": ("encoder", "encoder_weights"),
@@ -51,7 +51,6 @@ class SegmentationModel(Strict):
     adapter_init: Literal["zero", "random"] = "zero"
     lora_targets: Literal["qv", "qkvo"] = "qv"
     embedding_cache: Literal["none", "fp16", "fp32"] = "none"
-    attention: Literal["fast", "reference"] = "fast"
     frame: Literal["squeezed", "padded"] = "squeezed"
     encoder: str | None = None
     encoder_weights: str | None = None

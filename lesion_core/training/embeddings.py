@@ -1,7 +1,7 @@
 """Image embeddings of a frozen SAM encoder, computed once and kept on disk, one memory-mapped file per image.
 
 A file's name is the SHA-256 of the image's harmonized pixels, its folder's that of the weights' content, the input
-size, the model's normalisation, the number format, the device, the kind of attention and the encoder's code: whatever
+size, the model's normalisation, the number format, the device and the encoder's code: whatever
 changes an embedding changes its place, so nothing stale can be read. Files appear whole (atomic rename), so an
 interrupted job goes on where it was.
 """
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from lesion_core.errors import RunError
 from lesion_core.files import atomic_path, canonical_json, sha256_file, sha256_text
-from lesion_core.models.sam.input import normalisation_of
+from lesion_core.models.sam.network import normalisation_of
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.trainable import to_input
 from lesion_core.pixels.datasets import Harmonized
@@ -58,7 +58,6 @@ class EmbeddingCache:
             "normalisation": normalisation_of(segmenter.sam),
             "format": number_format,
             "device": device,
-            "attention": segmenter.attention,
             "code": code_hash("lesion_core.models.sam.segmenter"),
         }
         self.folder = Path(folder) / f"{Path(weights).stem}-{sha256_text(canonical_json(content))[:16]}"

@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from segment_anything.modeling import image_encoder
 from torch import nn
 
 from lesion_core.errors import ScoreError, SettingsError
@@ -32,6 +33,7 @@ from lesion_core.explain.rollout import (
 from lesion_core.models.classifier import build_classifier
 from lesion_core.models.otsu import OtsuSegmenter
 from lesion_core.models.registry import build_segmenter
+from lesion_core.models.sam.attention import Attention
 from lesion_core.settings import ClassificationModel, Extraction, SegmentationModel
 
 EXTRACTION = Extraction(threshold=0.5, closing=3, smoothing=2.0, largest_component=True, crop_margin=0.1, blend=0.7)
@@ -126,7 +128,7 @@ def test_attention_is_what_torch_applies():
 
 
 def tiny_sam(size=128):
-    model = SegmentationModel(kind="sam", image_size=size, backbone="sam_vit_t", attention="reference")
+    model = SegmentationModel(kind="sam", image_size=size, backbone="sam_vit_t")
     return build_segmenter(model, None, 0)
 
 
@@ -139,9 +141,9 @@ def images_of(size, count=2):
     return 255 * torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(2))
 
 
-def test_sams_attention_is_the_one_it_applies(sam):
+def test_sams_attention_is_the_one_it_applies():
     """With one-hot tokens as values and no projection, the module's own output is its attention."""
-    attn = type(sam.sam.image_encoder.blocks[3].attn)(64, num_heads=1, use_rel_pos=True, input_size=(8, 8))
+    attn = Attention(image_encoder.Attention(64, num_heads=1, use_rel_pos=True, input_size=(8, 8)), window=0)
     make = torch.Generator().manual_seed(3)
     with torch.inference_mode():
         for name, parameter in attn.named_parameters():
@@ -154,11 +156,11 @@ def test_sams_attention_is_the_one_it_applies(sam):
         assert applied.std() > 1e-3
 
 
-def test_windows_do_not_see_each_other_and_padding_is_left_out(sam):
-    attn = type(sam.sam.image_encoder.blocks[0].attn)(160, num_heads=5, use_rel_pos=False)
-    padded = torch.randn(2 * 4, 5, 5, 160, generator=torch.Generator().manual_seed(4))
+def test_windows_do_not_see_each_other_and_padding_is_left_out():
+    attn = Attention(image_encoder.Attention(160, num_heads=5, use_rel_pos=True, input_size=(5, 5)), window=5)
+    tokens = torch.randn(2, 8, 8, 160, generator=torch.Generator().manual_seed(4))
     with torch.inference_mode():
-        full = windowed(attn, padded, 5, 8)
+        full = windowed(attn, tokens, 8)
     assert full.shape == (2, 64, 64)
     assert torch.allclose(full.sum(dim=-1), torch.ones(2, 64), atol=1e-5)
     # a grid of 8 in windows of 5: tokens 0 to 4 and 5 to 7 of a row

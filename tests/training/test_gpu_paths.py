@@ -21,7 +21,6 @@ from segmentation_runs import SAM, SIZE, make_run, restore_torch, root  # noqa: 
 from lesion_core.errors import RunError
 from lesion_core.inference import score_segmentation
 from lesion_core.models.registry import build_segmenter
-from lesion_core.models.sam import fast_attention, fast_mlp
 from lesion_core.models.sam.network import build_sam
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.sam.segmenter import SamSegmenter
@@ -44,7 +43,6 @@ SEGMENTERS = {
     "Deep-UNet": {"kind": "deep_unet"},
     "SegMAE": {"kind": "segmae"},
     "adapters": {**SAM, "adapter": "bottleneck", "rank": 2, "depth": 1},
-    "adapters in the reference attention": {**SAM, "adapter": "bottleneck", "rank": 2, "attention": "reference"},
     "LoRA, box": {**SAM, "adapter": "lora", "rank": 2, "lora_targets": "qkvo", "prompt": "oracle_box"},
     "GL-Med-SA, a session of clicks": {**SAM, "adapter": "gl_med_sa", "rank": 2, "prompt": "oracle_click_3"},
     "decoder, box": {**SAM, "adapter": "decoder", "prompt": "oracle_box"},
@@ -277,15 +275,11 @@ def test_fields_of_prompts_are_all_moved():
 
 
 @pytest.mark.parametrize("rule", ["mean_std", "min_max"])
-def test_the_gpus_encoder_compiles_in_one_piece(monkeypatch, rule):
+def test_the_gpus_encoder_compiles_in_one_piece(rule):
     """What models_gpu times: traced whole, nothing falls back to Python, the same numbers."""
-    monkeypatch.setattr(fast_attention, "attend_in_pieces", fast_attention.attend_fused)
-    monkeypatch.setattr(fast_mlp, "_FrozenMLP", None)
     seed_torch(0, "compiled")
-    model = SamSegmenter(build_sam("sam_vit_t", image_size=80), adapter="none", attention="fast").double()
+    model = SamSegmenter(build_sam("sam_vit_t", image_size=80), adapter="none").double()
     model.sam.normalisation = rule
-    for block in model.sam.image_encoder.blocks:
-        monkeypatch.setattr(block.mlp, "in_pieces", lambda x: False)
     images = torch.rand(1, 3, 80, 80, dtype=torch.float64)
     with torch.no_grad():
         compiled = torch.compile(model.encode, backend="eager", fullgraph=True)

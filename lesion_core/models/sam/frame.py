@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lesion_core.errors import ImageError
-from lesion_core.models.sam.input import normalise
+from lesion_core.models.sam.network import normalise
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.sam.segmenter import SamSegmenter
 

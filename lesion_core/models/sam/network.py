@@ -5,34 +5,32 @@ Architecture: Kirillov et al., "Segment Anything", ICCV 2023; ``sam_vit_t`` is t
 
 from __future__ import annotations
 
-import importlib
-import pickle
-import sys
-import threading
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
+from typing import Literal
 
 import torch
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, Sam, TwoWayTransformer
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.errors import SettingsError
 from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from lesion_core.models.sam.input import Normalisation
+from lesion_core.models.weights import load_strict, read_weights
 
+Normalisation = Literal["mean_std", "min_max"]
 PATCH = 16
-_IMPORT_LOCK = threading.RLock()
+# MedSAM's least range of an image, so that one of a single colour becomes 0.
+LEAST_RANGE = 1e-8
 _ABSOLUTE_POSITION = "image_encoder.pos_embed"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Sizes of one SAM variant, and how its weights expect pixels; see ``sam_input``.
+    """Sizes of one SAM variant, and how its weights expect pixels; see ``normalise``.
 
     All have patches of 16 x 16 pixels and four masks (one single, three nested).
     """
@@ -57,27 +55,6 @@ VARIANTS: dict[str, Variant] = {
     "sam_vit_h": Variant(1024, 1280, 32, 16, 14, (7, 15, 23, 31)),
     "medsam": Variant(1024, 768, 12, 12, 14, (2, 5, 8, 11), normalisation="min_max"),
 }
-
-
-def sam_modeling() -> ModuleType:
-    """``segment_anything.modeling`` without running the top package, which imports torchvision (seconds).
-
-    A later ``import segment_anything`` runs the real package and shares these classes.
-    """
-    name = "segment_anything.modeling"
-    with _IMPORT_LOCK:
-        if name in sys.modules or "segment_anything" in sys.modules:
-            return importlib.import_module(name) if name not in sys.modules else sys.modules[name]
-        spec = find_spec("segment_anything")
-        if spec is None or spec.submodule_search_locations is None:
-            raise ModuleNotFoundError("segment_anything is not installed", name="segment_anything")
-        bare = ModuleType("segment_anything")
-        bare.__path__ = list(spec.submodule_search_locations)
-        sys.modules["segment_anything"] = bare
-        try:
-            return importlib.import_module(name)
-        finally:
-            del sys.modules["segment_anything"]
 
 
 def build_sam(name: str, *, image_size: int | None = None, weights: Path | None = None) -> nn.Module:
@@ -106,38 +83,6 @@ def build_sam(name: str, *, image_size: int | None = None, weights: Path | None 
     return sam.eval()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """Tensors by name from a ``.safetensors`` file, or a ``.pth``/``.pt`` that holds a plain state dict.
-
-    Nothing in the file is executed: pickles are read with ``weights_only=True``.
-
-    Raises:
-        WeightsError: the file is missing, truncated, not a state dict, or holds other objects than tensors.
-    """
-    path = Path(path)
-    remedy = "fetch the weights again, or give a file of segment_anything's names"
-    if not path.is_file():
-        raise WeightsError("The weights file does not exist", file=path, remedy=remedy)
-    if path.suffix == ".safetensors":
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        try:
-            return load_file(path, device="cpu")
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"The weights cannot be read: {error}", file=path, remedy=remedy) from error
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        first_line = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(f"The weights cannot be read: {first_line}", file=path, remedy=remedy) from error
-    if not isinstance(state, Mapping) or not all(
-        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
-    ):
-        raise WeightsError("The file is not a plain state dict of tensors", file=path, remedy=remedy)
-    return dict(state)
-
-
 def load_sam_weights(sam: nn.Module, state: Mapping[str, Tensor], name: str, *, file: Path | None = None) -> None:
     """Load a state dict into ``sam`` (in place), strictly.
 
@@ -160,46 +105,6 @@ def load_sam_weights(sam: nn.Module, state: Mapping[str, Tensor], name: str, *, 
     load_strict(sam, state, file=file)
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, file: Path | None = None) -> None:
-    """``module.load_state_dict`` that refuses every difference with a WeightsError; float32 copies are assigned.
-
-    Raises:
-        WeightsError: tensors are missing, unknown, of another shape, not floating, or not finite; names in ``ids``.
-    """
-    checked = check_state(module.state_dict(), state, file=file)
-    training = module.training
-    module.load_state_dict(checked, strict=True, assign=True)
-    module.train(training)
-
-
-def check_state(
-    expected: Mapping[str, Tensor], state: Mapping[str, Tensor], *, file: Path | None = None
-) -> dict[str, Tensor]:
-    """Own copies of ``state`` in the expected dtypes, or a WeightsError that names what does not fit."""
-    remedy = "use weights of this very model; nothing is loaded in part"
-    missing = sorted(expected.keys() - state.keys())
-    if missing:
-        raise WeightsError(f"{len(missing)} tensors are missing", file=file, ids=missing, remedy=remedy)
-    unknown = sorted(state.keys() - expected.keys())
-    if unknown:
-        raise WeightsError(f"{len(unknown)} tensors are unknown", file=file, ids=unknown, remedy=remedy)
-    reshaped = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(expected[key].shape)}"
-        for key in sorted(expected)
-        if state[key].shape != expected[key].shape
-    ]
-    if reshaped:
-        raise WeightsError(f"{len(reshaped)} tensors have another shape", file=file, ids=reshaped, remedy=remedy)
-    mistyped = [key for key in sorted(expected) if state[key].is_floating_point() != expected[key].is_floating_point()]
-    if mistyped:
-        raise WeightsError(f"{len(mistyped)} tensors have another type", file=file, ids=mistyped, remedy=remedy)
-    broken = [key for key in sorted(expected) if not torch.isfinite(state[key]).all()]
-    if broken:
-        raise WeightsError(f"{len(broken)} tensors are not finite", file=file, ids=broken, remedy=remedy)
-    # Cloned, since memory mapped from a file may lie on another alignment and then sum in another order.
-    return {key: state[key].detach().to(expected[key].dtype, copy=True).contiguous() for key in expected}
-
-
 def position_tables(variant: Variant) -> list[str]:
     """Names of the tensors whose shape depends on the image size."""
     relative = [
@@ -218,13 +123,11 @@ def _variant(name: str) -> Variant:
 def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
     """Put a SAM together; ``empty``: the image encoder without memory, to be loaded.
 
-    A random start of ViT-H's encoder costs seconds and would be overwritten at once. The other parts are small, and
-    normal noise on tensors without memory would import torch._dynamo: 4 s of each job.
+    A random start of ViT-H's encoder would cost seconds and 2.5 GB, and be overwritten at once.
     """
-    modeling = sam_modeling()
     grid = size // PATCH
     with torch.device("meta") if empty else nullcontext():
-        image_encoder = modeling.ImageEncoderViT(
+        image_encoder = ImageEncoderViT(
             img_size=size,
             patch_size=PATCH,
             embed_dim=variant.embed_dim,
@@ -238,15 +141,15 @@ def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
             window_size=variant.window,
             out_chans=variant.prompt_dim,
         )
-    prompt_encoder = modeling.PromptEncoder(
+    prompt_encoder = PromptEncoder(
         embed_dim=variant.prompt_dim,
         image_embedding_size=(grid, grid),
         input_image_size=(size, size),
         mask_in_chans=16,
     )
-    mask_decoder = modeling.MaskDecoder(
+    mask_decoder = MaskDecoder(
         num_multimask_outputs=3,
-        transformer=modeling.TwoWayTransformer(
+        transformer=TwoWayTransformer(
             depth=2,
             embedding_dim=variant.prompt_dim,
             num_heads=variant.decoder_heads,
@@ -256,7 +159,7 @@ def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
         iou_head_depth=3,
         iou_head_hidden_dim=variant.iou_hidden,
     )
-    sam = modeling.Sam(image_encoder, prompt_encoder, mask_decoder, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    sam = Sam(image_encoder, prompt_encoder, mask_decoder, list(IMAGENET_MEAN), list(IMAGENET_STD))
     sam.normalisation = variant.normalisation
     return sam
 
@@ -276,3 +179,29 @@ def _resize_table(table: Tensor, shape: tuple[int, ...]) -> Tensor:
         return resized.permute(0, 2, 3, 1).contiguous()
     resized = functional.interpolate(table.T.unsqueeze(0), size=shape[0], mode="linear", align_corners=False)
     return resized.squeeze(0).T.contiguous()
+
+
+def normalise(sam: nn.Module, images: Tensor) -> Tensor:
+    """Pixels as the weights of ``sam`` expect them: what its image encoder is given.
+
+    ``mean_std``: (x - mean) / std by channel (segment_anything's ``Sam.preprocess``). ``min_max``: (x - min) /
+    (max - min) over all pixels and channels of an image, in [0, 1], 0 for an image of a single colour: MedSAM's, whose
+    code gives this to the image encoder and never calls ``preprocess`` (Ma et al., "Segment Anything in Medical
+    Images", Nature Communications 2024; MedSAM_Inference.py of bowang-lab/MedSAM).
+
+    Args:
+        sam: from ``build_sam``.
+        images: (B, 3, S, S) float, 0..255, RGB.
+    """
+    if sam.normalisation == "mean_std":
+        return (images - sam.pixel_mean) / sam.pixel_std
+    low = images.amin(dim=(1, 2, 3), keepdim=True)
+    high = images.amax(dim=(1, 2, 3), keepdim=True)
+    return (images - low) / (high - low).clamp_min(LEAST_RANGE)
+
+
+def normalisation_of(sam: nn.Module) -> dict[str, str | float | list[float]]:
+    """The rule of ``normalise`` and its constants: what an embedding depends on besides weights and pixels."""
+    if sam.normalisation == "mean_std":
+        return {"rule": "mean_std", "mean": sam.pixel_mean.flatten().tolist(), "std": sam.pixel_std.flatten().tolist()}
+    return {"rule": "min_max", "least_range": LEAST_RANGE}

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from lesion_core.errors import ImageError
 from lesion_core.models.sam.adapters import Init, Targets, add_lora, add_med_sa, bottlenecks, highway
-from lesion_core.models.sam.fast_attention import use_fast_attention
-from lesion_core.models.sam.input import normalise
+from lesion_core.models.sam.attention import use_attention
+from lesion_core.models.sam.network import normalise
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 
@@ -26,10 +26,8 @@ class SamSegmenter(Segmenter):
         rank: r of LoRA, width of every bottleneck.
         depth: bottlenecks per layer; only of ``bottleneck``.
         gated: with input-dependent gates; only of ``bottleneck``.
-        adapter_init: ``zero``: step 0 equals SAM to the bit; ``random``: it does not.
+        adapter_init: ``zero``: step 0 equals the model without adapters to the bit; ``random``: it does not.
         lora_targets: projections with LoRA; only of ``lora``.
-        attention: ``reference``: segment_anything's own, to the bit; ``fast``: the same up to rounding
-            (``fast_attention``).
 
     Adapters start from torch's global generator: ``seeding.seed_torch(seed, "adapters")`` first.
     """
@@ -44,7 +42,6 @@ class SamSegmenter(Segmenter):
         gated: bool = False,
         adapter_init: Init = "zero",
         lora_targets: Targets = "qv",
-        attention: Literal["reference", "fast"] = "reference",
     ) -> None:
         super().__init__()
         sam.requires_grad_(False)
@@ -64,9 +61,7 @@ class SamSegmenter(Segmenter):
             self.highway = highway(encoder, rank, init=adapter_init)
         if adapter in ("med_sa", "gl_med_sa"):
             add_med_sa(encoder, rank, init=adapter_init)
-        self.attention = attention
-        if attention == "fast":
-            use_fast_attention(encoder)
+        use_attention(encoder)
         self.fix_trainable()
 
     @property
@@ -78,7 +73,7 @@ class SamSegmenter(Segmenter):
         """Lesion logits of a batch.
 
         Args:
-            images: (B, 3, S, S) float, 0..255, RGB; normalised here as the weights expect it (``sam_input``).
+            images: (B, 3, S, S) float, 0..255, RGB; normalised here as the weights expect it (``normalise``).
             prompts: one per image, on any device, or None: no sparse prompt and SAM's learnt "no mask" dense embedding.
 
         Returns:
@@ -106,14 +101,11 @@ class SamSegmenter(Segmenter):
     def embed(self, x: Tensor) -> Tensor:
         """Image embeddings (B, C, S/16, S/16) of (B, 3, S, S) normalised pixels."""
         encoder = self.sam.image_encoder
-        x = encoder.patch_embed(x) + encoder.pos_embed
-        if self.attention == "fast":
-            # Else the convolution's strides pass from sum to sum, and every norm and projection copies its input.
-            x = x.contiguous()
+        # Contiguous: else every norm and projection copies its input, in the convolution's strides.
+        x = (encoder.patch_embed(x) + encoder.pos_embed).contiguous()
         for layer in range(len(encoder.blocks)):
             if self.activation_checkpointing and torch.is_grad_enabled():
-                # Imported by its first use: 5 s of torch._dynamo.
-                x = torch.utils.checkpoint.checkpoint(self._layer, x, layer, use_reentrant=False)
+                x = checkpoint(self._layer, x, layer, use_reentrant=False)
             else:
                 x = self._layer(x, layer)
         return encoder.neck(x.permute(0, 3, 1, 2))

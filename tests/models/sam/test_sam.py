@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 import copy
-import subprocess
-import sys
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
 
 from lesion_core.errors import ImageError, SettingsError, WeightsError
-from lesion_core.models.sam.network import (
-    VARIANTS,
-    build_sam,
-    load_sam_weights,
-    position_tables,
-    read_weights,
-    sam_modeling,
-)
+from lesion_core.models.sam.network import VARIANTS, build_sam, load_sam_weights, position_tables
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.sam.segmenter import SamSegmenter
+from lesion_core.models.weights import read_weights
 from lesion_core.seeding import generator, seed_torch
 
 SIZE = 256
@@ -78,39 +69,6 @@ def published(sam, images, prompts: Prompts | None, *, multimask: bool) -> list[
             record["point_labels"] = prompts.point_labels[index : index + 1]
         records.append(record)
     return sam(records, multimask_output=multimask)
-
-
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_modeling_is_imported_without_torchvision():
-    code = (
-        "import sys; from lesion_core.models.sam.network import sam_modeling; modeling = sam_modeling();"
-        "assert modeling is sam_modeling() and modeling.Sam;"
-        "assert 'torchvision' not in sys.modules and 'segment_anything' not in sys.modules; print('light')"
-    )
-    assert run_python(code).strip() == "light"
-
-
-def test_real_import_works_after_and_before():
-    code = """
-from lesion_core.models.sam.network import sam_modeling
-light = sam_modeling()
-import segment_anything
-from segment_anything import SamPredictor, sam_model_registry
-from segment_anything.modeling import Sam
-assert Sam is light.Sam and sam_modeling() is light and callable(SamPredictor) and "vit_b" in sam_model_registry
-import sys
-for name in [name for name in sys.modules if name.split(".")[0] == "segment_anything"]:
-    del sys.modules[name]
-import segment_anything
-assert sam_modeling() is segment_anything.modeling
-print("both")
-"""
-    assert run_python(code).strip() == "both"
 
 
 PARAMETERS = {
@@ -383,8 +341,3 @@ def test_broken_safetensors_are_refused(tmp_path):
         read_weights(path)
     with pytest.raises(WeightsError, match="does not exist"):
         read_weights(tmp_path / "absent.safetensors")
-
-
-def test_modeling_is_segment_anythings_own():
-    assert isinstance(build_sam("sam_vit_t"), sam_modeling().Sam)
-    assert np.allclose(build_sam("sam_vit_t").pixel_mean.flatten(), [123.675, 116.28, 103.53])

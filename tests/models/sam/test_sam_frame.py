@@ -36,7 +36,7 @@ SIZES = [(90, 120), (120, 90), (70, 128), (128, 128)]
 @pytest.fixture(scope="module")
 def sam():
     seed_torch(0, "test_sam_frame")
-    return SamSegmenter(build_sam("sam_vit_t", image_size=SIDE), adapter="none", attention="reference").eval()
+    return SamSegmenter(build_sam("sam_vit_t", image_size=SIDE), adapter="none").eval()
 
 
 @pytest.fixture(scope="module")

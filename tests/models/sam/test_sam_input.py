@@ -14,8 +14,7 @@ from hypothesis.extra.numpy import arrays
 from torch.testing import assert_close
 
 from lesion_core.models.registry import build_segmenter
-from lesion_core.models.sam.input import normalisation_of, normalise
-from lesion_core.models.sam.network import VARIANTS, build_sam
+from lesion_core.models.sam.network import VARIANTS, build_sam, normalisation_of, normalise
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.trainable import to_input
 from lesion_core.seeding import generator, seed_torch
