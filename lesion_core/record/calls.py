@@ -1,6 +1,6 @@
 """calls.jsonl: one line for each call of Snakemake, with what all its jobs have in common.
 
-Snakemake's notes (``snapshot.json``) give each job's command, settings, code hash, times and files; which commit it
+Snakemake's records (``snapshot.json``) give each job's command, settings, code hash, times and files; which commit it
 was, on which machine and with which packages is said by the call in whose time it ran.
 """
 

@@ -81,7 +81,7 @@ def write_crate(
         images: copy the page, figures, explanations and stored masks too, which show images or their masks.
 
     Raises:
-        RunError: the results have no manifest or no notes of Snakemake's, a recorded file is missing, ``out`` exists.
+        RunError: the results have no manifest or no snapshot, a recorded file is missing, ``out`` exists.
         OSError: it cannot be written there. After any error there is no ``out``, not even half of one.
     """
     if os.path.lexists(out):
