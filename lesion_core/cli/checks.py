@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lesion_core.cli.options import Root, sections
+
+if TYPE_CHECKING:
+    from lesion_core.metrics.printed import Unit
+
+Fraction = Annotated[
+    bool | None, typer.Option("--fraction/--percent", help="Unit of all; default: per cent if one is above 1.")
+]
 
 
 def trace(
@@ -30,32 +37,60 @@ def trace(
 
 
 def feasible(
-    dice: Annotated[str | None, typer.Option("--dice", help="Mean Dice as printed: 94.27 or 0.9427.")] = None,
-    iou: Annotated[str | None, typer.Option("--iou", help="Mean IoU as printed.")] = None,
-    n: Annotated[int | None, typer.Option("--n", help="Number of images.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Pairs: columns dice, iou and, if known, n, label.")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the verdicts as CSV.")] = None,
-    fraction: Annotated[
-        bool | None, typer.Option("--fraction/--percent", help="Unit; default: fractions if neither is above 1.")
+    dice: Annotated[
+        str | None, typer.Option("--dice", help="Mean Dice as printed: 94.27, 0.9427, '92,1 ± 0,3 %'.")
     ] = None,
+    iou: Annotated[str | None, typer.Option("--iou", help="Mean IoU as printed.")] = None,
+    n: Annotated[str | None, typer.Option("--n", help="Number of images, for an SD: of what it is over.")] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Columns dice, iou; n, label, dice_sd, iou_sd.")] = None,
+    confusion: Annotated[
+        tuple[str, str, str, str] | None,
+        typer.Option("--confusion", metavar="TN FP FN TP", help="What follows from these counts."),
+    ] = None,
+    accuracy: Annotated[str | None, typer.Option("--accuracy", help="With --confusion, as printed.")] = None,
+    sensitivity: Annotated[str | None, typer.Option("--sensitivity", help="The same.")] = None,
+    specificity: Annotated[str | None, typer.Option("--specificity", help="The same.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="The same.")] = None,
+    pooled: Annotated[bool, typer.Option("--pooled", help="Dice and IoU are of pooled pixels, not means.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Write the verdicts as CSV.")] = None,
+    fraction: Fraction = None,
 ) -> None:
-    """Can a published pair of mean Dice and mean IoU be true? Exit status 1 where one cannot."""
-    from lesion_core.errors import SettingsError
-    from lesion_core.metrics.feasibility import listed as pairs
+    """Can published numbers be true together: Dice with IoU, a mean with its SD, metrics with a confusion matrix?
 
-    if csv is not None and dice is None and iou is None:
-        judged = pairs.judge_csv(csv, fraction=fraction)
-        typer.echo(pairs.summary(judged))
-    elif csv is None and dice is not None and iou is not None:
-        judged = [pairs.judge(dice, iou, n, fraction=fraction)]
-        typer.echo(pairs.details(judged[0]))
+    Exit status 1 where something is impossible, 2 for input that cannot be read.
+    """
+    from lesion_core.errors import SettingsError
+    from lesion_core.files import write_csv
+    from lesion_core.metrics.feasibility.confusion import check_confusion
+    from lesion_core.metrics.feasibility.pairs import check_pair
+    from lesion_core.metrics.printed import parse_count
+    from lesion_core.report import feasible as report
+
+    rates = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity, "precision": precision}
+    printed = {name: text for name, text in {"dice": dice, "iou": iou, **rates}.items() if text is not None}
+    unit: Unit | None = None if fraction is None else "fraction" if fraction else "percent"
+    count = None if n is None else parse_count(n)
+    columns = report.COLUMNS
+    if confusion is not None and csv is None and n is None and not pooled:
+        tn, fp, fn, tp = map(parse_count, confusion)
+        found = check_confusion(tn, fp, fn, tp, printed, unit=unit)
+        text, columns, rows = report.confusion_text(found), report.CONFUSION_COLUMNS, report.confusion_rows(found)
+        impossible = found.verdict == "impossible"
+    elif csv is not None and confusion is None and n is None and not printed:
+        judged = report.judge_table(csv, unit=unit, pooled=pooled)
+        text, rows, impossible = report.table_text(judged), report.pair_rows(judged), judged.impossible > 0
+    elif dice is not None and csv is None and confusion is None and not {*printed} & {*rates}:
+        judged = report.Judged([("", check_pair(dice, iou, count, unit=unit, pooled=pooled))], 0)
+        text, rows, impossible = report.pair_text(judged.pairs[0][1]), report.pair_rows(judged), judged.impossible > 0
     else:
         raise SettingsError(
-            "Give --dice and --iou, or --csv", remedy="lesion feasible --dice 94.27 --iou 92.83 --n 519"
+            "Give --dice with --iou or an SD, or --csv, or --confusion (with it any metric, without --n and --pooled)",
+            remedy="lesion feasible --dice 94.27 --iou 92.83 --n 519",
         )
+    typer.echo(text)
     if out is not None:
-        pairs.write_verdicts(judged, out)
-    if any(map(pairs.is_impossible, judged)):
+        write_csv(out, columns, rows)
+    if impossible:
         raise typer.Exit(1)
 
 
@@ -69,19 +104,23 @@ def feasible_effect(
     alpha: Annotated[float, typer.Option("--alpha")] = 0.05,
 ) -> None:
     """Can a published d, t and p of n pairs be true together? Exit status 1 where they cannot."""
+    from lesion_core.errors import SettingsError
     from lesion_core.metrics.feasibility.effects import check_effect
-    from lesion_core.metrics.feasibility.printed import decimals_of
+    from lesion_core.metrics.printed import parse_printed
 
-    printed = [decimals_of(text) for text in (d, t) if text is not None]
+    read = {name: parse_printed(text) for name, text in (("d", d), ("t", t), ("p", p)) if text is not None}
+    if wide := [f"--{name} {number.text}" for name, number in read.items() if not number.exact]:
+        raise SettingsError(f"No single number: {', '.join(wide)}", remedy="for a claim p < 0.05 give --p-below 0.05")
+    values = {name: number.value for name, number in read.items()}
     verdict = check_effect(
         n,
-        d=None if d is None else float(d),
-        t=None if t is None else float(t),
-        p=None if p is None else float(p),
+        d=values.get("d"),
+        t=values.get("t"),
+        p=values.get("p"),
         p_below=p_below,
         test="wilcoxon" if wilcoxon else "t",
-        decimals=min(printed, default=2),
-        p_decimals=3 if p is None else decimals_of(p),
+        decimals=min((read[name].decimals for name in ("d", "t") if name in read), default=2),
+        p_decimals=3 if p is None else read["p"].decimals,
         alpha=alpha,
     )
     typer.echo(verdict.explanation)
@@ -94,24 +133,13 @@ def feasible_rates(
     sensitivity: Annotated[str, typer.Option("--sensitivity", help="As printed.")],
     specificity: Annotated[str | None, typer.Option("--specificity", help="As printed, if it is.")] = None,
     prevalence: Annotated[float | None, typer.Option("--prevalence", help="Share of positives, 0..1.")] = None,
-    fraction: Annotated[
-        bool | None, typer.Option("--fraction/--percent", help="Unit; default: fractions if none is above 1.")
-    ] = None,
+    fraction: Fraction = None,
 ) -> None:
     """Can published accuracy, sensitivity and specificity be true together (pooled)? Exit status 1 where not."""
-    from lesion_core.metrics.feasibility.printed import decimals_of
     from lesion_core.metrics.feasibility.rates import check_rates
 
-    printed = [text for text in (accuracy, sensitivity, specificity) if text is not None]
-    decimals = min(map(decimals_of, printed))
-    verdict = check_rates(
-        float(accuracy),
-        float(sensitivity),
-        None if specificity is None else float(specificity),
-        prevalence=prevalence,
-        decimals=decimals,
-        percent=not (max(map(float, printed)) <= 1.0 if fraction is None else fraction),
-    )
+    unit: Unit | None = None if fraction is None else "fraction" if fraction else "percent"
+    verdict = check_rates(accuracy, sensitivity, specificity, prevalence=prevalence, unit=unit)
     typer.echo(verdict.explanation)
     if verdict.pooled_verdict == "impossible":
         raise typer.Exit(1)

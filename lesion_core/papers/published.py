@@ -136,12 +136,7 @@ def pairs(claims: list[Published]) -> list[PublishedPair]:
         if dice.unit != iou.unit:
             raise SettingsError("Dice and IoU of one row have different units", ids=["/".join(key)])
         verdict = check_pair(
-            dice.value,
-            iou.value,
-            n=dice.n,
-            decimals=dice.decimals,
-            percent=dice.unit == "percent",
-            iou_decimals=iou.decimals,
+            dice.printed, iou.printed, dice.n, unit="percent" if dice.unit == "percent" else "fraction"
         )
         result.append(PublishedPair(dice, iou, verdict))
     return result

@@ -1,13 +1,17 @@
-"""The feasibility commands: any table of pairs, effects of n pairs, rates with a prevalence."""
+"""The feasibility commands: pairs, tables of them, confusion matrices, effects of n pairs, rates."""
 
 from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from lesion_core.cli import app
+from lesion_core.cli import app, main
 from lesion_core.files import read_csv, write_csv
-from lesion_core.metrics.feasibility.printed import decimals_of
+from lesion_core.metrics.feasibility.pairs import check_pair
 from lesion_core.papers.published import load
 
 # METHOD.md: the papers' own rows that publish Dice and IoU, and those of paper 001 that share its table.
@@ -72,7 +76,7 @@ def test_one_pair_says_what_it_needs():
     done = run("feasible", "--dice", "94.27", "--iou", "92.83", "--n", "519")
     assert done.exit_code == 0
     assert "19 of 519" in done.stdout
-    assert "least SD" in done.stdout
+    assert "SD of Dice (divisor n)    17.55 to 19.89 %" in done.stdout
     assert run("feasible", "--dice", "92.6", "--iou", "84.1").exit_code == 1
 
 
@@ -82,25 +86,110 @@ def test_printed_decimals_decide():
     assert run("feasible", "--dice", "92.00", "--iou", "85.00").exit_code == 1
     assert run("feasible", "--dice", "0.92", "--iou", "0.85").exit_code == 0
     assert run("feasible", "--dice", "0.9200", "--iou", "0.8500").exit_code == 1
-    assert (decimals_of("85.0"), decimals_of("85"), decimals_of(" 0.9411 ")) == (1, 0, 4)
 
 
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("a,b\n1,2\n", "No pairs"),
-        ("dice,iou\n", "No pairs"),
-        ("dice,iou\n90,x\n", "Line 2"),
+        ("a,b\n1,2\n", "the columns are a, b"),
+        ("", "the table is empty"),
+        ("dice,iou\n", "No row holds both"),
+        ("dice,iou\n,80\n", "No row holds both"),
+        ("dice,iou\n90,x\n", "Line 2: 'x' is not a printed number"),
         ("label,dice,iou,n\nU-Net,90,80,many\n", "U-Net"),
-        ("dice,iou\n90,80\n190,80\n", "Line 3"),
+        ("dice,iou\n90,80\n\n190,80\n", "Line 4: Dice 190 does not lie between 0 and 100 %"),
+        ("dice,iou\n0.921,87.9\n", "Line 2: Mixed units"),
+        ("dice,iou\n92,1,87,9\n", "semicolons"),
+        (b"PK\x03\x04\0", "a workbook"),
+        ("dice,iou\n92.1,87.9\n".encode("utf-16"), "UTF-16"),
+        ("dice,iou\n92.1,87.9\n".encode("utf-16-le"), "UTF-16"),
+        ("label,dice,iou\nÜ,92.1,87.9\n".encode("cp1252"), "not UTF-8"),
     ],
 )
 def test_a_broken_table_is_named(tmp_path, content, says):
     path = tmp_path / "pairs.csv"
-    path.write_text(content)
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
     done = run("feasible", "--csv", path)
     assert done.exit_code != 0
     assert says in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "label,dice,iou,n\nA,92.1 ± 0.3,84.0,519\nB,,84,\nC,94.27,92.83,519.0\n",
+        "\ufeffLabel;DICE;IoU;N\nA;92,1 +- 0,3;84,0;519\nB;84;-;\n\nC;94,27;92,83;519\n",
+        "sep=;\nlabel;dice;iou;n\r\nA;92.1%;84.0 %;519\r\nB;n/a;84;\r\nC;94.27;92.83;519\r\n",
+        "label\tDice (%)\tIoU [%]\tn\tdice_sd\nA\t92.1\t84.0\t519\t0.3\nB\t\t\t\t\nC\t94.27\t92.83\t519\t\n",
+        'LABEL,Dice,IOU,n\nA,"92,1","84,0",519\nB, ,84,\nC,"94,27","92,83",519\n',
+        "label,dice,iou,n\nA,.921,.840,519\nB,.9,,\nC,0.9427,0.9283,519\n",
+    ],
+)
+def test_tables_as_people_have_them(tmp_path, content):
+    path = tmp_path / "pairs.csv"
+    path.write_text(content, encoding="utf-8")
+    done = run("feasible", "--csv", path, "--out", tmp_path / "out.csv")
+    assert done.exit_code == 1, done.exception
+    assert "1 of 2 pairs are arithmetically impossible\nrows without Dice or IoU, skipped: 1" in done.stdout
+    wrong, right = read_csv(tmp_path / "out.csv")
+    assert (wrong["label"], wrong["verdict"], right["label"]) == ("A", "impossible", "C")
+    assert float(right["least_sd"]) == pytest.approx(0.175593, abs=2e-6)
+
+
+def test_command_table_and_python_give_one_answer(tmp_path):
+    write_csv(tmp_path / "a.csv", ("dice", "iou", "n"), [{"dice": "94,27 ± 0,2 %", "iou": "92.83", "n": "1,000"}])
+    run("feasible", "--csv", tmp_path / "a.csv", "--out", tmp_path / "table.csv")
+    pair = ("--dice", "94,27 ± 0,2 %", "--iou", "92.83", "--n", "1000", "--out", tmp_path / "pair.csv")
+    told = run("feasible", *pair).stdout.splitlines()[0]
+    table, single = read_csv(tmp_path / "table.csv")[0], read_csv(tmp_path / "pair.csv")[0]
+    assert {**table, "label": ""} == single
+    assert told == single["explanation"] == check_pair("94,27 ± 0,2 %", "92.83", 1000).explanation
+
+
+def test_lower_bounds_are_rounded_down_and_upper_bounds_up(tmp_path):
+    # the least SD of this pair is 0.12962
+    done = run("feasible", "--dice", "0.947", "--iou", "0.924", "--out", tmp_path / "out.csv")
+    exact, row = check_pair("0.947", "0.924"), read_csv(tmp_path / "out.csv")[0]
+    assert "SD of at least 0.129" in done.stdout
+    assert 0.1295 < exact.least_sd < 0.13  # to the nearest it would be 0.130
+    for name in ("least_sd", "least_share_below", "iou_low"):
+        assert 0 <= getattr(exact, name) - float(row[name]) < 1.1e-6
+    for name in ("greatest_sd", "greatest_sample_sd", "iou_high", "pooled_high"):
+        assert 0 <= float(row[name]) - getattr(exact, name) < 1.1e-6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "says"),
+    [
+        ("--dice 94.27 --iou 92.83", 0, "possible only if"),
+        ("--dice 92.6 --iou 84.1", 1, "impossible"),
+        ("--dice 90.0±35 --n 100", 1, "sample SD (divisor n - 1) of at most 30.2 %"),
+        ("--confusion 26255387 787716 924659 6,110,958 --dice 0.894", 1, "does not follow"),
+        ("--confusion 26255387 787716 924659 6110958 --dice 0.8771 --iou 78,11%", 2, "Mixed units"),
+        ("--dice 0.921 --iou 87.9", 2, "Mixed units: Dice 0.921 looks like a fraction, IoU 87.9 like per cent"),
+        ("--dice 120 --iou 80", 2, "Dice 120 does not lie between 0 and 100 %\n  remedy: check the number as printed"),
+        ("--dice 90", 2, "Dice alone"),
+        ("--dice 90 --iou 80 --accuracy 90", 2, "--confusion"),
+    ],
+)
+def test_exit_status_and_words(arguments, status, says, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["lesion", "feasible", *arguments.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == status
+    output = capsys.readouterr()
+    assert says in output.out + output.err
+
+
+def test_the_documents_examples_are_what_the_commands_print(tmp_path, monkeypatch):
+    document = (Path(__file__).parents[2] / "docs" / "feasible.md").read_text(encoding="utf-8")
+    blocks = [block.split("\n", 1) for block in re.findall(r"```console\n\$ lesion (.*?)```", document, re.DOTALL)]
+    assert len(blocks) == 5
+    (table,) = re.findall(r"```text\n(.*?)```", document, re.DOTALL)
+    (tmp_path / "table.csv").write_text(table, encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    for command, output in blocks:
+        assert run(*shlex.split(command)).stdout == output
 
 
 def test_neither_pair_nor_table_is_refused(tmp_path):
@@ -125,6 +214,7 @@ def test_d_is_t_over_root_n_and_p_follows_from_t():
     assert run("feasible-effect", "--n", 3, "--t", "4.33", "--d", "0.89").exit_code == 1
     assert run("feasible-effect", "--n", 3, "--t", "4.33", "--p", "0.012").exit_code == 1
     assert run("feasible-effect", "--n", 519, "--t", "4.33", "--p", "0.000").exit_code == 0
+    assert "--p-below" in str(run("feasible-effect", "--n", 3, "--t", "4.33", "--p", "<0.001").exception)
 
 
 def test_rates_with_and_without_specificity():

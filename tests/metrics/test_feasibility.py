@@ -8,9 +8,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lesion_core.errors import ScoreError
+from lesion_core.metrics.feasibility.confusion import check_confusion, pooled_metrics
 from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.metrics.feasibility.pairs import check_pair, iou_of_dice, least_sd, least_share_below
 from lesion_core.metrics.feasibility.rates import check_rates
+from lesion_core.metrics.feasibility.spread import greatest_dice_variance, greatest_sds
 
 # (Dice, IoU) as printed, with the place where they stand.
 GL_MED_SA = {  # paper 001, Table I, text
@@ -46,13 +48,18 @@ DUAL_NETWORK = (91.17, 84.35)  # paper 002, key results, text
 PEFT_MEDSAM = (0.9411, 0.8918)  # paper 004, summary, text
 
 
+def pair(dice, iou, decimals=2, *, n=None, unit="percent", **more):
+    """The verdict of two numbers that are printed with ``decimals`` decimals."""
+    return check_pair(f"{dice:.{decimals}f}", f"{iou:.{decimals}f}", n, unit=unit, **more)
+
+
 def test_gl_med_sa_exactly_the_four_adapter_pairs_are_impossible():
-    impossible = {name for name, pair in GL_MED_SA.items() if check_pair(*pair, decimals=1).verdict == "impossible"}
+    impossible = {name for name, printed in GL_MED_SA.items() if pair(*printed, 1).verdict == "impossible"}
     assert impossible == {"Med-SA 1-point", "Med-SA 3-points", "GL-Med-SA 1-point", "GL-Med-SA 3-points"}
 
 
 def test_segmae_exactly_isic_2017_and_ph2_are_impossible():
-    verdicts = {name: check_pair(*pair, decimals=3, percent=False).verdict for name, pair in SEGMAE.items()}
+    verdicts = {name: pair(*printed, 3, unit="fraction").verdict for name, printed in SEGMAE.items()}
     assert verdicts == {
         "ISIC 2017": "impossible",
         "ISIC 2018": "possible only with spread",
@@ -61,58 +68,58 @@ def test_segmae_exactly_isic_2017_and_ph2_are_impossible():
 
 
 def test_sam_vit_needs_an_extreme_spread():
-    result = check_pair(*SAM_VIT["ISIC 2018"], n=519)
+    result = pair(*SAM_VIT["ISIC 2018"], n=519)
     assert result.verdict == "possible only with spread"
     assert round(result.least_sd_printed, 3) == 0.176
     assert round(result.least_sd, 3) == 0.176
     assert result.least_sd < result.least_sd_printed
     assert not result.pooled_possible
-    assert result.pooled_iou == pytest.approx(0.9427 / 1.0573)
+    assert result.iou_low == pytest.approx(0.94265 / 1.05735)
+    assert result.pooled_high == pytest.approx(0.94275 / 1.05725)
     assert result.least_images_below == 19
-    assert "0.176" in result.explanation
-    ph2 = check_pair(*SAM_VIT["PH2"])
+    assert "at least 17.5 % (17.6 % for the values as printed)" in result.explanation
+    ph2 = pair(*SAM_VIT["PH2"])
     assert ph2.verdict == "possible only with spread"
     assert ph2.least_sd_printed == pytest.approx(0.0916, abs=5e-5)
 
 
 def test_the_other_two_papers_are_possible():
-    assert check_pair(*DUAL_NETWORK).verdict == "possible only with spread"
-    peft = check_pair(*PEFT_MEDSAM, decimals=4, percent=False)
+    assert pair(*DUAL_NETWORK).verdict == "possible only with spread"
+    peft = pair(*PEFT_MEDSAM, 4, unit="fraction")
     assert peft.verdict == "possible only with spread"
     assert peft.least_sd < 0.06
 
 
 def test_pooled_pairs_are_possible_without_spread():
-    result = check_pair(90.0, 81.82)
+    result = pair(90.0, 81.82)
     assert result.verdict == "possible"
     assert result.pooled_possible
-    assert result.least_sd == result.gap == result.least_share_below == 0.0
-    assert check_pair(100.0, 100.0).verdict == "possible"
-    assert check_pair(0.0, 0.0).verdict == "possible"
+    assert result.least_sd == result.least_share_below == 0.0
+    assert pair(100.0, 100.0).verdict == "possible"
+    assert pair(0.0, 0.0).verdict == "possible"
 
 
 def test_iou_above_dice_is_impossible():
-    result = check_pair(80.0, 80.1)
+    result = pair(80.0, 80.1)
     assert result.verdict == "impossible"
-    assert result.gap == pytest.approx(0.0009)
     assert math.isnan(result.least_sd)
     assert math.isnan(result.least_share_below)
 
 
 def test_rounding_decides_at_the_edge():
     # 0.90 / 1.10 = 0.81818...
-    assert check_pair(0.900, 0.818, decimals=3, percent=False).verdict == "possible"
-    assert check_pair(0.900, 0.8175, decimals=3, iou_decimals=4, percent=False).verdict == "possible"
-    assert check_pair(0.9000, 0.8175, decimals=4, percent=False).verdict == "impossible"
-    assert check_pair(90, 82, decimals=0).verdict == "possible"
+    assert check_pair("0.900", "0.818").verdict == "possible"
+    assert check_pair("0.900", "0.8175").verdict == "possible"
+    assert check_pair("0.9000", "0.8175").verdict == "impossible"
+    assert check_pair("90", "82").verdict == "possible"
 
 
 def test_few_images_bound_the_iou_from_above():
     # Two images of mean Dice 0.75: at best 1.0 and 0.5, IoU (1 + 1/3) / 2.
-    assert check_pair(0.75, 0.66, n=2, decimals=2, percent=False).verdict == "possible only with spread"
-    assert check_pair(0.75, 0.70, n=2, decimals=2, percent=False).verdict == "impossible"
-    assert check_pair(0.75, 0.70, decimals=2, percent=False).verdict == "possible only with spread"
-    assert check_pair(0.7500, 0.6667, n=2, decimals=4, percent=False).iou_high == pytest.approx(2 / 3, abs=1e-3)
+    assert check_pair("0.75", "0.66", 2).verdict == "possible only with spread"
+    assert check_pair("0.75", "0.70", 2).verdict == "impossible"
+    assert check_pair("0.75", "0.70").verdict == "possible only with spread"
+    assert check_pair("0.7500", "0.6667", 2).iou_high == pytest.approx(2 / 3, abs=1e-3)
 
 
 @settings(max_examples=100, deadline=None)
@@ -120,11 +127,11 @@ def test_few_images_bound_the_iou_from_above():
 def test_no_real_table_is_called_impossible(dices):
     d = np.array(dices)
     j = d / (2 - d)
-    result = check_pair(round(100 * d.mean(), 2), round(100 * j.mean(), 2), n=len(d))
+    result = pair(100 * d.mean(), 100 * j.mean(), n=len(d))
     assert result.verdict != "impossible"
     assert d.std() >= result.least_sd - 1e-9
     assert np.mean(j < 0.65 + 1e-12) >= result.least_share_below - 1e-9
-    exact = check_pair(d.mean(), j.mean(), decimals=12, percent=False)
+    exact = pair(d.mean(), j.mean(), 12, unit="fraction")
     assert d.std() >= exact.least_sd - 1e-5
 
 
@@ -132,7 +139,7 @@ def test_no_real_table_is_called_impossible(dices):
 @given(st.integers(1, 10**6), st.integers(1, 10**6))
 def test_pooled_counts_are_never_called_impossible(tp, wrong):
     d, j = 2 * tp / (2 * tp + wrong), tp / (tp + wrong)
-    result = check_pair(round(d, 4), round(j, 4), decimals=4, percent=False)
+    result = pair(d, j, 4, unit="fraction", pooled=True)
     assert result.verdict == "possible"
     assert result.pooled_possible
 
@@ -162,7 +169,7 @@ def test_closed_forms_equal_the_linear_programme(dice, position):
 def test_rounding_works_in_the_pairs_favour(dice, position):
     iou = iou_of_dice(dice) + position * (dice - iou_of_dice(dice))
     assume(0.02 < iou < 0.98)
-    result = check_pair(round(dice, 2), round(iou, 2), decimals=2, percent=False)
+    result = pair(dice, iou, unit="fraction")
     assert result.verdict != "impossible"
     assert result.least_sd <= least_sd(dice, iou) + 1e-12
     assert result.least_share_below <= least_share_below(dice, iou) + 1e-9
@@ -185,19 +192,154 @@ def test_planted_sets_reach_the_least_spread():
 
 
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("dice", "iou", "more", "says"),
     [
-        ({"dice": 120.0, "iou": 80.0}, "outside"),
-        ({"dice": 94.27, "iou": 92.83, "percent": False}, "percent"),
-        ({"dice": -1.0, "iou": 80.0}, "outside"),
-        ({"dice": math.nan, "iou": 80.0}, "outside"),
-        ({"dice": 90.0, "iou": 85.0, "n": 0}, "at least one image"),
-        ({"dice": 90.0, "iou": 85.0, "decimals": -1}, "decimals"),
+        ("120", "80", {}, "Dice 120 does not lie between 0 and 100 %"),
+        ("94.27", "92.83", {"unit": "fraction"}, "leave out --fraction"),
+        ("94.27 %", "92.83", {"unit": "fraction"}, "per cent, not a fraction"),
+        ("-1", "80", {}, "between 0 and 100 %"),
+        ("nan", "80", {}, "not a printed number"),
+        ("90", "85", {"n": 0}, "at least one image"),
+        ("90", None, {}, "IoU too, or an SD"),
+        ("0.921", "87.9", {}, "Mixed units: Dice 0.921 .* IoU 87.9"),
+        ("92.1", "0.879", {}, "Mixed units: IoU 0.879 .* Dice 92.1"),
+        ("0.92 ± 3.1", "0.879", {}, "Mixed units"),
     ],
 )
-def test_bad_pairs_are_refused(arguments, says):
+def test_bad_pairs_are_refused(dice, iou, more, says):
     with pytest.raises(ScoreError, match=says):
-        check_pair(**arguments)
+        check_pair(dice, iou, **more)
+
+
+def test_a_unit_that_is_given_settles_mixed_looks():
+    assert check_pair("1.5", "0.8", unit="percent").verdict == "possible"
+    assert check_pair("0.9 %", "0.5 %").verdict == "possible"
+
+
+def test_bounds_and_ranges_are_as_wide_as_they_say():
+    assert check_pair(">92.0", "84.0").verdict == "impossible"
+    assert check_pair("91-93", "84.0").verdict == "possible"
+    assert check_pair("92.6", "<84.1").verdict == "impossible"
+    assert check_pair("92.6", ">84.1").verdict == "possible"
+
+
+def test_pooled_pixels_leave_no_choice():
+    # 0.90 / 1.10 = 0.818
+    assert check_pair("0.900", "0.818", pooled=True).verdict == "possible"
+    assert check_pair("0.900", "0.830").verdict == "possible only with spread"
+    assert check_pair("0.900", "0.830", pooled=True).verdict == "impossible"
+
+
+def test_the_greatest_sd_by_hand():
+    # 9 of 10 values are 1, one is 0: variance 0.09, sample variance 0.1
+    assert greatest_sds(0.9, 0.9, 10) == pytest.approx((0.3, math.sqrt(0.1)))
+    # two values of mean 0.9 are at most 1 and 0.8
+    assert greatest_sds(0.9, 0.9, 2) == pytest.approx((0.1, math.sqrt(0.02)))
+    # 2 1/2 of 5: two are 1, one is 1/2
+    assert greatest_sds(0.5, 0.5, 5)[0] ** 2 == pytest.approx(2.25 / 5 - 0.25)
+    assert greatest_sds(0.3, 0.6)[0] == 0.5
+    assert greatest_sds(0.3, 0.6, 1) == (0, 0)
+    # any n: two values, 0 and 1
+    assert greatest_sds(0.5, 0.5)[1] == pytest.approx(math.sqrt(0.5))
+    # Dice 0 and 0.75 in equal parts: IoU 0 and 0.6
+    assert greatest_dice_variance((0.375, 0.375), (0.3, 0.3)) == pytest.approx(0.375**2)
+
+
+def test_an_sd_decides():
+    assert check_pair("90.0 ± 32", n=100).verdict == "impossible"
+    assert check_pair("90.0 ± 32", n=10).verdict == "possible"
+    assert check_pair("90.0 ± 35").verdict == "impossible"
+    assert check_pair("90.0 ± 12", "82.0", 519).verdict == "impossible"
+    assert check_pair("90.0 ± 4", "82.0", 519).verdict != "impossible"
+    assert check_pair("90.0", "82.0 ± 45", 519).verdict == "impossible"
+    few = check_pair("94.27 ± 0.31", "92.83")
+    assert few.verdict == "possible only with spread"
+    assert few.explanation.endswith("The printed SD is less: it may be one over runs, it is none over images.")
+    assert "sample SD (divisor n - 1) of at most 30.2 %" in check_pair("90.0 ± 32", n=100).explanation
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(st.floats(0, 1) | st.sampled_from([0.0, 1.0]), min_size=2, max_size=12),
+    st.integers(0, 1),
+    st.integers(1, 3),
+    st.booleans(),
+)
+def test_no_real_sample_with_its_sd_is_called_impossible(dices, ddof, decimals, known):
+    d = np.array(dices)
+    j = d / (2 - d)
+    dice, iou = (f"{100 * x.mean():.{decimals}f} ± {100 * x.std(ddof=ddof):.{decimals}f}" for x in (d, j))
+    for printed in ((dice, iou), (dice, None)):
+        found = check_pair(*printed, len(d) if known else None, unit="percent")
+        assert found.verdict != "impossible"
+        assert found.greatest_sd >= d.std() - 1e-9
+        assert found.greatest_sample_sd >= d.std(ddof=1) - 1e-9
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.05, 0.98), st.floats(0.02, 0.98))
+def test_the_greatest_variance_equals_the_linear_programme(dice, position):
+    iou = iou_of_dice(dice) + position * (dice - iou_of_dice(dice))
+    grid = np.unique(np.r_[np.linspace(0, 1, 2001), 2 - dice / iou])
+    found = linear_programme(-(grid**2), dice, iou, grid)
+    assert -found.fun - dice**2 == pytest.approx(greatest_dice_variance((dice, dice), (iou, iou)), abs=1e-6)
+
+
+# UltraLight-VM-UNet issue 72: the matrix and the metrics of one log; the paper prints a Dice of 0.894
+LOG = (26255387, 787716, 924659, 6110958)
+PRINTED = {
+    "iou": "0.7811195049475715",
+    "dice": "0.8771107191603792",
+    "accuracy": "0.9497523674598107",
+    "specificity": "0.9708718337536931",
+    "sensitivity": "0.868574568513323",
+}
+
+
+def test_a_logged_matrix_gives_its_metrics_and_not_the_papers():
+    assert check_confusion(*LOG, PRINTED).verdict == "possible"
+    found = {check.name: check for check in check_confusion(*LOG, {"dice": "0.894", "accuracy": "0.9497"}).checks}
+    assert found["dice"].follows == "does not follow"
+    assert found["accuracy"].follows == "follows if cut off, not rounded"
+    assert found["iou"].value == iou_of_dice(found["dice"].value)
+
+
+def test_metrics_of_a_matrix_by_hand():
+    found = pooled_metrics(tn=50, fp=10, fn=20, tp=20)
+    assert found == pytest.approx(
+        {
+            "dice": 40 / 70,
+            "iou": 20 / 50,
+            "accuracy": 70 / 100,
+            "sensitivity": 20 / 40,
+            "specificity": 50 / 60,
+            "precision": 20 / 30,
+            "npv": 50 / 70,
+            "balanced_accuracy": (1 / 2 + 5 / 6) / 2,
+            "mean_iou": (20 / 50 + 50 / 80) / 2,
+            "mcc": (20 * 50 - 10 * 20) / math.sqrt(30 * 40 * 60 * 70),
+        }
+    )
+    assert math.isnan(pooled_metrics(10, 0, 0, 0)["dice"])
+    swapped = check_confusion(50, 10, 20, 20, {"precision": "50,0 %"}).checks[5]
+    assert (swapped.follows, swapped.instead) == ("does not follow", ("sensitivity",))
+
+
+@settings(max_examples=100, deadline=None)
+@given(*[st.integers(0, 10**7)] * 4, st.integers(0, 5))
+def test_what_follows_from_a_matrix_is_never_called_impossible(tn, fp, fn, tp, decimals):
+    assume(tn + fp + fn + tp > 0)
+    values = {name: value for name, value in pooled_metrics(tn, fp, fn, tp).items() if value >= 0}
+    printed = {name: f"{100 * value:.{decimals}f}" for name, value in values.items()}
+    found = check_confusion(tn, fp, fn, tp, printed, unit="percent")
+    assert found.verdict == "possible"
+    assert {check.follows for check in found.checks if check.printed} <= {"follows"}
+
+
+def test_bad_matrices_are_refused():
+    for counts, printed in (((0, 0, 0, 0), {}), ((1, -1, 1, 1), {}), ((1, 1, 1, 1), {"auc": "0.9"})):
+        with pytest.raises(ScoreError):
+            check_confusion(*counts, printed)
 
 
 def test_three_seeds_wilcoxon():
@@ -248,19 +390,19 @@ def test_least_correlation_makes_the_t_test_reach_alpha():
 
 def test_rates_of_segmae():
     # Paper 003, Table 2: accuracy 0.947 under sensitivity 0.957 and specificity 0.979.
-    result = check_rates(0.947, 0.957, 0.979, decimals=3, percent=False)
+    result = check_rates("0.947", "0.957", "0.979")
     assert result.pooled_verdict == "impossible"
     assert result.mean_verdict == "possible"
     # Table 1: 0.938, 0.858, 0.961.
-    result = check_rates(0.938, 0.858, 0.961, decimals=3, percent=False)
+    result = check_rates("0.938", "0.858", "0.961")
     assert result.pooled_verdict == "possible"
     low, high = result.prevalence
     assert low < 0.023 / 0.103 < high
-    assert check_rates(0.938, 0.858, 0.961, prevalence=0.5, decimals=3, percent=False).pooled_verdict == "impossible"
+    assert check_rates("0.938", "0.858", "0.961", prevalence=0.5).pooled_verdict == "impossible"
 
 
 def test_rates_beyond_any_averaging():
-    result = check_rates(10.0, 90.0, 90.0)
+    result = check_rates("10.00", "90.00", "90.00")
     assert result.pooled_verdict == result.mean_verdict == "impossible"
     assert math.isnan(result.prevalence[0])
 
@@ -271,6 +413,6 @@ def test_real_counts_are_never_called_impossible(tp, fn, fp, tn):
     assume(tp + fn > 0)
     assume(fp + tn > 0)
     n = tp + fn + fp + tn
-    rates = (round((tp + tn) / n, 3), round(tp / (tp + fn), 3), round(tn / (tn + fp), 3))
-    result = check_rates(*rates, prevalence=(tp + fn) / n, decimals=3, percent=False)
+    rates = (f"{rate:.3f}" for rate in ((tp + tn) / n, tp / (tp + fn), tn / (tn + fp)))
+    result = check_rates(*rates, prevalence=(tp + fn) / n, unit="fraction")
     assert result.pooled_verdict == result.mean_verdict == "possible"

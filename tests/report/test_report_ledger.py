@@ -43,7 +43,7 @@ def test_impossible_pairs(smoke):
     for metric in ("dice", "iou"):
         found = entry(smoke, "gl_med_sa_table_1", "GL-Med-SA, 3 points", metric)
         assert found["verdict"] == "arithmetically impossible"
-        assert "88.24 to 93.85" in found["reason"]
+        assert "88.23 to 93.85" in found["reason"]
     assert entry(smoke, "segmae_table_3", "SegMAE", "iou")["verdict"] == "arithmetically impossible"
     assert entry(smoke, "segmae_table_3", "SegMAE", "accuracy")["verdict"] == "not run here"
 
@@ -51,7 +51,7 @@ def test_impossible_pairs(smoke):
 def test_possible_only_with_spread_shows_ours_without_judging_it(smoke):
     found = entry(smoke, "table_05", "SAM-ViT (proposed)", "dice")
     assert found["verdict"] == "possible only if"
-    assert "SD of at least 0.175" in found["reason"]
+    assert "SD of at least 17.5 %" in found["reason"]
     assert float(found["ours"]) == pytest.approx(80.0)
     assert float(found["difference"]) == pytest.approx(80.0 - 94.27)
     assert "not compared" in found["reason"]
@@ -82,7 +82,7 @@ def test_paper_profile_reproduces_within_a_point(tmp_path):
     found = entry(rows, "table_05", "SAM-ViT (proposed)", "dice")
     assert found["verdict"] == "reproduced"
     assert float(found["difference"]) == pytest.approx(-0.5)
-    assert "SD of at least 0.175" in found["reason"]
+    assert "SD of at least 17.5 %" in found["reason"]
 
 
 def test_paper_profile_fails_beyond_it(tmp_path):

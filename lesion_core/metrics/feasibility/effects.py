@@ -9,7 +9,7 @@ from typing import Literal
 from scipy.special import stdtr, stdtrit
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility.printed import TINY
+from lesion_core.metrics.printed import TINY
 
 
 @dataclass(frozen=True)

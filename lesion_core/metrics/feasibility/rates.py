@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility.printed import TINY, printed_interval
+from lesion_core.metrics.printed import TINY, Unit, as_fractions, in_percent, parse_printed, round_down, round_up
 
 
 @dataclass(frozen=True)
@@ -28,27 +28,29 @@ class RatesVerdict:
 
 
 def check_rates(
-    accuracy: float,
-    sensitivity: float,
-    specificity: float | None = None,
+    accuracy: str,
+    sensitivity: str,
+    specificity: str | None = None,
     *,
     prevalence: float | None = None,
-    decimals: int = 2,
-    percent: bool = True,
+    unit: Unit | None = None,
 ) -> RatesVerdict:
     """Judge published accuracy, sensitivity and specificity of a two-class task.
 
     Args:
-        accuracy, sensitivity, specificity: as printed, with ``decimals`` decimals; a specificity that is not printed
-            may be anything, and then only ``prevalence`` can make the others impossible.
+        accuracy, sensitivity, specificity: as printed; a specificity that is not printed may be anything, and then
+            only ``prevalence`` can make the others impossible.
         prevalence: share of positives 0..1 if known (exactly), e.g. the lesions' share of pixels.
-        percent: True if 94.27 is printed, False if 0.9427.
+        unit: of the three; None: per cent if one is above 1.
+
+    Raises:
+        ScoreError: no rates, mixed units, or a prevalence outside 0..1.
     """
-    a, a_interval = printed_interval(accuracy, decimals, percent, "accuracy")
-    _, se = printed_interval(sensitivity, decimals, percent, "sensitivity")
-    sp = (0.0, 1.0)
-    if specificity is not None:
-        _, sp = printed_interval(specificity, decimals, percent, "specificity")
+    texts = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
+    numbers = {name: parse_printed(text) for name, text in texts.items() if text is not None}
+    percent = in_percent(numbers, unit)
+    rates = {name: as_fractions(name, number, percent) for name, number in numbers.items()}
+    a_interval, se, sp = rates["accuracy"], rates["sensitivity"], rates.get("specificity", (0.0, 1.0))
     if prevalence is not None and not 0 <= prevalence <= 1:
         raise ScoreError(f"A prevalence lies in 0..1, not {prevalence}")
     # accuracy - (w se + (1 - w) sp) can be 0 in the box iff both inequalities hold; each is linear in w.
@@ -58,10 +60,12 @@ def check_rates(
     mean_low, mean_high = max(0.0, se[0] + sp[0] - 1.0), min(1.0, se[1] + sp[1])
     mean_possible = mean_low <= a_interval[1] + TINY and mean_high >= a_interval[0] - TINY
     if possible:
-        text = f"Possible: they agree for a share of positives of {low:.3g} to {max(low, high):.3g}."
+        text = (
+            f"Possible: they agree for a share of positives of {round_down(low, 3)} to {round_up(max(low, high), 3)}."
+        )
     else:
         at = "any share of positives" if prevalence is None else f"a share of positives of {prevalence:g}"
-        text = f"Pooled accuracy {a:.4g} is impossible with {at}: it must lie between sensitivity and specificity"
+        text = f"Pooled accuracy {accuracy} is impossible with {at}: it must lie between sensitivity and specificity"
         text += ", weighted by that share; " + (
             "means over images could still give it." if mean_possible else "means over images cannot give it either."
         )
