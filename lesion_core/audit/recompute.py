@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_parquet
-from lesion_core.inference.robustness import gather_robustness
+from lesion_core.inference.robustness_table import gather_robustness
 from lesion_core.inference.score_classification import score_classification
 from lesion_core.inference.score_derived import predict_derived
 from lesion_core.inference.score_segmentation import score_segmentation

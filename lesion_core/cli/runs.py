@@ -165,7 +165,7 @@ def gather_robustness(
     tables: Annotated[list[Path] | None, typer.Argument()] = None,
 ) -> None:
     """Join the runs' robustness tables."""
-    from lesion_core.inference.robustness import gather_robustness as join
+    from lesion_core.inference.robustness_table import gather_robustness as join
 
     join(tables or [], out)
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from lesion_core.acquire.images import read_mask
 from lesion_core.errors import MaskError
 from lesion_core.files import read_array, read_csv, read_parquet
-from lesion_core.models.trained import LoadedClassifier
+from lesion_core.inference.predict import probabilities
+from lesion_core.models.trained import LoadedClassifier, load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
+from lesion_core.pixels.masks import harmonize_mask
 from lesion_core.pixels.shuffle import foreign_rows
-
-if TYPE_CHECKING:
-    from lesion_core.settings.run import Run
+from lesion_core.settings.run import Run
 
 TRUE_MASKS = "true"
 
@@ -141,9 +142,6 @@ def _own_masks(
     run_dir: Path, layout: Layout, dataset: str, rows: np.ndarray, batch_size: int, device: str
 ) -> np.ndarray:
     """A joint run's own soft masks."""
-    from lesion_core.inference.predict import probabilities
-    from lesion_core.models.trained import load_segmenter
-
     segmenter = load_segmenter(run_dir, device=device)
     data = Harmonized.open(layout.harmonized(dataset, segmenter.size))
     sizes = [(data.index[row]["height"], data.index[row]["width"]) for row in rows]
@@ -153,9 +151,6 @@ def _own_masks(
 
 def _true_masks(layout: Layout, run: Run, dataset: str, data: Harmonized, rows: np.ndarray) -> np.ndarray | None:
     """The published masks, refined and softened as in training; None where the dataset publishes none."""
-    from lesion_core.acquire.images import read_mask
-    from lesion_core.pixels.masks import harmonize_mask
-
     table = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"])
     paths = {row["image_id"]: row["mask_path"] for row in table.to_pylist() if row["dataset"] == dataset}
     if not any(paths.values()):

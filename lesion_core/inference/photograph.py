@@ -13,8 +13,13 @@ from lesion_core.acquire.readers.rows import parse_age, parse_sex, read_table, t
 from lesion_core.catalog.metadata import FIELDS, MetadataVocabulary
 from lesion_core.errors import CatalogError
 from lesion_core.files import read_parquet
+from lesion_core.inference.classify import class_probabilities
+from lesion_core.metrics.calibration import log_probabilities, softmax
+from lesion_core.models.trained import load_classifier
+from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import say
 from lesion_core.settings import CLASSES
+from lesion_core.settings.run import Run
 
 UNKNOWN: Mapping[str, Any] = dict.fromkeys(FIELDS)
 SCORES = {"classification": "scores.parquet", "joint": "scores_classification.parquet"}
@@ -49,12 +54,6 @@ def photograph_classifier(
     Raises:
         CatalogError: see ``read_metadata`` and ``check_categories``.
     """
-    from lesion_core.inference.classify import class_probabilities
-    from lesion_core.metrics.calibration import log_probabilities, softmax
-    from lesion_core.models.trained import load_classifier
-    from lesion_core.pixels.harmonize import harmonize_image
-    from lesion_core.settings.run import Run
-
     loaded = load_classifier(run_dir, device=device)
     known: dict[str, dict[str, Any]] = {}
     if metadata is not None:
@@ -100,8 +99,6 @@ def fitted_temperature(run_dir: Path) -> float | None:
     Raises:
         FormatError: the scores cannot be read.
     """
-    from lesion_core.settings.run import Run
-
     path = Path(run_dir) / SCORES[Run.load(run_dir).task]
     values = read_parquet(path, ["temperature"])["temperature"].to_pylist() if path.is_file() else []
     return values[0] if values else None

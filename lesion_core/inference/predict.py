@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +13,15 @@ from lesion_core.acquire.images import inspect_image, write_image
 from lesion_core.acquire.readers.rows import list_files
 from lesion_core.errors import ImageError, RunError
 from lesion_core.files import write_csv
+from lesion_core.inference.photograph import Classify
 from lesion_core.inference.refine import count_components, refine_mask, upsample
 from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
+from lesion_core.models.trained import LoadedSegmenter
 from lesion_core.paths import IMAGE_SUFFIXES
 from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import track
-
-if TYPE_CHECKING:
-    from lesion_core.inference.photograph import Classify
-    from lesion_core.models.trained import LoadedSegmenter
-    from lesion_core.settings.run import Run
+from lesion_core.settings.run import Run
 
 
 def unaided_prompt(run: Run) -> str:

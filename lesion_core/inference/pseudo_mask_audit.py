@@ -11,10 +11,15 @@ from typing import Any
 
 import numpy as np
 
+from lesion_core.acquire.images import read_mask
 from lesion_core.errors import MaskError, ScoreError
 from lesion_core.files import read_array, read_csv, read_parquet, write_csv
+from lesion_core.inference.refine import upsample
+from lesion_core.metrics.segmentation import confusion, scores
 from lesion_core.paths import Layout
+from lesion_core.progress import track
 from lesion_core.settings import Statistics
+from lesion_core.stats.bootstrap import bootstrap_means
 
 IMAGE_COLUMNS = ("image_id", "lesion_id", "split", "label", "site", "dice", "iou", "components", "confidence", "flags")
 SUMMARY_COLUMNS = (
@@ -51,11 +56,6 @@ def audit_pseudo_masks(run_id: str, dataset: str, size: int, root: Path, statist
 
 
 def _images(layout: Layout, folder: Path, dataset: str, size: int) -> list[dict[str, Any]]:
-    from lesion_core.acquire.images import read_mask
-    from lesion_core.inference.refine import upsample
-    from lesion_core.metrics.segmentation import confusion, scores
-    from lesion_core.progress import track
-
     try:
         lines = read_csv(folder / "masks.csv")
         masks = read_array(folder / "masks.npy", mapped=True)
@@ -112,8 +112,6 @@ def summarise(rows: list[dict[str, Any]], split: str, statistics: Statistics) ->
 
 
 def _intervals(members: list[dict[str, Any]], lesions: list[str], statistics: Statistics) -> dict[str, Any]:
-    from lesion_core.stats.bootstrap import bootstrap_means
-
     values = np.array([[row["dice"], row["iou"]] for row in members])
     found: dict[str, Any] = {"dice": f"{values[:, 0].mean():.6f}", "iou": f"{values[:, 1].mean():.6f}"}
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from lesion_core.settings import Extraction
@@ -19,8 +20,6 @@ def refine_mask(probability: np.ndarray, settings: Extraction) -> np.ndarray:
     Returns:
         (H, W) bool; all False where nothing reaches the threshold.
     """
-    import cv2
-
     mask = (probability >= settings.threshold).astype(np.uint8)
     if not mask.any():
         return mask.astype(bool)
@@ -42,8 +41,6 @@ def refine_mask(probability: np.ndarray, settings: Extraction) -> np.ndarray:
 
 def largest_component(mask: np.ndarray) -> np.ndarray:
     """Keep the largest 8-connected component of an (H, W) uint8 0/1 mask; ties go to the first in scan order."""
-    import cv2
-
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
     if count <= 2:
         return mask
@@ -53,15 +50,11 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
 
 def count_components(mask: np.ndarray) -> int:
     """Number of 8-connected components of an (H, W) mask."""
-    import cv2
-
     return int(cv2.connectedComponents(mask.astype(np.uint8), connectivity=8)[0]) - 1
 
 
 def upsample(probability: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bring an (h, w) float32 probability map to (height, width); thresholding comes after, or borders are serrated."""
-    import cv2
-
     if probability.shape == (height, width):
         return probability
     shrinking = height * width < probability.size

@@ -8,24 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from lesion_core.errors import ScoreError, SettingsError
-from lesion_core.files import read_csv, read_parquet, write_csv
+from lesion_core.acquire.images import read_image
+from lesion_core.errors import SettingsError
+from lesion_core.files import read_parquet, write_csv
+from lesion_core.inference.classify import class_probabilities
+from lesion_core.inference.predict import probabilities
+from lesion_core.inference.robustness_table import COLUMNS, METRICS
+from lesion_core.metrics.calibration import brier, ece
+from lesion_core.metrics.classification import scores
+from lesion_core.models.trained import LoadedClassifier, LoadedSegmenter, load_classifier, load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.corruptions import CORRUPTIONS
+from lesion_core.pixels.datasets import Harmonized
+from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import track
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, Robustness
+from lesion_core.settings.run import Run
 
-if TYPE_CHECKING:
-    from lesion_core.models.trained import LoadedClassifier, LoadedSegmenter
-    from lesion_core.settings.run import Run
-
-METRICS = ("accuracy", "balanced_accuracy", "auc", "ece", "brier")
-COLUMNS = ("run_id", "method", "seed", "dataset", "corruption", "strength", "amount", "n", *METRICS)
 BATCH = 16
 CLEAN = "none"
 
@@ -46,9 +50,6 @@ def measure_robustness(
     Raises:
         SettingsError: the run is given true or shuffled masks, which no corruption reaches.
     """
-    from lesion_core.models.trained import load_classifier
-    from lesion_core.pixels.datasets import Harmonized
-
     loaded, segmenter = load_classifier(run_dir, device=device), _segmenter(run_dir, run, Path(root), device)
     layout = Layout(Path(root))
     table = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()
@@ -75,21 +76,7 @@ def measure_robustness(
     write_csv(out, COLUMNS, rows)
 
 
-def gather_robustness(paths: list[Path], out: Path) -> None:
-    """Join the runs' tables, sorted by run.
-
-    Raises:
-        ScoreError: a table has other columns.
-    """
-    tables = {path: read_csv(path) for path in sorted(paths)}
-    if odd := [path for path, rows in tables.items() if any(tuple(row) != COLUMNS for row in rows)]:
-        raise ScoreError("Not a robustness table", file=odd[0], ids=map(str, odd), remedy="measure robustness again")
-    write_csv(out, COLUMNS, [row for rows in tables.values() for row in rows])
-
-
 def _segmenter(run_dir: Path, run: Run, root: Path, device: str) -> LoadedSegmenter | None:
-    from lesion_core.models.trained import load_segmenter
-
     if run.task == "joint":
         return load_segmenter(run_dir, device=device)
     if run.spec.masks == "true" or run.spec.mask_order != "own":
@@ -111,8 +98,6 @@ def _corrupted(
     files: list[Path], image_ids: list[str], settings: Robustness
 ) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
     """(corruption, strength) -> photographs, uint8 (H, W, 3) each; first the clean ones."""
-    from lesion_core.acquire.images import read_image
-
     clean = [read_image(path) for path in files]
     yield (CLEAN, 0), clean
     for kind in sorted(settings.corruptions):
@@ -133,10 +118,6 @@ def _classify(
     records: list[dict[str, Any]],
     device: str,
 ) -> np.ndarray:
-    from lesion_core.inference.classify import class_probabilities
-    from lesion_core.inference.predict import probabilities
-    from lesion_core.pixels.harmonize import harmonize_image
-
     def at(size: int, reference: np.ndarray | None, run: Run) -> np.ndarray:
         pairs = zip(photographs, records, strict=True)
         return np.stack(
@@ -154,8 +135,5 @@ def _classify(
 
 
 def _metrics(truth: np.ndarray, values: np.ndarray) -> dict[str, str]:
-    from lesion_core.metrics.calibration import brier, ece
-    from lesion_core.metrics.classification import scores
-
     found = {**scores(truth, values), "ece": ece(truth, values), "brier": brier(truth, values)}
     return {name: f"{found[name]:.6f}" for name in METRICS}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 
@@ -19,11 +19,8 @@ from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilit
 from lesion_core.models.trained import load_classifier
 from lesion_core.progress import say
 from lesion_core.scores import ClassificationScore, Probabilities, write_scores
-from lesion_core.settings import CLASSES
-
-if TYPE_CHECKING:
-    from lesion_core.settings import Scoring
-    from lesion_core.settings.run import Run
+from lesion_core.settings import CLASSES, Scoring
+from lesion_core.settings.run import Run
 
 # (dataset, split) -> index records, probabilities (n, 7), mask flags; None where the run cannot be scored there
 Predict = Callable[[str, str], "tuple[list[dict[str, Any]], np.ndarray, list[str]] | None"]

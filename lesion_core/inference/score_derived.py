@@ -6,7 +6,7 @@ They are methods of their own, with their own run ids and rows: a single model's
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,8 @@ from lesion_core.inference.score_classification import predictor, write_predicti
 from lesion_core.paths import Layout
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
+from lesion_core.settings import Scoring
 from lesion_core.settings.run import Run
-
-if TYPE_CHECKING:
-    from lesion_core.settings import Scoring
 
 
 def dihedral(turns: int, flipped: bool, batch: np.ndarray) -> np.ndarray:

@@ -6,26 +6,27 @@ import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import torch
 
-from lesion_core.acquire.images import encode_image
+from lesion_core.acquire.images import encode_image, read_mask
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
 from lesion_core.inference.refine import refine_mask, upsample
 from lesion_core.metrics.segmentation import Confusion, confusion, scores
+from lesion_core.models.automatic_masks import automatic_lesions
+from lesion_core.models.sam import prompts as make
+from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import finish, to_input
+from lesion_core.models.trained import LoadedSegmenter
+from lesion_core.paths import Layout
+from lesion_core.pixels.datasets import Harmonized
 from lesion_core.progress import track
 from lesion_core.scores import Score, SegmentationScore, write_scores
-
-if TYPE_CHECKING:
-    import torch
-
-    from lesion_core.models.sam.prompts import Prompts
-    from lesion_core.models.trained import LoadedSegmenter
-    from lesion_core.settings import Scoring, SegmentationModel
-    from lesion_core.settings.run import Run
+from lesion_core.settings import Scoring, SegmentationModel
+from lesion_core.settings.run import Run
 
 ZIP_DATE = (1980, 1, 1, 0, 0, 0)
 
@@ -58,8 +59,6 @@ def score_segmentation(
     Raises:
         MaskError: a test image has no mask.
     """
-    from lesion_core.paths import Layout
-
     prompts = prompts_of(segmenter.run.spec.model, scoring)
     rows: list[SegmentationScore] = []
     with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
@@ -102,8 +101,6 @@ def prompts_of(model: SegmentationModel, scoring: Scoring) -> list[str]:
 
 
 def _truths(root: Path, dataset: str) -> dict[str, Path]:
-    from lesion_core.paths import Layout
-
     rows = read_parquet(Layout(root).catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
     return {row["image_id"]: root / row["mask_path"] for row in rows if row["dataset"] == dataset and row["mask_path"]}
 
@@ -120,11 +117,6 @@ def _predictions(
     images_wanted: set[tuple[str, str]] | None = None,
 ) -> Iterator[tuple[dict[str, Any], np.ndarray, dict[str, np.ndarray]]]:
     """Test images one by one: index record, native truth (bool), and prompt -> probability map (S, S)."""
-    import torch
-
-    from lesion_core.acquire.images import read_mask
-    from lesion_core.pixels.datasets import Harmonized
-
     data = Harmonized.open(folder)
     test = data.rows("test")
     missing = [data.index[row]["image_id"] for row in test if data.index[row]["image_id"] not in truths]
@@ -176,8 +168,6 @@ def _prompts(
     dataset: str,
 ) -> Prompts | None:
     """Prompts of one batch; ``automatic`` is the box around the unprompted prediction, ``oracle_*`` use the truth."""
-    from lesion_core.models.sam import prompts as make
-
     if prompt == "none":
         return None
     if prompt == "automatic":
@@ -198,10 +188,6 @@ def _automatic_lesions(
     scoring: Scoring,
 ) -> torch.Tensor:
     """Logits (B, 1, s, s); image by image, since a frame is one photograph's and the grid's points are many."""
-    import torch
-
-    from lesion_core.models.automatic_masks import automatic_lesions
-
     each = zip(sizes, embeddings.split(1), images.split(1), strict=True)
     return torch.cat(
         [automatic_lesions(segmenter.facing([size]), *one, scoring.automatic_masks) for size, *one in each]

@@ -6,19 +6,15 @@ appendix B), at one scale. Overlapping masks are not weeded out, since one mask 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lesion_core.models.sam.frame import PaddedSam
 from lesion_core.models.sam.prompts import Prompts
-
-if TYPE_CHECKING:
-    from lesion_core.models.sam.frame import PaddedSam
-    from lesion_core.models.sam.segmenter import SamSegmenter
-    from lesion_core.settings import AutomaticMasks
+from lesion_core.models.sam.segmenter import SamSegmenter
+from lesion_core.settings import AutomaticMasks
 
 # Points decoded at once; at 1024 pixels they take about 1 GB.
 CHUNK = 32

@@ -8,10 +8,11 @@ are aligned with.
 
 from __future__ import annotations
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError
+from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.settings import BACKBONE_PATCHES
 
 TIMM_TRANSFORMERS = ("vit_base",)
@@ -180,10 +181,6 @@ class TimmConvolution(ImageEncoder):
 
 
 def _timm(name: str, pretrained: bool, **options: object) -> nn.Module:
-    import timm  # 6 to 8 s: only jobs that need it pay
-
-    from lesion_core.errors import WeightsError
-
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 
@@ -32,8 +33,6 @@ def colour_histogram(image: np.ndarray, mask: np.ndarray | None = None, bins: in
     Returns:
         float32 (3 * bins,); the squares of each channel's part sum to 1 (Hellinger map).
     """
-    import cv2
-
     pixels = cv2.cvtColor(np.ascontiguousarray(image), cv2.COLOR_RGB2HSV).reshape(-1, 3)
     if mask is not None:
         lesion = np.asarray(mask).reshape(-1) >= 128

@@ -3,21 +3,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.fusion import Fusion
 from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from lesion_core.seeding import seed_torch
-from lesion_core.settings import CLASSES, NETWORKS, ClassificationModel, Extraction
-
-if TYPE_CHECKING:
-    from lesion_core.catalog.metadata import MetadataVocabulary
+from lesion_core.models.trainable import Trainable
+from lesion_core.settings import CLASSES, ClassificationModel, Extraction
 
 
 def lesion_box(masks: Tensor, margin: float) -> Tensor:
@@ -83,7 +77,7 @@ def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, mar
     raise SettingsError(f"Unknown classifier input {kind!r}", remedy="choose full, masked, crop or blend")
 
 
-class ClassifierModule(nn.Module):
+class ClassifierModule(Trainable):
     """What every network for classification shares: normalisation, settings, and its weights as named tensors.
 
     forward(images (B, 3, S, S) float32 RGB 0..255, soft masks (B, 1, S, S) float32 0..1) -> logits (B, 7), order
@@ -116,28 +110,6 @@ class ClassifierModule(nn.Module):
         """(B, 3, S, S) in 0..255 by the ImageNet mean and standard deviation."""
         return (images - self.mean) / self.std
 
-    def trainable_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """Every parameter: the classifier is fine-tuned end to end."""
-        yield from self.named_parameters()
-
-    def trainable_state(self) -> dict[str, Tensor]:
-        """Parameters and batch-norm statistics, copied to the CPU."""
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self.state_dict().items()}
-
-    def load_trainable_state(self, state: dict[str, Tensor]) -> None:
-        """Load strictly.
-
-        Raises:
-            WeightsError: names or shapes differ.
-        """
-        try:
-            self.load_state_dict(state, strict=True)
-        except RuntimeError as error:
-            raise WeightsError(
-                f"These weights do not fit the classifier: {error}",
-                remedy="use the settings.yaml that stands beside them",
-            ) from error
-
 
 class Classifier(ClassifierModule):
     """forward(images (B, 3, S, S) float32 RGB 0..255, soft masks (B, 1, S, S) float32 0..1) -> logits (B, 7),
@@ -161,6 +133,7 @@ class Classifier(ClassifierModule):
         self.head = nn.Linear(2 * width, len(CLASSES))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.fix_trainable()
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:
         images, masks = prepare_input(
@@ -170,25 +143,3 @@ class Classifier(ClassifierModule):
         tokens = self.reader(tokens)
         pooled = torch.cat([tokens[:, 0], tokens[:, 1:].mean(dim=1)], dim=-1)
         return self.head(self.dropout(self.norm(pooled)))
-
-
-def build_classifier(
-    model: ClassificationModel, extraction: Extraction, *, seed: int, vocabulary: MetadataVocabulary | None = None
-) -> ClassifierModule:
-    """A classifier with weights drawn from ``seed`` (and ImageNet's in the encoder where ``pretrained``).
-
-    Args:
-        vocabulary: of the training images' metadata, for a model that looks at it.
-
-    Raises:
-        SettingsError: the settings do not describe a network (``kind`` is a classical baseline, sizes do not
-            divide).
-    """
-    if model.kind not in NETWORKS:
-        raise SettingsError(f"{model.kind} is not a network", remedy="use lesion_core.models.classical")
-    seed_torch(seed, "classifier")
-    if model.kind == "dual":
-        from lesion_core.models.dual_network import DualNetwork
-
-        return DualNetwork(model, extraction, vocabulary)
-    return Classifier(model, extraction)

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
-from lesion_core.catalog.metadata import NO_AGE, MetadataVocabulary
+from lesion_core.catalog.metadata import FIELDS, NO_AGE, MetadataVocabulary
 from lesion_core.errors import SettingsError
-from lesion_core.models.backbones import build_encoder
+from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.classifier import ClassifierModule, prepare_input
-from lesion_core.models.metadata import MetadataEncoder
 from lesion_core.settings import CLASSES, ClassificationModel, Extraction
 
 METADATA_WIDTH = 128  # ours: length of the metadata tokens
 METADATA_HEADS = 4
 METADATA_LAYERS = 2
+AGE_MODES = ("binned", "continuous")
+AGE_BIN_YEARS = 10.0
+AGE_BINS = 12  # 0-9, 10-19, ..., 110 and more: fixed, so that no other image's age decides a bin
 
 
 class LesionAttention(nn.Module):
@@ -43,6 +46,56 @@ class LesionAttention(nn.Module):
         query, key, value = split(self.query(image)), split(self.key(lesion)), split(self.value(image))
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
         return self.project(attended.transpose(1, 2).flatten(2))
+
+
+class MetadataEncoder(nn.Module):
+    """Age, sex and site, float32 (B, 3) as ``MetadataVocabulary.encode`` gives them -> float32 (B, width).
+
+    A class token and one token per field pass through pre-norm transformer layers; the class token is the result.
+
+    Args:
+        vocabulary: of the training images.
+        age: ``binned``: a learnt token per ten years; ``continuous``: a linear map of (age - mean) / sd.
+        width: length of the tokens. heads, layers: of the transformer.
+    """
+
+    def __init__(self, vocabulary: MetadataVocabulary, *, age: str, width: int, heads: int, layers: int) -> None:
+        super().__init__()
+        if age not in AGE_MODES:
+            raise SettingsError(f"Unknown age encoding {age!r}", remedy=f"choose one of {', '.join(AGE_MODES)}")
+        self.vocabulary, self.age = vocabulary, age
+        # row 0 of each table is the token of a value that is not known
+        self.ages = nn.Embedding(1 + AGE_BINS, width) if age == "binned" else nn.Embedding(1, width)
+        self.years = nn.Linear(1, width) if age == "continuous" else None
+        self.sexes = nn.Embedding(1 + len(vocabulary.sexes), width)
+        self.sites = nn.Embedding(1 + len(vocabulary.sites), width)
+        self.field = nn.Parameter(torch.randn(1, len(FIELDS), width) * 0.02)
+        self.class_token = nn.Parameter(torch.randn(1, 1, width) * 0.02)
+        self.layers = nn.ModuleList(TransformerLayer(width, heads) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, metadata: Tensor) -> Tensor:
+        tokens = torch.stack(
+            [
+                self._age(metadata[:, 0]),
+                self.sexes(metadata[:, 1].long()),
+                self.sites(metadata[:, 2].long()),
+            ],
+            dim=1,
+        )
+        tokens = torch.cat([self.class_token.expand(len(metadata), -1, -1), tokens + self.field], dim=1)
+        for layer in self.layers:
+            tokens = layer(tokens)
+        return self.norm(tokens[:, 0])
+
+    def _age(self, years: Tensor) -> Tensor:
+        known = years >= 0
+        if self.years is None:
+            bins = 1 + (years / AGE_BIN_YEARS).floor().clamp(0, AGE_BINS - 1).long()
+            return self.ages(torch.where(known, bins, 0))
+        standard = (years - self.vocabulary.age_mean) / self.vocabulary.age_sd
+        unknown = self.ages(torch.zeros_like(years, dtype=torch.long))
+        return torch.where(known[:, None], self.years(standard[:, None]), unknown)
 
 
 class DualNetwork(ClassifierModule):
@@ -82,6 +135,7 @@ class DualNetwork(ClassifierModule):
         self.head = nn.Linear(width, len(CLASSES))
         nn.init.trunc_normal_(self.head.weight, std=0.02)
         nn.init.zeros_(self.head.bias)
+        self.fix_trainable()
 
     @property
     def needs_metadata(self) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
+import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 
@@ -88,9 +89,6 @@ def build_network(
     """
     if encoder is None:
         return _tiny(kind, encoder_weights)
-    # Imported here: with torchvision and timm it takes about ten seconds.
-    import segmentation_models_pytorch as smp
-
     source = encoder_weights if weights is None else None
     if kind == "deep_unet":
         built = _fetched(

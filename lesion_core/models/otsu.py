@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -50,8 +51,6 @@ class OtsuSegmenter(Segmenter):
 
 def otsu_mask(image: np.ndarray, channel: Channel = "blue") -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) bool; all False for an image of one value."""
-    import cv2
-
     image = np.ascontiguousarray(image)
     if channel == "blue":
         values = np.ascontiguousarray(image[..., 2])

@@ -1,4 +1,4 @@
-"""From settings to a segmenter: the one place that knows all kinds."""
+"""From settings to a segmenter or a classifier: the one place that knows all kinds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,10 @@ from pathlib import Path
 
 from torch import nn
 
-from lesion_core.errors import WeightsError
+from lesion_core.catalog.metadata import MetadataVocabulary
+from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.models.classifier import Classifier, ClassifierModule
+from lesion_core.models.dual_network import DualNetwork
 from lesion_core.models.networks import build_network
 from lesion_core.models.otsu import OtsuSegmenter
 from lesion_core.models.sam.network import build_sam
@@ -15,7 +18,7 @@ from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.segmae import build_segmae
 from lesion_core.models.trainable import Segmenter
 from lesion_core.seeding import seed_torch
-from lesion_core.settings import SegmentationModel
+from lesion_core.settings import NETWORKS, ClassificationModel, Extraction, SegmentationModel
 
 EMBEDDED = "sam_vit_t"
 
@@ -38,14 +41,7 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         return OtsuSegmenter().eval()
     if model.kind == "segmae":
         seed_torch(seed, "segmae")
-        return build_segmae(
-            model.encoder,
-            model.image_size,
-            stem=model.stem,
-            mae_decoder=model.mae_decoder,
-            encoder_weights=model.encoder_weights if pretrained else None,
-            weights=weights,
-        )
+        return build_segmae(model, weights, pretrained=pretrained)
     if model.kind != "sam":
         seed_torch(seed, model.kind)
         source = model.encoder_weights if pretrained else None
@@ -66,6 +62,26 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         adapter_init=model.adapter_init,
         lora_targets=model.lora_targets,
     ).eval()
+
+
+def build_classifier(
+    model: ClassificationModel, extraction: Extraction, *, seed: int, vocabulary: MetadataVocabulary | None = None
+) -> ClassifierModule:
+    """A classifier with weights drawn from ``seed`` (and ImageNet's in the encoder where ``pretrained``).
+
+    Args:
+        vocabulary: of the training images' metadata, for a model that looks at it.
+
+    Raises:
+        SettingsError: the settings do not describe a network (``kind`` is a classical baseline, sizes do not
+            divide).
+    """
+    if model.kind not in NETWORKS:
+        raise SettingsError(f"{model.kind} is not a network", remedy="use lesion_core.models.classical")
+    seed_torch(seed, "classifier")
+    if model.kind == "dual":
+        return DualNetwork(model, extraction, vocabulary)
+    return Classifier(model, extraction)
 
 
 def _embedded(model: SegmentationModel) -> nn.Module:

@@ -9,17 +9,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import timm
 import torch
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError
+from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.models.backbones import TransformerLayer
 from lesion_core.models.networks import NetworkSegmenter
 from lesion_core.models.sam.prompts import Prompts
-from lesion_core.models.timm_vit import load_timm, timm_state
+from lesion_core.models.weights import check_state, read_weights
+from lesion_core.settings import SegmentationModel
 
 PATCH = 16
 NORM_EPS = 1e-6
+TIMM_VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
 
 
 @dataclass(frozen=True)
@@ -223,37 +226,90 @@ def patches_of(images: Tensor) -> Tensor:
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * PATCH * PATCH)
 
 
-def build_segmae(
-    encoder: str | None,
-    image_size: int,
-    *,
-    stem: bool = True,
-    mae_decoder: bool = True,
-    encoder_weights: str | None = None,
-    weights: Path | None = None,
-) -> SegMAE:
+def build_segmae(model: SegmentationModel, weights: Path | None = None, *, pretrained: bool = True) -> SegMAE:
     """A SegMAE from settings, in eval mode; random parts start from torch's global generator.
 
     Args:
-        encoder: ``vit_b_16``, or None for the tiny twin.
-        image_size, stem, mae_decoder: see ``SegMAE``.
-        encoder_weights: ``imagenet``: timm's ViT-B/16 into the transformer (its patch embedding too, without a stem).
+        model: ``encoder``: ``vit_b_16``, or None for the tiny twin; ``encoder_weights: imagenet``: timm's ViT-B/16 into
+            the transformer (its patch embedding too, without a stem).
         weights: a file in timm's names, read instead of a download.
+        pretrained: False: a random start whatever ``encoder_weights`` is.
 
     Raises:
         SettingsError: the encoder is unknown, or weights are asked for that it does not have.
         WeightsError: the weights are not at hand, or do not fit.
     """
+    encoder = model.encoder
     if encoder not in SIZES:
         raise SettingsError(f"SegMAE has no encoder {encoder!r}", remedy="set model.encoder to vit_b_16 or null")
-    model = SegMAE(SIZES[encoder], image_size, stem=stem, mae_decoder=mae_decoder)
-    if encoder_weights is not None:
-        if encoder_weights != "imagenet" or encoder is None:
+    built = SegMAE(SIZES[encoder], model.image_size, stem=model.stem, mae_decoder=model.mae_decoder)
+    if pretrained and model.encoder_weights is not None:
+        if model.encoder_weights != "imagenet" or encoder is None:
             raise SettingsError(
-                f"No weights {encoder_weights!r} for encoder {encoder!r}", remedy="set model.encoder_weights to null"
+                f"No weights {model.encoder_weights!r} for encoder {encoder!r}",
+                remedy="set model.encoder_weights to null",
             )
-        load_timm(model.network["encoder"], timm_state(image_size, weights), weights)
-    return model.eval()
+        load_timm(built.network["encoder"], timm_state(model.image_size, weights), weights)
+    return built.eval()
+
+
+def timm_state(image_size: int, weights: Path | None) -> dict[str, Tensor]:
+    """Tensors of timm's ViT-B/16 by timm's names, positions brought to ``image_size``; from ``weights`` if given.
+
+    Raises:
+        WeightsError: they cannot be fetched or read.
+    """
+    if weights is not None:
+        return read_weights(weights)
+    try:
+        return timm.create_model(TIMM_VIT, pretrained=True, num_classes=0, img_size=image_size).state_dict()
+    except (OSError, RuntimeError) as error:
+        raise WeightsError(
+            f"Weights of {TIMM_VIT} cannot be fetched: {error}",
+            remedy="check the network, or set model.encoder_weights to null",
+        ) from error
+
+
+def load_timm(encoder: nn.Module, state: dict[str, Tensor], file: Path | None) -> None:
+    """timm's tensors into SegMAE's encoder, strictly; the class token has no place here and is left out.
+
+    Args:
+        encoder: with a ``stem`` (or None), ``embed``, ``position``, ``layers`` and ``norm``; the stem, and with one the
+            patch embedding behind it, keep their start.
+        state: see ``timm_state``.
+        file: named in errors.
+
+    Raises:
+        WeightsError: a tensor is missing, unknown or of another shape.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        if name.startswith(("cls_token", "head.")) or (encoder.stem is not None and name.startswith("patch_embed.")):
+            continue
+        renamed[timm_name(name)] = tensor[:, 1:] if name == "pos_embed" else tensor
+    own = encoder.state_dict()
+    wanted = {name: own[name] for name in own if not name.startswith("stem.")}
+    if encoder.stem is not None:
+        wanted = {name: tensor for name, tensor in wanted.items() if not name.startswith("embed.")}
+    for name, tensor in check_state(wanted, renamed, file=file).items():
+        own[name].copy_(tensor)
+
+
+def timm_name(name: str) -> str:
+    """Our name of a tensor of timm's VisionTransformer."""
+    for theirs, ours in (
+        ("pos_embed", "position"),
+        ("patch_embed.proj.", "embed."),
+        ("blocks.", "layers."),
+        (".norm1.", ".norm_attention."),
+        (".norm2.", ".norm_mlp."),
+        (".attn.qkv.", ".qkv."),
+        (".attn.proj.", ".project."),
+        (".mlp.fc1.", ".mlp.0."),
+        (".mlp.fc2.", ".mlp.2."),
+    ):
+        name = name.replace(theirs, ours)
+    return name
 
 
 def _select(values: Tensor, chosen: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What every segmenter shares: how images go in and masks come out, which tensors it learns, how they are kept."""
+"""What models share: which tensors they learn and how these are kept; how images go in and masks come out."""
 
 from __future__ import annotations
 
@@ -25,15 +25,13 @@ def finish(logits: Tensor, size: int) -> np.ndarray:
     return torch.sigmoid(logits.float())[:, 0].cpu().numpy()
 
 
-class Segmenter(nn.Module):
-    """Base of the segmenters: ``forward(images, prompts) -> logits``, and strict access to what is learnt.
+class Trainable(nn.Module):
+    """Strict access to what a model learns.
 
     What is learnt is what required a gradient when construction ended (``fix_trainable``); freezing a parameter
     later, e.g. for a phase of joint training, does not change what is saved.
     """
 
-    smallest_batch = 1
-    """Samples that a forward pass in training needs, see ``SegmentationModel.smallest_batch``."""
     _learnt: tuple[str, ...] = ()
     _kept: tuple[str, ...] = ()
 
@@ -68,3 +66,10 @@ class Segmenter(nn.Module):
         checked = check_state({name: own[name] for name in self._kept}, state)
         for name, tensor in checked.items():
             own[name].copy_(tensor)
+
+
+class Segmenter(Trainable):
+    """Base of the segmenters: ``forward(images, prompts) -> logits``."""
+
+    smallest_batch = 1
+    """Samples that a forward pass in training needs, see ``SegmentationModel.smallest_batch``."""

@@ -15,8 +15,8 @@ from safetensors.torch import load_file
 from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import RunError, WeightsError, about
 from lesion_core.models.classical import ColourHistogram, Majority, load_classical
-from lesion_core.models.classifier import ClassifierModule, build_classifier
-from lesion_core.models.registry import build_segmenter
+from lesion_core.models.classifier import ClassifierModule
+from lesion_core.models.registry import build_classifier, build_segmenter
 from lesion_core.models.sam.frame import PaddedSam
 from lesion_core.paths import Layout
 from lesion_core.settings import NETWORKS

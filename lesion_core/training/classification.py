@@ -14,7 +14,7 @@ from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
-from lesion_core.models.classifier import build_classifier
+from lesion_core.models.registry import build_classifier
 from lesion_core.models.trained import VOCABULARY_KEY
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import Augmenter

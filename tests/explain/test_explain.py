@@ -30,9 +30,8 @@ from lesion_core.explain.rollout import (
     segmenter_rollout,
     windowed,
 )
-from lesion_core.models.classifier import build_classifier
 from lesion_core.models.otsu import OtsuSegmenter
-from lesion_core.models.registry import build_segmenter
+from lesion_core.models.registry import build_classifier, build_segmenter
 from lesion_core.models.sam.attention import Attention
 from lesion_core.settings import ClassificationModel, Extraction, SegmentationModel
 

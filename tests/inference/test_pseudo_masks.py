@@ -1,4 +1,4 @@
-"""Pseudo-masks: borders without stairs, and a job that goes on where it was killed."""
+"""Pseudo-masks: borders without stairs, and what stands in their table."""
 
 from __future__ import annotations
 
@@ -9,13 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_inference import SIZE, root, segmenter  # noqa: F401
-from test_older_code import changed, package, stop_at  # noqa: F401
 
-from lesion_core.files import read_csv, read_json
-from lesion_core.inference import pseudo_masks
+from lesion_core.files import read_csv
 from lesion_core.inference.pseudo_masks import write_pseudo_masks
 from lesion_core.inference.refine import refine_mask, upsample
-from lesion_core.inference.unfinished import ARRAYS, Unfinished
 from lesion_core.metrics.border import border_turning
 from lesion_core.settings import Extraction
 
@@ -77,64 +74,3 @@ def test_lines_of_the_table(root, segmenter, tmp_path):  # noqa: F811
         "masks.npy",
         "probabilities.npy",
     ]
-
-
-class Killed(BaseException):
-    """No error that any handler catches: like a signal."""
-
-
-@pytest.mark.parametrize("dies_after", [1, 3, 5])
-def test_a_killed_job_goes_on_and_the_result_is_the_same(root, segmenter, tmp_path, monkeypatch, dies_after):  # noqa: F811
-    folder = root / "harmonized" / "ph2" / str(SIZE)
-    write_pseudo_masks(segmenter, folder, tmp_path / "whole", batch_size=2)
-    monkeypatch.setattr(pseudo_masks, "BATCHES_PER_CHECKPOINT", 1)
-    plain, seen = pseudo_masks._describe, []
-
-    def dying(loaded, image_id, probability):
-        if len(seen) == dies_after:
-            raise Killed
-        seen.append(image_id)
-        return plain(loaded, image_id, probability)
-
-    monkeypatch.setattr(pseudo_masks, "_describe", dying)
-    out = tmp_path / "out"
-    with pytest.raises(Killed):
-        write_pseudo_masks(segmenter, folder, out, batch_size=2)
-    assert not (out / "masks.csv").exists()
-    assert not (out / "probabilities.npy").exists()
-    done = dies_after // 2 * 2
-    seen.clear()
-    monkeypatch.setattr(pseudo_masks, "_describe", lambda *args: (seen.append(args[1]), plain(*args))[1])
-    write_pseudo_masks(segmenter, folder, out, batch_size=2)
-    assert len(seen) == 6 - done
-    for name in ("masks.csv", *ARRAYS):
-        assert (out / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-    assert not (out / "unfinished").exists()
-
-
-def test_unfinished_work_of_another_job_is_not_continued(tmp_path):
-    work = Unfinished.open(tmp_path / "w", 3, 4, "one")
-    work.add(np.ones((4, 4), np.float32), (np.ones((4, 4), bool), {"image_id": "a"}))
-    work.save()
-    same = Unfinished.open(tmp_path / "w", 3, 4, "one")
-    assert [row["image_id"] for row in same.rows] == ["a"]
-    assert (same.probabilities[0] == 255).all()
-    assert Unfinished.open(tmp_path / "w", 3, 4, "other").rows == []
-    assert read_json(tmp_path / "w" / "identity.json", str) == "other"
-    (tmp_path / "w" / "masks.npy").write_bytes(b"broken")
-    assert Unfinished.open(tmp_path / "w", 3, 4, "other").rows == []
-
-
-def test_masks_of_older_code_are_not_gone_on_with(root, segmenter, tmp_path, changed, monkeypatch, capsys):  # noqa: F811
-    change, anew = changed
-    described: list[str] = []
-    plain = pseudo_masks._describe
-    monkeypatch.setattr(pseudo_masks, "BATCHES_PER_CHECKPOINT", 1)
-    monkeypatch.setattr(pseudo_masks, "_describe", stop_at(2, plain, described, 1))
-    arguments = (segmenter, root / "harmonized" / "ph2" / str(SIZE), tmp_path / "out")
-    with pytest.raises(KeyboardInterrupt):
-        write_pseudo_masks(*arguments, batch_size=2)
-    change()
-    write_pseudo_masks(*arguments, batch_size=2)
-    assert described[3] == described[0 if anew else 2]
-    assert ("starting anew" in capsys.readouterr().err) == anew

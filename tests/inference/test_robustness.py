@@ -13,7 +13,8 @@ from classification_runs import make_root, make_run
 from lesion_core.acquire.synthetic import draw_batch
 from lesion_core.errors import SettingsError
 from lesion_core.files import read_csv, write_parquet
-from lesion_core.inference.robustness import METRICS, gather_robustness, measure_robustness
+from lesion_core.inference.robustness import measure_robustness
+from lesion_core.inference.robustness_table import METRICS, gather_robustness
 from lesion_core.inference.score_classification import score_classification
 from lesion_core.pixels.colour import grey_world
 from lesion_core.pixels.corruptions import CORRUPTIONS

@@ -13,9 +13,8 @@ from hypothesis import strategies as st
 from lesion_core.catalog.metadata import NO_AGE, MetadataVocabulary
 from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.inference.classify import class_probabilities
-from lesion_core.models.classifier import build_classifier
-from lesion_core.models.dual_network import DualNetwork, LesionAttention
-from lesion_core.models.metadata import MetadataEncoder
+from lesion_core.models.dual_network import DualNetwork, LesionAttention, MetadataEncoder
+from lesion_core.models.registry import build_classifier
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import ClassificationModel, Extraction
 

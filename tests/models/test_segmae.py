@@ -41,7 +41,7 @@ def root(tmp_path_factory):
 @pytest.fixture
 def tiny():
     seed_torch(0, "segmae")
-    return build_segmae(None, SIZE)
+    return build_segmae(SegmentationModel(kind="segmae", image_size=SIZE))
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_tiny_twin(tiny, images):
 )
 def test_full_size(change, parameters):
     with torch.device("meta"):
-        model = build_segmae("vit_b_16", 224, **change)
+        model = build_segmae(SegmentationModel(kind="segmae", encoder="vit_b_16", image_size=224, **change))
     assert sum(parameter.numel() for parameter in model.parameters()) == parameters
 
 
@@ -255,15 +255,16 @@ TIMM = """
 import sys, torch, timm
 from safetensors.torch import save_file
 from lesion_core.errors import WeightsError
-from lesion_core.models.segmae import build_segmae
-from lesion_core.models.timm_vit import TIMM_VIT
+from lesion_core.models.segmae import TIMM_VIT, build_segmae
+from lesion_core.settings import SegmentationModel
 torch.manual_seed(0); torch.set_num_threads(1)
 vit = timm.create_model(TIMM_VIT, pretrained=False, num_classes=0).eval()
 assert vit.global_pool == "token" and vit.embed_dim == 768
 state = {name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in vit.state_dict().items()}
 vit.load_state_dict(state)
 save_file(state, sys.argv[1])
-pure = build_segmae("vit_b_16", 224, stem=False, mae_decoder=False, encoder_weights="imagenet", weights=sys.argv[1])
+model = {"kind": "segmae", "encoder": "vit_b_16", "encoder_weights": "imagenet", "image_size": 224}
+pure = build_segmae(SegmentationModel(**model, stem=False, mae_decoder=False), sys.argv[1])
 images = torch.rand(1, 3, 224, 224)
 with torch.no_grad():
     tokens, maps = pure.network["encoder"](images)
@@ -273,12 +274,12 @@ with torch.no_grad():
         x = block(x)
     x = vit.norm(x)
 assert not maps and (tokens - x).abs().max() < 1e-4 * x.abs().max(), (tokens - x).abs().max()
-hybrid = build_segmae("vit_b_16", 224, encoder_weights="imagenet", weights=sys.argv[1])
+hybrid = build_segmae(SegmentationModel(**model), sys.argv[1])
 assert torch.equal(hybrid.network["encoder"].layers[7].mlp[2].weight, state["blocks.7.mlp.fc2.weight"])
 state["blocks.3.attn.qkv.weigth"] = state.pop("blocks.3.attn.qkv.weight")
 save_file(state, sys.argv[1])
 try:
-    build_segmae("vit_b_16", 224, encoder_weights="imagenet", weights=sys.argv[1])
+    build_segmae(SegmentationModel(**model), sys.argv[1])
 except WeightsError as error:
     assert "layers.3.qkv.weight" in str(error)
     print("fine")

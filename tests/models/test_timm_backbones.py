@@ -7,7 +7,7 @@ import torch
 
 from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.models.backbones import TIMM_NAMES, build_encoder
-from lesion_core.models.classifier import build_classifier
+from lesion_core.models.registry import build_classifier
 from lesion_core.settings import NETWORKS, ClassificationModel, Extraction
 from lesion_core.settings import load as config
 

@@ -15,7 +15,7 @@ from classification_runs import SEGMENTER, SIZE, layout, make_pseudo_masks, make
 from lesion_core.errors import MaskError, RunError, SettingsError, SplitError
 from lesion_core.files import read_csv, read_json, write_csv
 from lesion_core.inference.classify import class_probabilities
-from lesion_core.models.classifier import build_classifier
+from lesion_core.models.registry import build_classifier
 from lesion_core.models.trained import load_classifier, read_tensors
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import INDEX_COLUMNS

@@ -10,7 +10,7 @@ from classification_runs import TinySegmenter, dual_run, joint_run, layout, make
 from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
 
 from lesion_core.inference.classify import class_probabilities
-from lesion_core.models.classifier import build_classifier
+from lesion_core.models.registry import build_classifier
 from lesion_core.training.classification import ClassificationTask, open_images
 from lesion_core.training.classification_data import load_labelled_images
 from lesion_core.training.joint import JointModel, JointTask

@@ -13,7 +13,7 @@ from classification_runs import SIZE, TinySegmenter, classifier_run, joint_run, 
 
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv
-from lesion_core.models.classifier import build_classifier
+from lesion_core.models.registry import build_classifier
 from lesion_core.models.trained import LoadedSegmenter, load_classifier, read_tensors
 from lesion_core.paths import Layout
 from lesion_core.settings import load as config

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from safetensors.torch import save_file
+
+from lesion_core.acquire.download import fetch_weights
 from lesion_core.errors import WeightsError
 from lesion_core.files import atomic_path, read_json, sha256_file, write_bytes, write_json
+from lesion_core.models.sam.network import build_sam
 
 DATA_FILES = ("weights/sam_vit_t.safetensors", "weights/sam_vit_t.safetensors.json")
 PACKAGED = {"sam_vit_t": DATA_FILES}
@@ -38,11 +42,6 @@ def write_foundation(name: str, out: Path, *, mirror: str | None, retries: int, 
         write_json(out.with_name(out.name + ".json"), description)
         write_bytes(out, packaged.read_bytes())
         return
-    from safetensors.torch import save_file
-
-    from lesion_core.acquire.download import fetch_weights
-    from lesion_core.models.sam.network import build_sam
-
     checkpoint = fetch_weights(name, out.parent / "official", mirror=mirror, retries=retries, timeout=timeout)
     sam = build_sam(name, weights=checkpoint)
     with atomic_path(out) as partial:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -92,8 +93,6 @@ def automatic_box(probability: np.ndarray, *, threshold: float, margin: float = 
     Returns:
         (4,) float32 x0 y0 x1 y1 within the image; the whole image if no pixel reaches the threshold.
     """
-    import cv2
-
     lesion = (probability >= threshold).astype(np.uint8)
     count, labels, statistics, _ = cv2.connectedComponentsWithStats(lesion, connectivity=8)
     if count > 1:
