@@ -84,6 +84,9 @@ class ClassifierModule(Trainable):
     ``CLASSES``; networks with metadata take it as a third argument.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, model: ClassificationModel, extraction: Extraction) -> None:
         super().__init__()
         self.settings, self.extraction = model, extraction

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import segmentation_models_pytorch as smp
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lesion_core.errors import ImageError, SettingsError, WeightsError
 from lesion_core.models.deep_unet import DeepUNet, TinyEncoder
@@ -42,7 +42,10 @@ class NetworkSegmenter(Segmenter):
         multiple: S must be a multiple of it.
     """
 
-    def __init__(self, network: nn.Module, *, multiple: int) -> None:
+    pixel_mean: Tensor
+    pixel_std: Tensor
+
+    def __init__(self, network: Any, *, multiple: int) -> None:
         super().__init__()
         self.network = network
         self.multiple = multiple

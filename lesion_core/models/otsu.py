@@ -26,6 +26,8 @@ class OtsuSegmenter(Segmenter):
             ``lightness`` (L of CIELAB).
     """
 
+    logit: Tensor
+
     def __init__(self, channel: Channel = "blue") -> None:
         super().__init__()
         self.channel = channel

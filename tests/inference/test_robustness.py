@@ -130,7 +130,7 @@ def test_photographs_are_corrected_as_their_dataset_was(layout):
 def test_the_mask_is_made_of_the_corrupted_photograph(layout, monkeypatch):
     from safetensors.torch import save_file
 
-    from lesion_core.inference import classify
+    from lesion_core.inference import robustness
 
     otsu = next(run for run in config.expand(config.load("smoke")).values() if run.method == "otsu")
     model = otsu.spec.model.model_copy(update={"image_size": 32})
@@ -146,9 +146,9 @@ def test_the_mask_is_made_of_the_corrupted_photograph(layout, monkeypatch):
     (pseudo / "masks.csv").write_text("image_id\n" + "\n".join(ids) + "\n")
     train_run(run, layout.run("classification", run.run_id), layout.root, "cpu")
     seen = []
-    honest = classify.class_probabilities
+    honest = robustness.class_probabilities
     monkeypatch.setattr(
-        classify, "class_probabilities", lambda *args, **more: (seen.append(args[2]), honest(*args, **more))[1]
+        robustness, "class_probabilities", lambda *args, **more: (seen.append(args[2]), honest(*args, **more))[1]
     )
     measured(layout, run, images=4, corruptions={"hair": [30.0]})
     assert len(seen) == 2

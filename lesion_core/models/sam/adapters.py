@@ -8,9 +8,10 @@ With ``init="zero"`` all of them are exactly nothing at the start, so that step 
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
 Init = Literal["zero", "random"]
@@ -130,7 +131,7 @@ class MedSABottleneck(nn.Module):
 class AfterAttention(nn.Module):
     """z + A(z) on the output z of multi-head attention (Med-SA's MHA-A), hung on its output projection."""
 
-    def __init__(self, projection: nn.Module, rank: int, *, init: Init = "zero") -> None:
+    def __init__(self, projection: Any, rank: int, *, init: Init = "zero") -> None:
         super().__init__()
         self.projection = projection
         self.adapter = MedSABottleneck(projection.out_features, rank, init=init)
@@ -144,7 +145,7 @@ class AfterAttention(nn.Module):
 class BesideMLP(nn.Module):
     """MLP(h) + A(h), h the normalised tokens: the adapter in the MLP's residual path (Med-SA's MLP-A)."""
 
-    def __init__(self, mlp: nn.Module, rank: int, *, init: Init = "zero") -> None:
+    def __init__(self, mlp: Any, rank: int, *, init: Init = "zero") -> None:
         super().__init__()
         self.mlp = mlp
         self.adapter = MedSABottleneck(mlp.lin1.in_features, rank, init=init)
@@ -154,12 +155,12 @@ class BesideMLP(nn.Module):
         return self.mlp(x) + self.adapter(x)
 
 
-def bottlenecks(encoder: nn.Module, rank: int, depth: int, *, gated: bool, init: Init = "zero") -> nn.ModuleList:
+def bottlenecks(encoder: ImageEncoderViT, rank: int, depth: int, *, gated: bool, init: Init = "zero") -> nn.ModuleList:
     """One ``LayerAdapter`` per block of a SAM image encoder, which stays untouched."""
     return nn.ModuleList(LayerAdapter(width, rank, depth, gated=gated, init=init) for width in _widths(encoder))
 
 
-def add_lora(encoder: nn.Module, rank: int, targets: Targets = "qv", *, init: Init = "zero") -> None:
+def add_lora(encoder: ImageEncoderViT, rank: int, targets: Targets = "qv", *, init: Init = "zero") -> None:
     """Put LoRA around every block's qkv projection, in place (weights must be loaded before).
 
     Args:
@@ -172,19 +173,19 @@ def add_lora(encoder: nn.Module, rank: int, targets: Targets = "qv", *, init: In
             block.attn.proj = LoRAOutput(block.attn.proj, rank, init=init)
 
 
-def add_med_sa(encoder: nn.Module, rank: int, *, init: Init = "zero") -> None:
+def add_med_sa(encoder: ImageEncoderViT, rank: int, *, init: Init = "zero") -> None:
     """Med-SA's two adapters in every block, in place (weights must be loaded before)."""
     for block in encoder.blocks:
         block.attn.proj = AfterAttention(block.attn.proj, rank, init=init)
         block.mlp = BesideMLP(block.mlp, rank, init=init)
 
 
-def highway(encoder: nn.Module, rank: int, *, init: Init = "zero") -> nn.ModuleList:
+def highway(encoder: ImageEncoderViT, rank: int, *, init: Init = "zero") -> nn.ModuleList:
     """GMed-SA's adapters g, one per block on a residual path around it: block(x) + g(x) (paper B, equation 1)."""
     return nn.ModuleList(MedSABottleneck(width, rank, init=init) for width in _widths(encoder))
 
 
-def _widths(encoder: nn.Module) -> list[int]:
+def _widths(encoder: ImageEncoderViT) -> list[int]:
     return [block.norm2.normalized_shape[0] for block in encoder.blocks]
 
 

@@ -9,7 +9,10 @@ pass. The result differs from segment_anything's by rounding.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
+from segment_anything.modeling import ImageEncoderViT
 from segment_anything.modeling.image_encoder import get_rel_pos
 from torch import Tensor, nn
 from torch.nn import functional
@@ -31,7 +34,7 @@ class Attention(nn.Module):
         window: side of a window in tokens; 0: one window, the whole grid.
     """
 
-    def __init__(self, attention: nn.Module, window: int) -> None:
+    def __init__(self, attention: Any, window: int) -> None:
         super().__init__()
         self.num_heads, self.scale, self.window = attention.num_heads, attention.scale, window
         self.qkv, self.proj = attention.qkv, attention.proj
@@ -69,7 +72,8 @@ class Attention(nn.Module):
         true = (len(table_h), len(table_w))
         query, key, value = windows.permute(5, 0, 1, 3, 6, 2, 4, 7).flatten(1, 3).unbind(0)
         query = query[:, :, : true[0], : true[1]]
-        attended = attend(*(part.flatten(2, 3) for part in (query, key, value)), table_h, table_w, self.scale)
+        query, key, value = (part.flatten(2, 3) for part in (query, key, value))
+        attended = attend(query, key, value, table_h, table_w, self.scale)
         attended = attended.view(batch, down, across, self.num_heads, *true, -1).permute(0, 1, 4, 2, 5, 3, 6)
         return attended.reshape(batch, down * true[0], across * true[1], -1)
 
@@ -109,7 +113,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, table_h: Tensor, table_w:
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
 
 
-def use_attention(encoder: nn.Module) -> None:
+def use_attention(encoder: ImageEncoderViT) -> None:
     """Give every block of a SAM image encoder ``Attention``, in place; adapters must hang in it already."""
     for block in encoder.blocks:
         block.attn = Attention(block.attn, block.window_size)

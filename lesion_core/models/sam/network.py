@@ -57,7 +57,7 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def build_sam(name: str, *, image_size: int | None = None, weights: Path | None = None) -> nn.Module:
+def build_sam(name: str, *, image_size: int | None = None, weights: Path | None = None) -> Sam:
     """A ``segment_anything.modeling.Sam`` in eval mode, float32, on the CPU, with its variant's ``normalisation``.
 
     Args:
@@ -83,7 +83,7 @@ def build_sam(name: str, *, image_size: int | None = None, weights: Path | None 
     return sam.eval()
 
 
-def load_sam_weights(sam: nn.Module, state: Mapping[str, Tensor], name: str, *, file: Path | None = None) -> None:
+def load_sam_weights(sam: Sam, state: Mapping[str, Tensor], name: str, *, file: Path | None = None) -> None:
     """Load a state dict into ``sam`` (in place), strictly.
 
     If ``sam`` has another image size than the variant, and only then, the absolute position table (bilinear) and the
@@ -99,8 +99,7 @@ def load_sam_weights(sam: nn.Module, state: Mapping[str, Tensor], name: str, *, 
     if sam.image_encoder.img_size != variant.image_size:
         for key in position_tables(variant):
             table = state.get(key)
-            fits = table is not None and tuple(table.shape) == _table_shape(variant, key)
-            if fits and table.is_floating_point():
+            if table is not None and tuple(table.shape) == _table_shape(variant, key) and table.is_floating_point():
                 state[key] = _resize_table(table.float(), tuple(expected[key].shape))
     load_strict(sam, state, file=file)
 
@@ -120,7 +119,7 @@ def _variant(name: str) -> Variant:
         raise SettingsError(f"No SAM variant is called {name!r}", remedy=f"use one of {', '.join(VARIANTS)}") from None
 
 
-def _assemble(variant: Variant, size: int, *, empty: bool = False) -> nn.Module:
+def _assemble(variant: Variant, size: int, *, empty: bool = False) -> Sam:
     """Put a SAM together; ``empty``: the image encoder without memory, to be loaded.
 
     A random start of ViT-H's encoder would cost seconds and 2.5 GB, and be overwritten at once.
@@ -181,7 +180,7 @@ def _resize_table(table: Tensor, shape: tuple[int, ...]) -> Tensor:
     return resized.squeeze(0).T.contiguous()
 
 
-def normalise(sam: nn.Module, images: Tensor) -> Tensor:
+def normalise(sam: Sam, images: Tensor) -> Tensor:
     """Pixels as the weights of ``sam`` expect them: what its image encoder is given.
 
     ``mean_std``: (x - mean) / std by channel (segment_anything's ``Sam.preprocess``). ``min_max``: (x - min) /
@@ -200,7 +199,7 @@ def normalise(sam: nn.Module, images: Tensor) -> Tensor:
     return (images - low) / (high - low).clamp_min(LEAST_RANGE)
 
 
-def normalisation_of(sam: nn.Module) -> dict[str, str | float | list[float]]:
+def normalisation_of(sam: Sam) -> dict[str, str | float | list[float]]:
     """The rule of ``normalise`` and its constants: what an embedding depends on besides weights and pixels."""
     if sam.normalisation == "mean_std":
         return {"rule": "mean_std", "mean": sam.pixel_mean.flatten().tolist(), "std": sam.pixel_std.flatten().tolist()}

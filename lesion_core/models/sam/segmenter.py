@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from segment_anything.modeling import MaskDecoder, Sam
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -34,7 +35,7 @@ class SamSegmenter(Segmenter):
 
     def __init__(
         self,
-        sam: nn.Module,
+        sam: Sam,
         *,
         adapter: Literal["none", "bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa", "decoder"],
         rank: int = 64,
@@ -146,7 +147,7 @@ class SamSegmenter(Segmenter):
         return decode_masks(self.sam.mask_decoder, embeddings, position, sparse, dense, masks)
 
 
-def _free_decoder(decoder: nn.Module) -> None:
+def _free_decoder(decoder: MaskDecoder) -> None:
     """Let learn what mask 0 passes through (paper E); the IoU head and the nested masks' own heads feel no gradient."""
     decoder.requires_grad_(True)
     decoder.iou_prediction_head.requires_grad_(False)
@@ -155,7 +156,7 @@ def _free_decoder(decoder: nn.Module) -> None:
 
 
 def decode_masks(
-    decoder: nn.Module, embeddings: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, masks: int
+    decoder: MaskDecoder, embeddings: Tensor, position: Tensor, sparse: Tensor, dense: Tensor, masks: int
 ) -> tuple[Tensor, Tensor]:
     """``MaskDecoder.predict_masks`` for a batch of images with one prompt each, instead of one image with many.
 
