@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-# Entries of a batch's attention matrix: a larger one is not kept for the backward pass (16 MB of float32), and no more
-# than so many exist at once (64 MB).
-KEPT = 1 << 22
-PIECE = 1 << 24
+# Entries of a batch's attention matrix, 16 MB of float32: a larger one is not kept for the backward pass, and exists in
+# pieces of about so many, which fit the last cache.
+KEPT = PIECE = 1 << 22
+# Where no fused kernel passes a gradient to the mask, torch's kernel would take its own formula, a quarter slower.
+UNFUSED = ("cpu",)
 
 
 class Attention(nn.Module):
@@ -109,7 +110,11 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, table_h: Tensor, table_w:
     grid = query.unflatten(2, (len(table_h), len(table_w)))
     of_rows = torch.einsum("nahwc,hkc->nahwk", grid, table_h.to(query.dtype))
     of_columns = torch.einsum("nahwc,wkc->nahwk", grid, table_w.to(query.dtype))
-    bias = (of_rows[..., :, None] + of_columns[..., None, :]).flatten(4).flatten(2, 3)
+    of_rows, of_columns = of_rows.flatten(2, 3).unsqueeze(4), of_columns.flatten(2, 3).unsqueeze(3)
+    if torch.is_grad_enabled() and query.device.type in UNFUSED:
+        scores = ((query * scale) @ key.transpose(2, 3)).unflatten(3, (table_h.shape[1], table_w.shape[1]))
+        return (scores + of_rows + of_columns).flatten(3).softmax(dim=-1).to(value.dtype) @ value
+    bias = (of_rows + of_columns).flatten(3)
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scale)
 
 
