@@ -14,7 +14,10 @@ from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES, Ledger, Plan, Report, Statistics, Table
+from lesion_core.settings.paper import TestTable
+from lesion_core.settings.papers import read_paper
 
+CHECKOUT = Path(__file__).resolve().parents[1]
 IMAGES = ("a", "b", "c", "d")
 PIXEL = bytes.fromhex(
     "89504e470d0a1a0a0000000d4948445200000001000000010802000000907753de0000000c49444154789c63f8ffff3f0005fe02fe0def46b8"
@@ -30,35 +33,59 @@ CLASSIFIED = {"vit_none-s0": ("nv", "nv", "nv", "nv"), "vit_cross_attention-s0":
 TRUTH = ("nv", "mel", "mel", "bkl")
 
 
-def make_plan(profile: str = "smoke", **changes: Any) -> Plan:
-    """Two tables of paper A and a literature table, with runs of the store below."""
+def make_plan(profile: str = "smoke", papers: tuple[str, ...] = (), **changes: Any) -> Plan:
+    """Tables of paper A as far as the store below has runs of them, and all tables of the papers named."""
     rows = [
         {"label": "U-Net", "method": "unet"},
         {"label": "SAM frozen", "method": "sam_frozen"},
-        {"label": "SAM-ViT (proposed)", "method": "sam_adapter"},
+        {
+            "label": "SAM-ViT (proposed)",
+            "method": "sam_adapter",
+            "proposed": True,
+            "published": {"dice": "94.27", "iou": "92.83"},
+        },
         {"label": "SAM, oracle box", "method": "sam_frozen", "prompt": "oracle_box"},
     ]
     classifiers = [
         {"label": "ViT without fusion", "method": "vit_none"},
-        {"label": "SAM-ViT (proposed)", "method": "vit_cross_attention"},
+        {
+            "label": "SAM-ViT (proposed)",
+            "method": "vit_cross_attention",
+            "proposed": True,
+            "published": {"accuracy": "96.37", "auc": "0.979"},
+        },
+        {"label": "Skin-DeepNet", "published": {"accuracy": "98.00", "f1": "97.57"}, "where": "section 4.2"},
     ]
-    shared = {"paper": "sam_vit", "task": "segmentation", "dataset": "isic2018_task1"}
+    quoted = [
+        {"label": "FAT-Net", "published": {"dice": "91", "iou": "82"}},
+        {"label": "EGAN", "published": {"dice": ">92"}},
+    ]
+    shared = {"paper": "sam_vit", "task": "segmentation", "dataset": "isic2018_task1", "metrics": ["dice", "iou"]}
     tables = {
-        "table_01": {**shared, "title": "Literature", "published": "table_01", "metrics": ["dice", "iou"], "rows": []},
-        "table_05": {**shared, "title": "Seg", "published": "table_05", "metrics": ["dice", "iou"], "rows": rows},
-        "table_08": {
+        "sam_vit_table_01": {**shared, "title": "Literature", "rows": quoted},
+        "sam_vit_table_05": {**shared, "title": "Seg", "rows": rows},
+        "sam_vit_table_08": {
             "title": "Cls",
             "paper": "sam_vit",
-            "published": "table_08",
             "task": "classification",
             "dataset": "ham10000",
             "metrics": ["accuracy", "auc", "balanced_accuracy"],
+            "units": {"auc": "fraction"},
             "rows": classifiers,
         },
     }
+    real = {name: read_paper(CHECKOUT / "workflow" / "papers" / f"{name}.yaml") for name in ("sam_vit", *papers)}
+    typed = {name: Table.model_validate(table) for name, table in tables.items()}
     return Plan(
         profile=profile,
-        tables={name: Table.model_validate(table) for name, table in tables.items()},
+        tables=typed | {key: table for name in papers for key, table in real[name].tables.items()},
+        papers={name: paper.reference for name, paper in real.items()},
+        claims={name: paper.claims for name, paper in real.items()},
+        contradictions={name: paper.contradictions for name, paper in real.items()},
+        tests={
+            "sam_vit_table_15": TestTable(title="Tests of segmentation", of=["sam_vit_table_05"]),
+            "sam_vit_table_16": TestTable(title="Tests of classification", of=["sam_vit_table_08"]),
+        },
         runs={
             "sam_frozen": ["sam_frozen-s0"],
             "sam_adapter": ["sam_adapter-s0", "sam_adapter-s1"],
@@ -66,18 +93,16 @@ def make_plan(profile: str = "smoke", **changes: Any) -> Plan:
             "vit_cross_attention": ["vit_cross_attention-s0"],
             **changes.pop("runs", {}),
         },
-        statistics=Statistics(
-            alpha=0.05,
-            resamples=200,
-            seed=1,
-            power=0.8,
-            family=["table", "dataset", "level"],
-            segmentation_metric="dice",
-            segmentation_proposed="sam_adapter",
-            classification_proposed="vit_cross_attention",
-        ),
-        ledger=Ledger(tolerance_points=1.0, tolerance_sds=2.0),
-        report=Report(main_tables=[], gallery_side=64, gallery_megabytes=1.0),
+        trained_on={
+            "sam_frozen": {"segmentation": []},
+            "sam_adapter": {"segmentation": ["isic2018_task1"]},
+            "vit_none": {"classification": ["ham10000"]},
+            "vit_cross_attention": {"classification": ["ham10000"]},
+        },
+        figure_segmenter="sam_adapter",
+        statistics=Statistics(alpha=0.05, resamples=200, seed=1, power=0.8, segmentation_metric="dice"),
+        ledger=Ledger(tolerance_points=1.0),
+        report=Report(gallery_side=64, gallery_megabytes=1.0),
     )
 
 

@@ -15,10 +15,6 @@ from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_parquet
 from lesion_core.inference.robustness_table import gather_robustness
-from lesion_core.inference.score_classification import score_classification
-from lesion_core.inference.score_derived import predict_derived
-from lesion_core.inference.score_segmentation import score_segmentation
-from lesion_core.models.trained import load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.harmonize import harmonize_image, read_original
@@ -28,10 +24,10 @@ from lesion_core.report.statistics import write_statistics
 from lesion_core.report.subgroups import write_subgroups
 from lesion_core.report.tables import write_tables
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
-from lesion_core.seeding import generator, make_deterministic
+from lesion_core.seeding import generator
 from lesion_core.settings import Harmonization, Plan, Robustness, Scoring, Subgroups
 from lesion_core.settings.matrix import tried_runs
-from lesion_core.settings.run import Run, task_of
+from lesion_core.settings.run import task_of
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
@@ -136,12 +132,14 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
     if count == 0:
         answer.skipped = "ask for it with --recompute N"
         return answer
+    from lesion_core.audit.rescore import rescore  # torch, which nothing else of the audit needs
+
     drawn = _draw(root, plan, count, seed)
     compared, largest = 0, 0.0
     with tempfile.TemporaryDirectory() as folder:
         for number, ((path, kind), images) in enumerate(sorted(drawn.items())):
             again = Path(folder) / f"{number}.parquet"
-            _score(root, path.parent, kind, scoring, images, again, device)
+            rescore(root, path.parent, kind, scoring, images, again, device)
             found = {tuple(row[key] for key in KEYS[kind]): row for row in read_scores(again, kind)}
             for row in read_scores(path, kind):
                 if (row["dataset"], row["image_id"]) not in images:
@@ -202,23 +200,6 @@ def _draw(root: Path, plan: Plan, count: int, seed: int) -> dict[tuple[Path, str
     for file, image in turns[:count]:
         drawn[file].add(image)
     return drawn
-
-
-def _score(
-    root: Path, run_dir: Path, kind: str, scoring: Scoring, images: set[tuple[str, str]], out: Path, device: str
-) -> None:
-    run = Run.load(run_dir)
-    make_deterministic(run.threads)
-    if kind == "classification":
-        only = scoring.model_copy(update={"classification_on": sorted({dataset for dataset, _ in images})})
-        if run.task == "derived":
-            predict_derived(run, root, only, out, device=device)
-        else:
-            score_classification(run_dir, run, root, only, out, device=device)
-        return
-    only = scoring.model_copy(update={"segmentation_on": sorted({dataset for dataset, _ in images})})
-    segmenter = load_segmenter(run_dir, device=device)
-    score_segmentation(segmenter, run, root, only, out, out.with_suffix(".zip"), device=device, images=images)
 
 
 def _difference(stored: dict[str, Any], again: dict[str, Any] | None, kind: str) -> float:

@@ -18,19 +18,20 @@ Fraction = Annotated[
 
 
 def trace(
-    table: Annotated[str, typer.Argument(help="As its file is called, e.g. table_05.")],
+    table: Annotated[str, typer.Argument(help="As its file is called, e.g. sam_vit_table_05.")],
     row: Annotated[str, typer.Argument(help="The row's label; in tables 15 and 16: other method, dataset, level.")],
     column: Annotated[str, typer.Argument(help="The metric, e.g. dice: a column of the table's .csv.")],
     root: Root = Path("results/smoke"),
     images: Annotated[bool, typer.Option("--images", help="List every image with its hash.")] = False,
 ) -> None:
     """A cell back to its images, computed anew from the score rows. Exit status 1 if the chain does not hold."""
-    from lesion_core.report.trace import TESTS, trace_cell, trace_test, trace_text
+    from lesion_core.report.table_cells import read_cells
+    from lesion_core.report.trace import trace_cell, trace_test, trace_text
 
-    if table in TESTS:
-        found = trace_test(root, sections("statistics", root, None).plan, table, row, column)
-    else:
+    if any(cell["table"] == table for cell in read_cells(root)):
         found = trace_cell(root, table, row, column)
+    else:
+        found = trace_test(root, sections("statistics", root, None).plan, table, row, column)
     typer.echo(trace_text(found, images=images))
     if found.faults:
         raise typer.Exit(1)

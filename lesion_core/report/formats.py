@@ -23,8 +23,6 @@ NAMES = {
     "brier_calibrated": "Brier score calibrated",
     "melanoma_sensitivity_at_95_specificity": "Melanoma sensitivity at 95 % specificity",
     "dice_sd": "Dice SD",
-    "dice_ci_low": "Dice CI low",
-    "dice_ci_high": "Dice CI high",
     "cohens_d": "Cohen's d",
     "p_below": "p below",
     "frozen_parameters": "Frozen parameters (M)",
@@ -62,17 +60,6 @@ class Grid:
 def metric_name(metric: str, unit: str = "") -> str:
     """How a metric is called in print, with its unit where that is per cent."""
     return NAMES.get(metric, metric.replace("_", " ").capitalize()) + UNIT_MARK.get(unit, "")
-
-
-def table_name(name: str) -> str:
-    """``Table 5`` of ``table_05``; empty for tables whose title names the paper."""
-    number = name.removeprefix("table_")
-    return f"Table {int(number)}" if name.startswith("table_") and number.isdecimal() else ""
-
-
-def full_title(name: str, title: str) -> str:
-    """A table's number, where it has one, and its title."""
-    return f"{table_name(name)}. {title}" if table_name(name) else title
 
 
 def markdown(grid: Grid) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lesion_core.files import write_csv
-from lesion_core.report.measures import DECIMALS, DERIVED, SCALE, SEGMENTATION_METRICS, Rows, lesion_of
+from lesion_core.report.measures import DECIMALS, SCALE, SEGMENTATION_METRICS, SPREAD, Rows, lesion_of
 from lesion_core.report.score_store import Store
 from lesion_core.report.subgroups import mean_over_runs
 from lesion_core.settings import Plan
@@ -74,7 +74,7 @@ def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Inte
     scored: list[Rows]
     if cell["kind"] == "classification":
         scored = [store.classification[run, cell["dataset"]] for run in runs]
-    elif cell["kind"] == "segmentation" and cell["metric"] not in DERIVED:
+    elif cell["kind"] == "segmentation" and cell["metric"] != SPREAD:
         scored = [store.segmentation[run, cell["dataset"], cell["prompt"], cell["resolution"]] for run in runs]
     else:
         return {}

@@ -8,10 +8,10 @@ from typing import Any
 
 from lesion_core.files import write_csv
 from lesion_core.metrics.feasibility.effects import check_effect
-from lesion_core.papers.published import Published, load, pairs
+from lesion_core.papers.published import Published, pairs, published_numbers
 from lesion_core.paths import Layout
 from lesion_core.report.intervals import write_intervals
-from lesion_core.report.measures import DECIMALS, SCALE
+from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE
 from lesion_core.report.score_store import Store
 from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Ledger, Plan
@@ -26,7 +26,6 @@ COLUMNS = (
     "unit",
     "averaging",
     "n",
-    "source",
     "where",
     "ours",
     "ours_sd",
@@ -38,15 +37,15 @@ COLUMNS = (
     "verdict",
     "reason",
 )
-IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_RUN, UNTESTABLE = (
+IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_COMPARED, NOT_RUN, UNTESTABLE = VERDICTS = (
     "arithmetically impossible",
     "possible only if",
     "reproduced",
     "not reproduced",
+    "not compared in this profile",
     "not run here",
     "untestable",
 )
-VERDICTS = (IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_RUN, UNTESTABLE)
 COMPARING = "paper"  # the profile whose data and models are the papers'
 
 
@@ -66,19 +65,15 @@ def write_ledger(root: Path, plan: Plan) -> None:
     intervals = write_intervals(layout.intervals, cells, Store.read(root), plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
-        if cell["published"] is None:
+        if cell["published_text"] is None:
             continue
         cell["interval"] = intervals.get((cell["table"], cell["row"], cell["column"]))
-        key = (cell["table"], cell["published_row"], cell["column"])
+        key = (cell["table"], cell["row"], cell["column"])
         if key not in ours or ours[key]["value"] is None:
             ours[key] = cell
-    published = load()
+    published = published_numbers(plan)
     arithmetic = _arithmetic(published)
-    names = {(table.paper, table.published): name for name, table in plan.tables.items()}
-    rows = [
-        _entry(item, ours.get((names.get((item.paper, item.table), ""), item.row, item.metric)), arithmetic, plan)
-        for item in published
-    ]
+    rows = [_entry(item, ours.get((item.table, item.row, item.metric)), arithmetic, plan) for item in published]
     write_csv(layout.ledger, COLUMNS, rows)
 
 
@@ -112,19 +107,19 @@ def _significance(claim: Published, effects: list[Published]) -> tuple[str, str]
     """p < value in every comparison, so in that of the smallest published effect too."""
     if claim.n is None:
         return UNTESTABLE, "the number of pairs is not published"
-    ranks = check_effect(claim.n, p_below=claim.value, test="wilcoxon")
+    ranks = check_effect(claim.n, p_below=claim.low, test="wilcoxon")
     text = f" Wilcoxon: {ranks.explanation}" if ranks.verdict == "impossible" else ""
     if not effects:
         return UNTESTABLE, f"the test statistics are not published.{text}"
-    smallest = min(effects, key=lambda item: item.value)
-    verdict = check_effect(claim.n, d=smallest.value, p_below=claim.value, decimals=smallest.decimals)
+    smallest = min(effects, key=lambda item: item.low)
+    verdict = check_effect(claim.n, d=smallest.low, p_below=claim.low, decimals=smallest.decimals)
     if verdict.verdict == "possible":
         return UNTESTABLE, f"{verdict.explanation}{text}"
     if math.isnan(verdict.least_correlation):
         return IMPOSSIBLE, f"Paired t: {verdict.explanation}{text}"
     return (
         ONLY_IF,
-        f"Possible only if d = {smallest.value:g} is by the scores' own SD and the methods' scores correlate with at"
+        f"Possible only if d = {smallest.low:g} is by the scores' own SD and the methods' scores correlate with at"
         f" least {verdict.least_correlation:.3f} over seeds. Read as d of the differences: {verdict.explanation}{text}",
     )
 
@@ -133,7 +128,7 @@ def _effect(claim: Published) -> str:
     text = "the values of the single seeds are not published"
     if claim.n is None:
         return text
-    verdict = check_effect(claim.n, d=claim.value, decimals=claim.decimals)
+    verdict = check_effect(claim.n, d=claim.low, decimals=claim.decimals)
     return f"{text}; {verdict.explanation.removeprefix('Possible; ')}"
 
 
@@ -141,7 +136,7 @@ def _entry(
     item: Published, cell: dict[str, Any] | None, arithmetic: dict[tuple[str, ...], tuple[str, str]], plan: Plan
 ) -> dict[str, Any]:
     ours = cell if cell is not None and cell["value"] is not None else None
-    difference = None if ours is None else ours["value"] - item.value
+    difference = None if ours is None or item.value is None else ours["value"] - item.value
     verdict, reason = _verdict(item, ours, arithmetic.get(_key(item)), plan)
     decimals = 0 if ours is None else DECIMALS[ours["unit"]] + 2
     low, high = (None if ours is None else ours["interval"]) or (None, None)
@@ -155,7 +150,6 @@ def _entry(
         "unit": item.unit,
         "averaging": item.averaging or "not stated",
         "n": "not stated" if item.n is None else item.n,
-        "source": item.source,
         "where": item.where,
         "ours": "" if ours is None else f"{ours['value']:.{decimals}f}",
         "ours_sd": "" if ours is None or ours["sd"] is None else f"{ours['sd']:.{decimals}f}",
@@ -179,25 +173,25 @@ def _verdict(
         return UNTESTABLE, "neither the number of pairs nor the values of single images are published"
     condition = "" if arithmetic is None else arithmetic[1]
     if cell is not None and plan.profile == COMPARING:
-        if item.dataset != cell["dataset"]:
+        if item.metric not in PARAMETERS and item.dataset != cell["dataset"]:
             return UNTESTABLE, f"published for {item.dataset}, ours is for {cell['dataset']}. {condition}".strip()
         return _compared(item, cell, condition, plan.ledger)
     if cell is not None:
-        here = f"profile {plan.profile} uses other data and smaller models; its value is shown, not compared"
+        found, here = NOT_COMPARED, f"profile {plan.profile} uses other data and smaller models; its value is shown"
     else:
-        here = f"profile {plan.profile} has no run for this row"
-    if arithmetic is not None:
-        return ONLY_IF, f"{condition} Not tested: {here}."
-    return NOT_RUN, here
+        found, here = NOT_RUN, f"profile {plan.profile} has no run for this row"
+    return (found, here) if arithmetic is None else (ONLY_IF, f"{condition} Not tested: {here}.")
 
 
 def _compared(item: Published, cell: dict[str, Any], condition: str, rule: Ledger) -> tuple[str, str]:
-    scale = SCALE[item.unit] / SCALE["percent"]
-    limit = max(rule.tolerance_points * scale, rule.tolerance_sds * (cell["sd"] or 0.0))
-    difference = abs(cell["value"] - item.value)
-    measure = (
-        f"{difference:.4g} apart; allowed are {limit:.4g}"
-        f" ({rule.tolerance_points:g} points or {rule.tolerance_sds:g} SD over seeds)"
-    )
-    verdict = REPRODUCED if difference <= limit else NOT_REPRODUCED
+    """Reproduced: the published number lies in our interval, widened by the tolerance and the number's rounding."""
+    if item.metric in PARAMETERS:
+        low = high = cell["value"]
+        tolerance = 0.0
+    else:
+        low, high = cell["interval"] or (cell["value"], cell["value"])
+        tolerance = rule.tolerance_points * SCALE[item.unit] / SCALE["percent"]
+    margin = tolerance + 0.5 * 10.0**-item.decimals
+    measure = f"our interval is {low:.4g} to {high:.4g}, widened by {margin:.4g}"
+    verdict = REPRODUCED if item.low <= high + margin and item.high >= low - margin else NOT_REPRODUCED
     return verdict, f"{measure}. {condition}".strip()

@@ -13,11 +13,9 @@ from lesion_core.metrics import classification
 from lesion_core.metrics.calibration import brier, ece, log_probabilities, softmax
 from lesion_core.metrics.segmentation import Confusion, pooled, scores
 from lesion_core.settings import CLASSES
-from lesion_core.stats.bootstrap import bootstrap_means
 
 PARAMETERS = ("frozen_parameters", "trainable_parameters")  # from the runs' provenance, not from scores
-DERIVED = ("dice_sd", "dice_ci_low", "dice_ci_high")  # of per-image Dice: its spread, and the interval of its mean
-INTERVAL_SEED = 2026  # of the 95 % interval, as paper E has it
+SPREAD = "dice_sd"  # of per-image Dice
 EXPLANATION_METRICS = ("pointing_game", "energy_inside")
 LESION_METRICS = ("dice", "iou")  # in a table of both tasks, these come from the segmentation scores
 Rows = Sequence[Mapping[str, Any]]  # score rows, where what is read is named by a setting
@@ -87,20 +85,9 @@ def segmentation_metric(rows: Rows, measure: Measure) -> float:
     if measure.averaging == "pooled":
         counts = Confusion(*(np.array([row[name] for row in rows]) for name in Confusion._fields))
         return float(scores(pooled(counts))[measure.metric])
-    if measure.metric == "dice_sd":
+    if measure.metric == SPREAD:
         return float(np.std([row["dice"] for row in rows], ddof=1)) if len(rows) > 1 else float("nan")
-    if measure.metric in DERIVED:
-        return _interval(rows)[measure.metric]
     return float(np.mean([row[measure.metric] for row in rows]))
-
-
-def _interval(rows: Rows) -> dict[str, float]:
-    """Both ends of the mean Dice's bootstrap interval over lesions; NaN for a single lesion."""
-    lesions = [lesion_of(row) for row in rows]
-    if len(set(lesions)) < 2:
-        return dict.fromkeys(("dice_ci_low", "dice_ci_high"), float("nan"))
-    found = bootstrap_means(np.array([row["dice"] for row in rows]), lesions, seed=INTERVAL_SEED)
-    return {"dice_ci_low": float(found.low[0]), "dice_ci_high": float(found.high[0])}
 
 
 def lesion_of(row: Mapping[str, Any]) -> str:

@@ -56,8 +56,10 @@ class ChainData:
         name = SCORE_FILES[kind]
         self.content["files"][name] = self.chain.sha256(self.chain.root / name)
         store = self.chain.store.segmentation if kind == "segmentation" else self.chain.store.classification
-        tail = ("none", "native") if kind == "segmentation" else ()
-        rows = {run_id: store.get((run_id, test["dataset"], *tail), []) for run_id in run_ids}
+        sides = [(run_id, test["prompt"]) for run_id in test["runs"].split()]
+        sides += [(run_id, test["other_prompt"]) for run_id in test["other_runs"].split()]
+        tails = {run_id: (prompt, "native") if kind == "segmentation" else () for run_id, prompt in sides}
+        rows = {run_id: store.get((run_id, test["dataset"], *tails[run_id]), []) for run_id in run_ids}
         record: dict[str, Any] = {key: value for key, value in test.items() if value and key != "other_runs"}
         record |= {"runs": run_ids, "rows": [[name, len(rows[run_id])] for run_id in run_ids]}
         record["images"] = self._images(test["dataset"], tuple(row["image_id"] for row in rows[run_ids[0]]))

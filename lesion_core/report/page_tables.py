@@ -8,16 +8,18 @@ from typing import Any, NamedTuple
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name, method_name, prompt_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
-from lesion_core.report.formats import full_title, metric_name, table_name
+from lesion_core.report.formats import metric_name
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.statistics_tables import judgement
+from lesion_core.report.statistics_tables import judgement, with_prompt
 from lesion_core.report.table_cells import NOT_RUN, value_text
 from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
 
 TEST_COLUMNS = {
+    "compared": "Table",
+    "proposed": "Proposed",
     "other": "Compared with",
     "dataset": "Dataset",
     "metric": "Metric",
@@ -54,14 +56,13 @@ class Shown(NamedTuple):
 
 
 def tables_of(plan: Plan, cells: list[dict[str, Any]], chains: ChainData) -> list[dict[str, Any]]:
-    """Every table: the numbered ones first, then those of the other papers, then what no paper prints.
+    """Every table: the papers' as their files list them, then what no paper prints.
 
     Returns:
         [{name, title, notes, headings, rows: [(label, [`Shown`])]}]
     """
-    numbered = sorted(plan.tables.items(), key=lambda item: (not item[0].startswith("table_"), item[0]))
     listed = []
-    for name, spec in numbered:
+    for name, spec in plan.tables.items():
         own = [cell for cell in cells if cell["table"] == name]
         listed.append(_table(name, spec.title, own, notes_of(spec, own), chains))
     for name, extra in EXTRA_TABLES.items():
@@ -79,7 +80,7 @@ def _table(name: str, title: str, own: list[dict[str, Any]], notes: Sequence[str
         for label in dict.fromkeys(cell["row"] for cell in own)
     ]
     headings = [heading for *_, heading in columns]
-    return {"name": name, "title": full_title(name, title), "notes": notes, "headings": headings, "rows": rows}
+    return {"name": name, "title": title, "notes": notes, "headings": headings, "rows": rows}
 
 
 def _shown(cell: dict[str, Any], kind: str, chains: ChainData) -> Shown:
@@ -93,7 +94,7 @@ def _shown(cell: dict[str, Any], kind: str, chains: ChainData) -> Shown:
 
 
 def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, Any]]:
-    """Tables 15 and 16 with everything that stands beside a p.
+    """The tables of tests with everything that stands beside a p.
 
     Returns:
         [{name, title, columns: key -> heading, tests: [row of statistics/tests.csv with judgement and chain]}]; a
@@ -101,19 +102,20 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
     """
     tests = read_csv(Layout(root).statistics("tests"))
     listed = []
-    for name, kind, proposed in (
-        ("table_15", "segmentation", plan.statistics.segmentation_proposed),
-        ("table_16", "classification", plan.statistics.classification_proposed),
-    ):
+    for name, spec in plan.tests.items():
         own = [test for test in tests if test["table"] == name]
         columns = {key: head for key, head in TEST_COLUMNS.items() if key == "judgement" or any(t[key] for t in own)}
-        title = f"{table_name(name)}. Significance of {kind} differences, {method_name(proposed)} minus the other"
         rows = [
             test
-            | {"other": method_name(test["other"]), "dataset": dataset_name(test["dataset"])}
-            | {"metric": metric_name(test["metric"]), "judgement": judgement(test, plan.statistics.alpha)}
-            | {"chain": chains.add_test(test, kind)}
+            | {"proposed": _named(test, "proposed", "prompt"), "other": _named(test, "other", "other_prompt")}
+            | {"dataset": dataset_name(test["dataset"]), "metric": metric_name(test["metric"])}
+            | {"compared": plan.tables[test["compared"]].title, "judgement": judgement(test, plan.statistics.alpha)}
+            | {"chain": chains.add_test(test, "classification" if test["metric"] == "accuracy" else "segmentation")}
             for test in own
         ]
-        listed.append({"name": name, "title": title, "columns": columns, "tests": rows})
+        listed.append({"name": name, "title": spec.title, "columns": columns, "tests": rows})
     return listed
+
+
+def _named(test: dict[str, Any], method: str, prompt: str) -> str:
+    return with_prompt(method_name(test[method]), "none" if test[prompt] == "none" else prompt_name(test[prompt]))

@@ -10,7 +10,7 @@ from lesion_core.report.table_cells import NOT_RUN
 
 BEGIN = "<!-- results: begin (written by `make readme`; do not edit) -->"
 END = "<!-- results: end -->"
-SHOWN = ("table_05", "table_06", "table_08", "table_07")
+SHOWN = ("sam_vit_table_05", "sam_vit_table_06", "sam_vit_table_08", "sam_vit_table_07")
 
 
 def results_section(root: Path) -> str:

@@ -1,9 +1,9 @@
-"""Significance, at two levels that are never mixed: over seeds (as paper A, Tables 15 and 16) and over images."""
+"""Significance within each table, at two levels that are never mixed: over seeds and over images."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from lesion_core.paths import Layout
 from lesion_core.report.classifier_tests import classifier_tests
 from lesion_core.report.measures import Rows, lesion_of
 from lesion_core.report.score_store import Store
-from lesion_core.report.statistics_tables import TITLES, write_table
-from lesion_core.settings import Plan
+from lesion_core.report.statistics_tables import write_table
+from lesion_core.report.table_cells import dataset_of, is_oracle
+from lesion_core.settings import Plan, TableRow
 from lesion_core.stats.bootstrap import bootstrap_means
 from lesion_core.stats.multiple import holm
 from lesion_core.stats.paired import compare
@@ -25,11 +26,14 @@ from lesion_core.stats.power import smallest_detectable_d_z
 
 COLUMNS = (
     "table",
+    "compared",
     "dataset",
     "metric",
     "level",
     "proposed",
+    "prompt",
     "other",
+    "other_prompt",
     "n",
     "clusters",
     "difference",
@@ -68,33 +72,78 @@ CORRECTED = {  # p -> its value corrected by Holm over the family
     "p_mcnemar_by_lesion": "p_mcnemar_by_lesion_holm",
     "p_delong_melanoma": "p_delong_melanoma_holm",
 }
+FAMILY = ("table", "compared", "metric", "level")
 SEED, IMAGE = "seed", "image"
 SAMPLE = "sample"
 
 
 def write_statistics(root: Path, plan: Plan) -> None:
-    """Write ``statistics/tests.csv`` and Tables 15 (segmentation) and 16 (classification).
+    """Write ``statistics/tests.csv`` and the plan's tables of tests.
 
     Raises:
         ScoreError: the score store is missing or broken, or two methods were scored on different images.
     """
     tests = all_tests(Store.read(root), plan)
     layout = Layout(root)
-    for name in TITLES:
-        write_table(name, layout.table(name, "csv"), COLUMNS, [test for test in tests if test["table"] == name], plan)
+    for name, spec in plan.tests.items():
+        own = [test for test in tests if test["table"] == name]
+        write_table(spec.title, layout.table(name, "csv"), COLUMNS, own, plan)
     write_csv(layout.statistics("tests"), COLUMNS, tests)
 
 
 def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    """Every comparison with the proposed methods, at both levels, corrected over its family; rows of ``COLUMNS``.
+    """Every comparison of a proposed row with another row of its table, at both levels; rows of ``COLUMNS``.
+
+    A family of Holm's correction is the tests of one compared table, metric and level.
 
     Raises:
         ScoreError: two methods were scored on different images.
     """
-    tests = [*_segmentation_tests(store, plan), *_classification_tests(store, plan)]
+    tests: list[dict[str, Any]] = []
+    for name, spec in plan.tests.items():
+        seen: set[tuple[Any, ...]] = set()
+        for table in spec.of:
+            for pair in _comparisons(plan, table):
+                runs = [tuple(plan.runs[row.method]) for row in (pair.proposed, pair.other)]
+                key = (pair.dataset, pair.metric, *zip(runs, (pair.proposed.prompt, pair.other.prompt), strict=True))
+                if key not in seen:
+                    seen.add(key)
+                    tests += _tests_of(store, plan, name, table, pair)
     _add_intervals(tests, plan)
-    _adjust(tests, plan.statistics.family)
+    _adjust(tests)
     return tests
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of one table, on one dataset by one metric."""
+
+    proposed: TableRow
+    other: TableRow
+    dataset: str
+    metric: str
+
+
+def _comparisons(plan: Plan, name: str) -> Iterator[Comparison]:
+    """A table's proposed rows, each with the rows that it can be compared with: see `is_fair`."""
+    table = plan.tables[name]
+    rows = [row for row in table.rows if row.method and plan.runs.get(row.method)]
+    kinds = {"segmentation": ("segmentation",), "classification": ("classification",)}
+    for proposed in (row for row in rows if row.proposed):
+        for kind in kinds.get(table.task, ("segmentation", "classification")):
+            metric = plan.statistics.segmentation_metric if kind == "segmentation" else "accuracy"
+            dataset = dataset_of(table, metric, proposed)
+            for other in rows:
+                same = plan.runs[other.method] == plan.runs[proposed.method] and other.prompt == proposed.prompt
+                if not same and dataset_of(table, metric, other) == dataset and is_fair(plan, kind, proposed, other):
+                    yield Comparison(proposed, other, dataset, metric)
+
+
+def is_fair(plan: Plan, task: str, first: TableRow, second: TableRow) -> bool:
+    """Whether both learnt from the same datasets, or one from none, and both get the same prompts from the truth."""
+    learnt = [plan.trained_on.get(row.method or "", {}).get(task, []) for row in (first, second)]
+    oracle = [row.prompt if is_oracle(row.prompt) else None for row in (first, second)]
+    return oracle[0] == oracle[1] and (learnt[0] == learnt[1] or not all(learnt))
 
 
 @dataclass(frozen=True)
@@ -106,52 +155,28 @@ class Scored:
     images: dict[str, tuple[float, str]]
 
 
-def _segmentation_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    metric, proposed = plan.statistics.segmentation_metric, plan.statistics.segmentation_proposed
-    tests: list[dict[str, Any]] = []
-    for dataset in sorted({key[1] for key in store.segmentation}):
-        own = _per_image(store, plan.runs.get(proposed, []), dataset, metric)
-        for other in _others(plan, proposed):
-            theirs = _per_image(store, plan.runs[other], dataset, metric)
-            if own and theirs:
-                tests.extend(_pair("table_15", dataset, metric, proposed, other, own, theirs, plan))
-    return tests
+def _tests_of(store: Store, plan: Plan, name: str, compared: str, pair: Comparison) -> list[dict[str, Any]]:
+    """The tests of one comparison: over seeds, and over images; none where a side has no scores."""
+    sides = (pair.proposed, pair.other)
+    if pair.metric == "accuracy":
+        own, theirs = (_correct(store, plan.runs[row.method], pair.dataset) for row in sides)
+    else:
+        own, theirs = (_per_image(store, plan.runs[row.method], pair, row.prompt) for row in sides)
+    if not (own and theirs):
+        return []
+    by_seed, by_image = _pair(name, compared, pair, own, theirs, plan)
+    if pair.metric == "accuracy":
+        against, _ = _opponents(own, theirs, pair.other.method, plan)
+        runs = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
+        found = [(store.classification[a, pair.dataset], store.classification[b, pair.dataset]) for a, b in runs]
+        by_image |= classifier_tests(found) if found else {}
+    return [by_seed, by_image]
 
 
-def _classification_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
-    proposed = plan.statistics.classification_proposed
-    tests: list[dict[str, Any]] = []
-    for dataset in sorted({key[1] for key in store.classification}):
-        own = _correct(store, plan.runs.get(proposed, []), dataset)
-        for other in _others(plan, proposed):
-            theirs = _correct(store, plan.runs[other], dataset)
-            if not (own and theirs):
-                continue
-            by_seed, by_image = _pair("table_16", dataset, "accuracy", proposed, other, own, theirs, plan)
-            against, _ = _opponents(own, theirs, other, plan)
-            pairs = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
-            if pairs:
-                found = [(store.classification[a, dataset], store.classification[b, dataset]) for a, b in pairs]
-                by_image |= classifier_tests(found)
-            tests.extend((by_seed, by_image))
-    return tests
-
-
-def _others(plan: Plan, proposed: str) -> list[str]:
-    """All other methods; names that share their runs are one comparison, or Holm would count it twice."""
-    seen = set(plan.runs.get(proposed, []))
-    names = []
-    for name, runs in plan.runs.items():
-        if name != proposed and not seen & set(runs):
-            names.append(name)
-            seen.update(runs)
-    return names
-
-
-def _per_image(store: Store, runs: list[str], dataset: str, metric: str) -> list[Scored]:
-    """One entry per scored run; native size, no prompt."""
-    found: Iterable[Rows | None] = (store.segmentation.get((run, dataset, "none", "native")) for run in runs)
-    return [_scored(rows, [row[metric] for row in rows]) for rows in found if rows]
+def _per_image(store: Store, runs: list[str], pair: Comparison, prompt: str) -> list[Scored]:
+    """One entry per scored run, at native size, under the row's prompt."""
+    found = (store.segmentation.get((run, pair.dataset, prompt, "native")) for run in runs)
+    return [_scored(rows, [row[pair.metric] for row in rows]) for rows in found if rows]
 
 
 def _correct(store: Store, runs: list[str], dataset: str) -> list[Scored]:
@@ -165,33 +190,30 @@ def _scored(rows: Rows, values: list[float]) -> Scored:
 
 
 def _pair(
-    table: str,
-    dataset: str,
-    metric: str,
-    proposed: str,
-    other: str,
-    own: list[Scored],
-    theirs: list[Scored],
-    plan: Plan,
+    name: str, compared: str, pair: Comparison, own: list[Scored], theirs: list[Scored], plan: Plan
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The seed-level test and the image-level test."""
     images = sorted(own[0].images)
     for scored in (*own, *theirs):
         if sorted(scored.images) != images:
             raise ScoreError(
-                f"{proposed} and {other} were scored on different images of {dataset}",
+                f"{pair.proposed.method} and {pair.other.method} were scored on different images of {pair.dataset}",
                 ids=sorted(set(images) ^ set(scored.images)),
                 remedy="score both again",
             )
     identity = {
-        "table": table,
-        "dataset": dataset,
-        "metric": metric,
-        "proposed": proposed,
-        "other": other,
+        "table": name,
+        "compared": compared,
+        "dataset": pair.dataset,
+        "metric": pair.metric,
+        "proposed": pair.proposed.method,
+        "prompt": pair.proposed.prompt,
+        "other": pair.other.method,
+        "other_prompt": pair.other.prompt,
         "runs": " ".join(run.run_id for run in own),
         "other_runs": " ".join(run.run_id for run in theirs),
     }
+    other = str(pair.other.method)
     lesions = [own[0].images[image][1] for image in images]
     a, b = (np.array([[run.images[image][0] for image in images] for run in runs]) for runs in (own, theirs))
     by_seed = _by_seed(own, theirs, a.mean(axis=1), b.mean(axis=1), other, plan)
@@ -295,11 +317,11 @@ def _paired(result: Any, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _adjust(tests: list[dict[str, Any]], names: Sequence[str]) -> None:
-    """Holm over each family, that is, the tests which agree in all of ``names``; each kind of p by itself."""
+def _adjust(tests: list[dict[str, Any]]) -> None:
+    """Holm over each family; each kind of p by itself."""
     families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
     for test in tests:
-        families.setdefault(tuple(test[name] for name in names), []).append(test)
+        families.setdefault(tuple(test[name] for name in FAMILY), []).append(test)
     for family in families.values():
         for p, corrected in CORRECTED.items():
             defined = [test for test in family if math.isfinite(test.get(p, math.nan))]

@@ -6,31 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lesion_core.report.formats import Grid, full_title, write_grid
+from lesion_core.report.formats import Grid, write_grid
 from lesion_core.settings import Plan
 
-TITLES = {
-    "table_15": "Significance of segmentation differences (proposed - other)",
-    "table_16": "Significance of classification differences (proposed - other)",
-}
 TOO_SMALL = "n too small"
-FURTHER = {  # heading -> column that only one of the tables has
-    "table_15": {},
-    "table_16": {
-        "McNemar p": "p_mcnemar",
-        "smallest McNemar p": "p_mcnemar_smallest",
-        "McNemar p by lesion": "p_mcnemar_by_lesion",
-        "DeLong p": "p_delong_melanoma",
-    },
+CLASSIFICATION = {  # heading -> column that only classification tests have
+    "McNemar p": "p_mcnemar",
+    "smallest McNemar p": "p_mcnemar_smallest",
+    "McNemar p by lesion": "p_mcnemar_by_lesion",
+    "DeLong p": "p_delong_melanoma",
 }
 
 
-def write_table(name: str, path: Path, csv_columns: Sequence[str], tests: list[dict[str, Any]], plan: Plan) -> None:
-    """Write Table 15 or 16 as .csv, .md and .tex."""
+def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[dict[str, Any]], plan: Plan) -> None:
+    """Write a table of tests as .csv, .md and .tex."""
+    further = CLASSIFICATION if any(test["metric"] == "accuracy" for test in tests) else {}
     level = f"{100 * (1 - plan.statistics.alpha):g} % CI"
     columns = (
-        "Compared with", "Dataset", "Metric", "Level", "n", "Lesions", "Difference", level, "Shapiro p", "t p",
-        "Wilcoxon p", "smallest p", "Holm p", "d_z", "d_av", "detectable d_z", *FURTHER[name], "Judgement",
+        "Table", "Proposed", "Compared with", "Dataset", "Metric", "Level", "n", "Lesions", "Difference", level,
+        "Shapiro p", "t p", "Wilcoxon p", "smallest p", "Holm p", "d_z", "d_av", "detectable d_z", *further,
+        "Judgement",
     )  # fmt: skip
     rows = []
     for test in tests:
@@ -39,7 +34,9 @@ def write_table(name: str, path: Path, csv_columns: Sequence[str], tests: list[d
             interval = f"[{_number(test['ci_low'], 100.0, 2)}, {_number(test['ci_high'], 100.0, 2)}]"
         rows.append(
             (
-                test["other"],
+                test["compared"],
+                with_prompt(test["proposed"], test["prompt"]),
+                with_prompt(test["other"], test["other_prompt"]),
                 test["dataset"],
                 test["metric"],
                 test["level"],
@@ -55,37 +52,53 @@ def write_table(name: str, path: Path, csv_columns: Sequence[str], tests: list[d
                 _number(test["d_z"], 1.0, 2),
                 _number(test["d_av"], 1.0, 2),
                 _number(test["detectable_d_z"], 1.0, 2),
-                *(_p(test[column]) for column in FURTHER[name].values()),
+                *(_p(test[column]) for column in further.values()),
                 judgement(test, plan.statistics.alpha),
             )
         )
-    proposed = plan.statistics.segmentation_proposed if name == "table_15" else plan.statistics.classification_proposed
     notes = [
-        f"Differences in percentage points, {proposed} minus the other, with {plan.profile} data. Level seed: pairs are"
-        " seeds, as in paper A; interval from t. Level image: pairs are test images (mean over seeds), averaged within"
+        f"Differences in percentage points, proposed minus the other, with {plan.profile} data. Level seed: pairs are"
+        " seeds; interval from t. Level image: pairs are test images (mean over seeds), averaged within"
         f" lesions for the tests; interval from a BCa bootstrap clustered by lesion ({plan.statistics.resamples}"
         " resamples).",
         "smallest p: what Wilcoxon's test can reach with this n. Holm p: Wilcoxon's, corrected over the tests of one"
-        f" {', '.join(plan.statistics.family)}. detectable d_z: at {100 * plan.statistics.power:g} % power."
+        f" compared table, metric and level. detectable d_z: at {100 * plan.statistics.power:g} % power."
         " An empty cell is not defined with this n.",
     ]
-    if name == "table_16":
+    if further:
         notes.append(
             "McNemar: exact, image by image; by lesion: Durkalski's, since images of one lesion are not independent."
             " DeLong: melanoma's AUC, by lesion. These three are made for every pair of seeds and combined by Rüger's"
             " rule: K/k times the k-th smallest of K, k the upper median, valid under any dependence; the .csv"
             " has the range over pairs and Holm's correction of each."
         )
-    write_grid(Grid(full_title(name, TITLES[name]), columns, rows, notes), path, csv_columns, tests)
+    write_grid(Grid(title, columns, rows, notes), path, csv_columns, tests)
+
+
+def with_prompt(method: str, prompt: str) -> str:
+    """A method and, where it gets one, its prompt."""
+    return method if prompt == "none" else f"{method}, {prompt}"
 
 
 def judgement(test: dict[str, Any], alpha: float) -> str:
-    """``n too small`` and why, before anything else; then what Holm's p says at ``alpha``."""
+    """``n too small`` and why, before anything else; then what Holm's p and the interval of the difference say.
+
+    Where they disagree it says so, and the interval speaks: it needs no correction of p and no ranks.
+    """
     if test["too_small"]:
         reasons = [note for note in str(test["notes"]).split("; ") if note.startswith(TOO_SMALL)]
         return reasons[0] if reasons else TOO_SMALL
     p = test["p_holm"]
-    return "" if p == "" else "different" if float(p) < alpha else "no difference shown"
+    if p == "":
+        return ""
+    by_test = float(p) < alpha
+    if test["ci_low"] == "":
+        return "different" if by_test else "no difference shown"
+    apart = float(test["ci_low"]) > 0 or float(test["ci_high"]) < 0
+    found = "different" if apart else "no difference shown"
+    if apart == by_test:
+        return found
+    return f"{found}, by the interval; Holm's p ({float(p):.3g}) disagrees"
 
 
 def _number(value: Any, scale: float, decimals: int) -> str:

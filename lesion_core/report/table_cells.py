@@ -13,9 +13,10 @@ from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
 from lesion_core.papers.published import Published
 from lesion_core.paths import Layout
-from lesion_core.report.measures import DECIMALS, RANKED, SCALE, Measure
+from lesion_core.report.measures import DECIMALS, LESION_METRICS, RANKED, SCALE, Measure
 from lesion_core.report.score_store import Value
 from lesion_core.scores import schema_of
+from lesion_core.settings import Table, TableRow
 
 OURS, NOT_RUN, PUBLISHED_ONLY, NOT_DEFINED = "ours", "not run in this profile", "published only", "not defined"
 
@@ -46,7 +47,6 @@ class Cell(TypedDict):
     run_ids: str | None
     published: float | None
     published_text: str | None
-    published_row: str | None
     unit: str
     status: str
     best: bool
@@ -109,8 +109,8 @@ def our_cell(
 
 def published_part(item: Published | None) -> dict[str, Any]:
     if item is None:
-        return {"published": None, "published_text": None, "published_row": None}
-    return {"published": item.value, "published_text": item.printed, "published_row": item.row}
+        return {"published": None, "published_text": None}
+    return {"published": item.value, "published_text": item.printed}
 
 
 def mark_best(cells: list[dict[str, Any]]) -> None:
@@ -134,6 +134,12 @@ def _is_ranked(cell: dict[str, Any]) -> bool:
 
 def _contest(cell: dict[str, Any], kind: str) -> tuple[Any, ...]:
     return cell["column"], cell["dataset"], kind == "value" and is_oracle(cell["prompt"])
+
+
+def dataset_of(table: Table, metric: str, row: TableRow | None = None) -> str:
+    """Which dataset a cell is scored on: Dice and IoU of a table of both tasks have their own, and a row may."""
+    own = table.task == "both" and metric in LESION_METRICS and table.segmentation_dataset
+    return own or (row and row.dataset) or table.dataset
 
 
 def is_oracle(prompt: str | None) -> bool:

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.files import remove_others
-from lesion_core.papers.published import Published, load
+from lesion_core.papers.published import Published, published_numbers
 from lesion_core.paths import Layout
 from lesion_core.report.extra_tables import EXTRA_TABLES
-from lesion_core.report.formats import Grid, full_title, metric_name, write_grid
-from lesion_core.report.measures import DECIMALS, DERIVED, LESION_METRICS, PARAMETERS, Measure, column_unit, kind_of
+from lesion_core.report.formats import Grid, metric_name, write_grid
+from lesion_core.report.measures import DECIMALS, PARAMETERS, SPREAD, Measure, column_unit, kind_of
 from lesion_core.report.score_store import Store
-from lesion_core.report.statistics_tables import TITLES as STATISTICS
 from lesion_core.report.table_cells import (
     NOT_DEFINED,
     NOT_RUN,
     OURS,
     PUBLISHED_ONLY,
+    dataset_of,
     is_oracle,
     mark_best,
     our_cell,
@@ -39,23 +39,24 @@ def write_tables(root: Path, plan: Plan) -> None:
     """
     store = Store.read(root)
     layout = Layout(root)
-    published = load()
+    published = published_numbers(plan)
     cells: list[dict[str, Any]] = []
     for name, table in plan.tables.items():
-        theirs = [item for item in published if item.table == table.published and item.paper == table.paper]
+        theirs = [item for item in published if item.table == name]
         own = table_cells(name, table, store, plan, theirs)
-        write_files(name, table.title, own, notes_of(table, own), layout.table(name, "csv"), counted=bool(table.rows))
+        counted = any(row.method for row in table.rows)
+        write_files(name, table.title, own, notes_of(table, own), layout.table(name, "csv"), counted=counted)
         cells.extend(own)
     for name, extra in EXTRA_TABLES.items():
         own = extra.cells(name, store, plan)
         write_files(name, extra.title, own, extra.notes, layout.table(name, "csv"))
         cells.extend(own)
-    remove_others(layout.root / "tables", (".csv", ".md", ".tex"), {*plan.tables, *EXTRA_TABLES, *STATISTICS})
+    remove_others(layout.root / "tables", (".csv", ".md", ".tex"), {*plan.tables, *EXTRA_TABLES, *plan.tests})
     write_cells(cells, layout.cells)
 
 
 def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[Published]) -> list[dict[str, Any]]:
-    """The cells of one table, row by row: our rows (published numbers beside them), then rows that are published only.
+    """The cells of one table, row by row: ours with the published numbers beside them, or published only.
 
     ``value``, ``sd`` and ``published`` are in ``unit``, which is the paper's.
     """
@@ -65,34 +66,21 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
     metrics = [*table.metrics, *sorted({item.metric for item in theirs} - set(table.metrics))]
     units = {metric: column_unit(metric, [item.unit for item in theirs if item.metric == metric]) for metric in metrics}
     cells: list[dict[str, Any]] = []
-    placed: set[str] = set()
     for row in table.rows:
-        theirs_here = row.published or row.label
-        placed.add(theirs_here)
         for metric in metrics:
-            measure = _measure(table, row, metric)
-            value = None if measure is None else store.measure(plan.runs.get(row.method, []), measure)
-            beside = by_row.get(theirs_here, {}).get(metric)
+            measure = None if row.method is None else _measure(table, row, metric)
+            value = None if measure is None else store.measure(plan.runs.get(row.method or "", []), measure)
             cell = our_cell(name, row.label, metric, row.method, measure, units[metric], value)
             if measure is None:
                 cell |= {"dataset": dataset_of(table, metric, row), "status": PUBLISHED_ONLY}
-            cells.append(cell | published_part(beside))
-    for label, printed in by_row.items():
-        if label not in placed:
-            cells.extend(_their_cell(name, table, label, metric, units[metric], printed) for metric in metrics)
+            cells.append(cell | published_part(by_row.get(row.label, {}).get(metric)))
     mark_best(cells)
     return cells
 
 
-def dataset_of(table: Table, metric: str, row: TableRow | None = None) -> str:
-    """Which dataset a cell is scored on: Dice and IoU of a table of both tasks have their own, and a row may."""
-    own = table.task == "both" and metric in LESION_METRICS and table.segmentation_dataset
-    return own or (row and row.dataset) or table.dataset
-
-
 def _measure(table: Table, row: TableRow, metric: str) -> Measure | None:
     """What a column measures in a row of ours; None where only the paper fills it."""
-    if metric not in (*table.metrics, *PARAMETERS, *DERIVED, *SHOWN_EXPLAINERS):
+    if metric not in (*table.metrics, *PARAMETERS, SPREAD, *SHOWN_EXPLAINERS):
         return None
     return Measure(
         kind_of(table.task, metric),
@@ -103,15 +91,6 @@ def _measure(table: Table, row: TableRow, metric: str) -> Measure | None:
     )
 
 
-def _their_cell(
-    name: str, table: Table, label: str, metric: str, unit: str, row: dict[str, Published]
-) -> dict[str, Any]:
-    item = row.get(metric)
-    dataset = next(iter(row.values())).dataset if item is None else item.dataset
-    cell = our_cell(name, f"{label} (published)", metric, None, None, unit, None)
-    return cell | published_part(item) | {"dataset": dataset, "status": PUBLISHED_ONLY}
-
-
 def columns_of(cells: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
     """(metric, ``value`` or ``published``, heading) of a table's columns; a column that no row can fill is left out."""
     columns = []
@@ -120,7 +99,7 @@ def columns_of(cells: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
         name = metric_name(metric, own[0]["unit"])
         if any(cell["status"] != PUBLISHED_ONLY for cell in own):
             columns.append((metric, "value", own[0]["heading"] or f"{name} ours"))
-        if any(cell["published"] is not None for cell in own):
+        if any(cell["published_text"] for cell in own):
             columns.append((metric, "published", f"{name} published"))
     return columns
 
@@ -128,7 +107,7 @@ def columns_of(cells: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
 def notes_of(table: Table, cells: list[dict[str, Any]]) -> list[str]:
     """What a reader must know to read the table."""
     notes = []
-    if table.rows:
+    if any(row.method for row in table.rows):
         run = {
             "segmentation": "of the mean over test images, scored at native size",
             "classification": "of the score over all test images",
@@ -141,8 +120,8 @@ def notes_of(table: Table, cells: list[dict[str, Any]]) -> list[str]:
         notes.append("not run in this profile: it has no scored run of the row's method under the row's prompt.")
     if table.rows and "isic2018_task3" in (table.dataset, table.segmentation_dataset):
         notes.append(
-            "ISIC 2018 Task 3's training set is HAM10000 itself: its labelled images are HAM10000's, so that"
-            " Table 7 and Table 8 are scored on overlapping images."
+            "ISIC 2018 Task 3's training set is HAM10000 itself: its labelled images are HAM10000's, and tables of the"
+            " two are scored on overlapping images."
         )
     if any(is_oracle(cell["prompt"]) for cell in cells):
         notes.append("Oracle prompts are made from the true mask.")
@@ -171,7 +150,7 @@ def write_files(
     order = ["row", "method", "prompt", "dataset"]
     order += [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_sd", "_published")]
     headings = ["Row", *(heading for *_, heading in columns), *(("Seeds", "Images") if counted else ())]
-    grid = Grid(full_title(name, title), headings, rows, notes, frozenset(bold))
+    grid = Grid(title, headings, rows, notes, frozenset(bold))
     write_grid(grid, path, [*order, "n_seeds", "n_images", "status"], csv_rows)
 
 

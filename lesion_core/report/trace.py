@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,9 @@ from lesion_core.paths import Layout
 from lesion_core.report.lineage import WITHOUT_WEIGHTS, Lineage
 from lesion_core.report.measures import SCALE, Measure
 from lesion_core.report.statistics import COLUMNS, all_tests
+from lesion_core.report.statistics_tables import with_prompt
 from lesion_core.report.table_cells import measure_of, read_cells, value_text
 from lesion_core.settings import Plan
-
-TESTS = {"table_15": Measure("segmentation", "", "dice"), "table_16": Measure("classification", "", "accuracy")}
 
 
 @dataclass(frozen=True)
@@ -100,16 +99,17 @@ def trace_cell(root: Path, table: str, row: str, column: str) -> Trace:
 
 
 def name_of(test: dict[str, Any]) -> str:
-    """How a row of Tables 15 and 16 is named: the other method, dataset and level."""
-    return f"{test['other']}, {test['dataset']}, {test['level']}"
+    """How a row of a table of tests is named: other method and prompt, table compared, dataset, metric, level."""
+    other = with_prompt(test["other"], test["other_prompt"])
+    return f"{other}, {test['compared']}, {test['dataset']}, {test['metric']}, {test['level']}"
 
 
 def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Trace:
     """Follow a test's number to the images and compute every test again, since Holm's correction needs all.
 
     Args:
-        table: a key of ``TESTS``.
-        row: ``<other method>, <dataset>, <seed or image>``.
+        table: a table of tests of the plan.
+        row: as `name_of` names it.
         column: a column of ``statistics/tests.csv``.
 
     Raises:
@@ -134,7 +134,8 @@ def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Tra
         f"compares    {test['proposed']} with {test['other']}: {test['metric']}, n = {test['n']}",
     )
     run_ids = [*test["runs"].split(), *test["other_runs"].split()]
-    measure = replace(TESTS[table], dataset=test["dataset"])
+    kind = "classification" if test["metric"] == "accuracy" else "segmentation"
+    measure = Measure(kind, test["dataset"], test["metric"], test["prompt"])
     return _follow(chain, run_ids, measure, test, {"value": value}, told, faults)
 
 

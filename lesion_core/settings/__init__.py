@@ -46,7 +46,8 @@ from lesion_core.settings.data import (
     Synthetic,
     Views,
 )
-from lesion_core.settings.report import Ledger, Plan, Report, Statistics, Table, TableRow
+from lesion_core.settings.paper import Claim, Paper, Reference, Table, TableRow
+from lesion_core.settings.report import Ledger, Plan, Report, Statistics
 from lesion_core.settings.scoring import AutomaticMasks, Corruption, Explain, Robustness, Scoring, Subgroups
 from lesion_core.settings.segmentation import (
     ADAPTER_KEYS,
@@ -72,9 +73,10 @@ class Matrix(Strict):
 
 
 class Settings(Strict):
-    """All of params.yaml after the profile's overlay and the command line."""
+    """All of params.yaml and the papers' files after the profile's overlay and the command line."""
 
     profile: Literal["smoke", "mini", "paper"]
+    papers: dict[Name, Paper]
     mirror: str | None
     compute: Compute
     data: Data
@@ -93,4 +95,8 @@ class Settings(Strict):
     pretrain: Pretrain
     matrix: Matrix
     methods: dict[Name, Method]
-    tables: dict[Name, Table]
+
+    @property
+    def tables(self) -> dict[str, Table]:
+        """The tables of all papers that are asked for, by name."""
+        return {name: table for paper in self.papers.values() for name, table in paper.tables.items()}

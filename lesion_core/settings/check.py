@@ -40,10 +40,7 @@ def check(settings: Settings) -> None:
     """
     problems, methods, matrix = Problems(), settings.methods, settings.matrix
     _check_data(settings, problems)
-    rows = {f"tables.{name}.rows": [row.method for row in table.rows] for name, table in settings.tables.items()}
-    proposed = [settings.statistics.segmentation_proposed, settings.statistics.classification_proposed]
-    named = {"matrix.methods": matrix.methods, "matrix.ablations": matrix.ablations, "statistics": proposed, **rows}
-    for key, names in named.items():
+    for key, names in {"matrix.methods": matrix.methods, "matrix.ablations": matrix.ablations}.items():
         problems.expect_among(names, methods, key, "is none of methods")
     for name in set(matrix.ablations) & set(matrix.methods):
         problems.expect(False, "matrix.ablations", f"'{name}' stands in matrix.methods too")
@@ -96,9 +93,6 @@ def _check_extras(settings: Settings, problems: Problems) -> None:
     for name in settings.subgroups.methods:
         scored = name in settings.methods and not isinstance(settings.methods[name], SegmentationMethod)
         problems.expect(scored, "subgroups.methods", f"'{name}' is no method that classifies")
-    for name in settings.report.main_tables:
-        known = name in settings.tables and settings.tables[name].task != "both"
-        problems.expect(known, "report.main_tables", f"'{name}' is no table of one task")
     for name in settings.robustness.methods:
         reached = _is_reached(settings.methods.get(name))
         problems.expect(reached, "robustness.methods", f"'{name}' is no classifier with masks of its own")

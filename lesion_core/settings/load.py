@@ -1,4 +1,4 @@
-"""params.yaml and its overlays as typed settings."""
+"""params.yaml, the papers' files and a profile as typed settings."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from lesion_core.settings import Name, Settings
 from lesion_core.settings.check import check
 from lesion_core.settings.matrix import expand as expand  # who reads settings wants the runs that they ask for
 from lesion_core.settings.matrix import plan as plan
+from lesion_core.settings.papers import check_rows, chosen, laid_over, read_papers
+from lesion_core.settings.yaml_file import read_yaml
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -25,19 +27,6 @@ class Unresolved(BaseModel):
     bases: dict[Name, dict[str, Any]] = {}
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML without repeated keys, of which plain YAML silently takes the last."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key '{key.value}' stands twice", problem_mark=key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return node
-
-
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """Mappings merge key by key; everything else in ``overlay`` replaces what ``base`` has."""
     merged = dict(base)
@@ -45,22 +34,6 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
         old = merged.get(key)
         merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    except FileNotFoundError as error:
-        raise SettingsError("Settings file not found", file=path, remedy="run from a full checkout") from error
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"It is not UTF-8: {error}", file=path, remedy="save it as UTF-8") from error
-    except RecursionError as error:
-        raise SettingsError("It is nested too deeply", file=path, remedy="see params.yaml") from error
-    except yaml.YAMLError as error:
-        raise SettingsError(f"Not valid YAML: {error}", file=path, remedy="fix the line named above") from error
-    if not isinstance(content, dict):
-        raise SettingsError("The file must hold a mapping", file=path, remedy="see params.yaml")
-    return content
 
 
 def _extend(written: Unresolved) -> dict[str, Any]:
@@ -108,19 +81,30 @@ def load(
     Args:
         profile: ``smoke``, ``mini`` or ``paper``; None takes that of ``overrides``, else the file's own.
         overrides: further values, e.g. from a command line; nested mappings merge.
-        checkout: where params.yaml and workflow/profiles lie.
+        checkout: where params.yaml, workflow/profiles and workflow/papers lie.
 
     Raises:
         SettingsError: a key is unknown, a value has the wrong type, or two values cannot stand together.
     """
-    base, overrides = _read_yaml(checkout / "params.yaml"), overrides or {}
+    base, overrides = read_yaml(checkout / "params.yaml"), overrides or {}
     name = profile or overrides.get("profile") or base.get("profile")
     overlays = {path.stem: path for path in sorted((checkout / "workflow" / "profiles").glob("*.yaml"))}
     if name not in overlays:
         raise SettingsError(
             f"profile: '{name}' does not exist", file="params.yaml", remedy=f"use one of: {', '.join(overlays)}"
         )
-    raw = merge(merge(base, _read_yaml(overlays[name])), overrides) | {"profile": name}
+    papers = read_papers(checkout, base)
+    raw = base
+    for paper in papers.values():
+        raw = merge(raw, {"bases": paper.bases, "methods": paper.methods})
+    raw = merge(raw, read_yaml(overlays[name]))
+    for paper in papers.values():
+        if name in paper.profiles:
+            raw = merge(raw, {"bases": paper.profiles[name].bases, "methods": paper.profiles[name].methods})
+    check_rows(checkout, papers, raw["methods"])
+    asked = chosen(papers, overrides.get("papers", raw.get("papers", "all")))
+    given = {key: value for key, value in overrides.items() if key != "papers"}
+    raw = merge(laid_over(raw, papers, asked, name), given) | {"profile": name}
     try:
         raw["methods"] = _extend(Unresolved.model_validate(raw))
         raw.pop("bases", None)

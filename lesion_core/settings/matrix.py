@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lesion_core.settings import NETWORKS, DerivedMethod, Plan, Robustness, Settings
@@ -104,19 +104,42 @@ def _is_seeded(spec: Any) -> bool:
 
 
 def plan(settings: Settings) -> Plan:
-    """What the report's stages are told: tables, and the runs of every method (aliases share runs)."""
-    runs = expand(settings).values()
+    """What the report's stages are told: papers and their tables, and the runs of every method (aliases share runs)."""
+    runs, names = expand(settings).values(), closure(settings, [])
     return Plan(
         profile=settings.profile,
         tables=settings.tables,
-        runs={
-            name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in closure(settings, [])
-        },
+        papers={name: paper.reference for name, paper in settings.papers.items()},
+        claims={name: paper.claims for name, paper in settings.papers.items()},
+        contradictions={name: paper.contradictions for name, paper in settings.papers.items()},
+        tests={key: spec for paper in settings.papers.values() for key, spec in paper.tests.items()},
+        runs={name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in names},
+        trained_on={name: trained_on(settings, name) for name in names},
+        figure_segmenter=next(_proposed_segmenters(settings, names), None),
         ablations=[run.run_id for run in runs if run.ablation],
         statistics=settings.statistics,
         ledger=settings.ledger,
         report=settings.report,
     )
+
+
+def trained_on(settings: Settings, name: str) -> dict[str, list[str]]:
+    """Task -> the datasets that a method learnt it from; none where it learns nothing."""
+    method = settings.methods[name]
+    if method.task == "derived":
+        return trained_on(settings, method.of)
+    if method.task == "joint":
+        return {**trained_on(settings, method.segmenter), "classification": sorted(method.train_on)}
+    learns = method.training.epochs > 0 or method.task == "classification"  # a floor of classes counts its classes
+    return {method.task: sorted(method.train_on) if learns else []}
+
+
+def _proposed_segmenters(settings: Settings, names: list[str]) -> Iterator[str]:
+    yield from (key for paper in settings.papers.values() if (key := paper.figure_segmenter) in names)
+    for table in settings.tables.values():
+        for row in table.rows:
+            if row.proposed and row.method in names and settings.methods[row.method].task == "segmentation":
+                yield row.method
 
 
 def tried_runs(plan: Plan, settings: Robustness) -> list[str]:

@@ -18,7 +18,7 @@ def write_summary(root: Path, plan: Plan) -> None:
 
     Values are those of the main tables, in percent; where a method has several rows there, that of the first.
     """
-    layout, main = Layout(root), {name: COLUMNS[plan.tables[name].task] for name in plan.report.main_tables}
+    layout, main = Layout(root), {name: COLUMNS[plan.tables[name].task] for name in main_tables(plan)}
     summary: dict[str, dict[str, Any]] = {method: {} for method in main_methods(plan)}
     for cell in read_cells(root):
         if main.get(cell["table"]) == cell["column"] and cell["value"] is not None:
@@ -30,4 +30,10 @@ def write_summary(root: Path, plan: Plan) -> None:
 
 def main_methods(plan: Plan) -> list[str]:
     """The methods of this profile that stand in a main table, sorted."""
-    return sorted({row.method for name in plan.report.main_tables for row in plan.tables[name].rows} & plan.runs.keys())
+    named = {row.method for name in main_tables(plan) for row in plan.tables[name].rows}
+    return sorted(method for method in named if method in plan.runs)
+
+
+def main_tables(plan: Plan) -> list[str]:
+    """Tables that their papers' files call main."""
+    return [name for name, table in plan.tables.items() if table.main]

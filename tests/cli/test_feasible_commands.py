@@ -12,25 +12,28 @@ from typer.testing import CliRunner
 from lesion_core.cli import app, main
 from lesion_core.files import read_csv, write_csv
 from lesion_core.metrics.feasibility.pairs import check_pair
-from lesion_core.papers.published import load
+from lesion_core.papers.published import published_numbers
+from lesion_core.settings.load import load
+from lesion_core.settings.matrix import plan
 
 # METHOD.md: the papers' own rows that publish Dice and IoU, and those of paper 001 that share its table.
+CLICKS = ("1 click (oracle)", "3 clicks (oracle)")
 METHODS_OWN = {
-    "table_05": ("SAM-ViT (proposed)",),
-    "table_06": ("SAM-ViT (proposed)",),
-    "gl_med_sa_table_1": tuple(
-        f"{name}, {clicks}" for name in ("SAM", "MedSAM", "Med-SA", "GL-Med-SA") for clicks in ("1 point", "3 points")
+    "sam_vit_table_05": ("SAM-ViT (proposed)",),
+    "sam_vit_table_06": ("SAM-ViT (proposed)",),
+    "gl_med_sa_table_01": tuple(
+        f"{name}, {clicks}" for name in ("SAM", "MedSAM zero-shot", "Med-SA", "GL-Med-SA") for clicks in CLICKS
     ),
-    "dual_network": ("Deep-UNet",),
-    "segmae_table_1": ("SegMAE",),
-    "segmae_table_2": ("SegMAE",),
-    "segmae_table_3": ("SegMAE",),
-    "peft_medsam": ("PEFT-MedSAM",),
+    "dual_network_table_01": ("Deep-UNet",),
+    "segmae_table_01": ("SegMAE",),
+    "segmae_table_02": ("SegMAE",),
+    "segmae_table_03": ("SegMAE",),
+    "peft_medsam_table_01": ("PEFT-MedSAM, oracle box",),
 }
 NAMED = {
-    *(f"gl_med_sa_table_1: {name}, {n}" for name in ("Med-SA", "GL-Med-SA") for n in ("1 point", "3 points")),
-    "segmae_table_1: SegMAE",
-    "segmae_table_3: SegMAE",
+    *(f"gl_med_sa_table_01: {name}, {n}" for name in ("Med-SA", "GL-Med-SA") for n in CLICKS),
+    "segmae_table_01: SegMAE",
+    "segmae_table_03: SegMAE",
 }
 
 
@@ -41,7 +44,7 @@ def run(*arguments: object):
 def method_pairs(folder):
     """METHOD.md's pairs as a CSV, from the published numbers; both units, one and more decimals."""
     rows = {}
-    for claim in load():
+    for claim in published_numbers(plan(load("paper"))):
         if claim.metric in ("dice", "iou") and claim.row in METHODS_OWN.get(claim.table, ()):
             row = rows.setdefault((claim.table, claim.row), {"label": f"{claim.table}: {claim.row}", "n": ""})
             row |= {claim.metric: claim.printed, "n": claim.n or ""}
@@ -59,7 +62,7 @@ def test_of_the_methods_pairs_exactly_the_named_ones_are_impossible(tmp_path):
     assert "6 of 15 pairs are arithmetically impossible" in done.stdout
     verdicts = read_csv(tmp_path / "verdicts.csv")
     assert {row["label"] for row in verdicts if row["verdict"] == "impossible"} == NAMED
-    sam_vit = next(row for row in verdicts if row["label"] == "table_05: SAM-ViT (proposed)")
+    sam_vit = next(row for row in verdicts if row["label"] == "sam_vit_table_05: SAM-ViT (proposed)")
     assert float(sam_vit["least_sd"]) == pytest.approx(0.1756, abs=5e-5)
     assert float(sam_vit["least_share_below"]) == pytest.approx(0.0349, abs=5e-5)
 

@@ -133,7 +133,7 @@ def test_every_method_of_the_paper_profile_is_a_row(paper, matrix):
 
 
 def test_each_step_stands_beside_each_dataset_of_paper_d(paper):
-    table = config.plan(paper).tables["segmae_table_4"]
+    table = config.plan(paper).tables["segmae_table_04"]
     endings = {"isic2018_task1": "", "isic2017": "_isic2017", "ph2": "_ph2"}
     expected = [(f"{step}{ending}", dataset) for dataset, ending in endings.items() for step in STEPS]
     assert sorted((row.method, row.dataset) for row in table.rows) == sorted(expected)

@@ -49,14 +49,14 @@ def test_a_changed_number_is_found(tmp_path):
 def test_storing_follows_the_run(tmp_path):
     root, stored = tmp_path / "mini", tmp_path / "docs" / "mini"
     (root / "tables").mkdir(parents=True)
-    (root / "tables" / "table_05.md").write_text("5")
+    (root / "tables" / "sam_vit_table_05.md").write_text("5")
     (root / "tables" / "gone.md").write_text("x")
     store_tables(root, stored)
     (root / "tables" / "gone.md").unlink()
-    (root / "tables" / "table_05.md").write_text("6")
+    (root / "tables" / "sam_vit_table_05.md").write_text("6")
     with pytest.raises(RunError, match="stale") as error:
         store_tables(root, stored, check=True)
-    assert error.value.ids == ("gone.md", "table_05.md")
+    assert error.value.ids == ("gone.md", "sam_vit_table_05.md")
     store_tables(root, stored)
-    assert [(path.name, path.read_text()) for path in list_tables(stored)] == [("table_05.md", "6")]
+    assert [(path.name, path.read_text()) for path in list_tables(stored)] == [("sam_vit_table_05.md", "6")]
     store_tables(root, stored, check=True)

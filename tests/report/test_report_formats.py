@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from lesion_core.report.formats import TEX, Grid, full_title, markdown, metric_name, tex
+from lesion_core.report.formats import TEX, Grid, markdown, metric_name, tex
 
 ODD = st.text(st.sampled_from("ab1 |\\&_*%$#~^`<>{}[]()!\n\t-±−é"), max_size=12).map(str.strip)
 BACK = {mark: chr(code) for code, mark in TEX.items() if mark != " "}
@@ -89,5 +89,3 @@ def test_a_table_without_rows_has_its_headings(write):
 def test_names():
     assert metric_name("balanced_accuracy", "percent") == "Balanced accuracy (%)"
     assert metric_name("auc", "fraction") == "AUC"
-    assert full_title("table_05", "X") == "Table 5. X"
-    assert full_title("segmae_table_1", "X") == "X"

@@ -12,7 +12,7 @@ from lesion_core.report.readme import BEGIN, END, SHOWN, results_section, update
 def root(tmp_path):
     folder = tmp_path / "mini" / "tables"
     folder.mkdir(parents=True)
-    for name in (*SHOWN, "table_09"):
+    for name in (*SHOWN, "sam_vit_table_09"):
         (folder / f"{name}.md").write_text(f"**{name}**\n\n| Row |\n|---|\n| 1 |\n")
     return tmp_path / "mini"
 
@@ -43,7 +43,7 @@ def test_a_stale_section_is_refused_and_not_touched(root, readme):
         update_readme(root, readme, check=True)
     assert readme.read_text() == before
     update_readme(root, readme)
-    (root / "tables" / "table_05.md").write_text("**changed**\n")
+    (root / "tables" / "sam_vit_table_05.md").write_text("**changed**\n")
     with pytest.raises(RunError, match="stale"):
         update_readme(root, readme, check=True)
 
@@ -52,7 +52,7 @@ def test_missing_markers_and_tables(root, readme):
     readme.write_text("# Title\n")
     with pytest.raises(RunError, match="no results markers"):
         update_readme(root, readme)
-    (root / "tables" / "table_05.md").unlink()
+    (root / "tables" / "sam_vit_table_05.md").unlink()
     with pytest.raises(RunError, match="A table is missing"):
         results_section(root)
 
@@ -62,11 +62,11 @@ def test_rows_without_a_number_are_left_out(root):
         "**Table 5**\n\n| Row | Dice | Published |\n|---|---:|---:|\n| U-Net 2 | not run in this profile |  |\n"
         "| SAM | not run in this profile | 94.27 |\n| Otsu | 79.1 |  |\n\nnot run in this profile: why.\n"
     )
-    (root / "tables" / "table_05.md").write_text(table)
+    (root / "tables" / "sam_vit_table_05.md").write_text(table)
     section = results_section(root)
     assert "U-Net 2" not in section
     assert "| SAM | not run in this profile | 94.27 |" in section
     assert "| Otsu | 79.1 |  |" in section
     assert "why." in section
-    (root / "tables" / "table_05.md").write_text(table.replace("94.27", ""))
+    (root / "tables" / "sam_vit_table_05.md").write_text(table.replace("94.27", ""))
     assert "why." not in results_section(root)

@@ -32,40 +32,42 @@ def cell(root, table, row, column):
 
 def test_mean_and_sd_over_seeds_by_hand(written):
     # seed means: (0.7 + 0.8 + 0.9 + 0.8) / 4 = 0.8 and (0.9 + 0.8 + 0.9 + 1.0) / 4 = 0.9
-    ours = cell(written, "table_05", "SAM-ViT (proposed)", "dice")
+    ours = cell(written, "sam_vit_table_05", "SAM-ViT (proposed)", "dice")
     assert ours["value"] == pytest.approx(85.0)
     assert ours["sd"] == pytest.approx(100 * 0.1 / 2**0.5)
     assert (ours["n_seeds"], ours["n_images"], ours["run_ids"]) == (2, 4, "sam_adapter-s0 sam_adapter-s1")
 
 
 def test_one_run_has_no_sd(written):
-    frozen = cell(written, "table_05", "SAM frozen", "dice")
+    frozen = cell(written, "sam_vit_table_05", "SAM frozen", "dice")
     assert frozen["value"] == pytest.approx(65.0)
     assert frozen["sd"] is None
 
 
 def test_missing_run_says_so(written):
-    missing = cell(written, "table_05", "U-Net", "dice")
+    missing = cell(written, "sam_vit_table_05", "U-Net", "dice")
     assert (missing["value"], missing["status"], missing["n_seeds"]) == (None, "not run in this profile", 0)
-    assert "not run in this profile" in (written / "tables" / "table_05.md").read_text()
+    assert "not run in this profile" in (written / "tables" / "sam_vit_table_05.md").read_text()
 
 
 def test_published_stands_beside_ours_as_printed(written):
-    ours = cell(written, "table_05", "SAM-ViT (proposed)", "dice")
+    ours = cell(written, "sam_vit_table_05", "SAM-ViT (proposed)", "dice")
     assert (ours["published"], ours["published_text"], ours["unit"]) == (94.27, "94.27", "percent")
-    assert "| SAM-ViT (proposed) | **85.00 ± 7.07** | 94.27 |" in (written / "tables" / "table_05.md").read_text()
-    auc = cell(written, "table_08", "SAM-ViT (proposed)", "auc")
+    assert (
+        "| SAM-ViT (proposed) | **85.00 ± 7.07** | 94.27 |" in (written / "tables" / "sam_vit_table_05.md").read_text()
+    )
+    auc = cell(written, "sam_vit_table_08", "SAM-ViT (proposed)", "auc")
     assert (auc["published_text"], auc["unit"]) == ("0.979", "fraction")
     assert 0.0 <= auc["value"] <= 1.0
-    other = cell(written, "table_08", "Skin-DeepNet (published)", "accuracy")
+    other = cell(written, "sam_vit_table_08", "Skin-DeepNet", "accuracy")
     assert (other["published_text"], other["status"], other["method"]) == ("98.00", "published only", None)
 
 
 def test_classification_accuracy_by_hand(written):
-    assert cell(written, "table_08", "ViT without fusion", "accuracy")["value"] == pytest.approx(25.0)
-    assert cell(written, "table_08", "SAM-ViT (proposed)", "accuracy")["value"] == pytest.approx(75.0)
+    assert cell(written, "sam_vit_table_08", "ViT without fusion", "accuracy")["value"] == pytest.approx(25.0)
+    assert cell(written, "sam_vit_table_08", "SAM-ViT (proposed)", "accuracy")["value"] == pytest.approx(75.0)
     # recalls: nv 1, mel 1/2, bkl 1
-    balanced = cell(written, "table_08", "SAM-ViT (proposed)", "balanced_accuracy")["value"]
+    balanced = cell(written, "sam_vit_table_08", "SAM-ViT (proposed)", "balanced_accuracy")["value"]
     assert balanced == pytest.approx(100 * 2.5 / 3)
 
 
@@ -73,40 +75,40 @@ def test_a_table_that_the_plan_has_no_more_goes(tmp_path):
     plan = make_plan()
     root = make_store(tmp_path)
     write_tables(root, plan)
-    for name in ("table_15.csv", "table_15.md", "table_15.tex", "notes.md"):
+    for name in ("sam_vit_table_15.csv", "sam_vit_table_15.md", "sam_vit_table_15.tex", "notes.md"):
         (root / "tables" / name).write_text("another's")
     before = {path.name for path in (root / "tables").iterdir()}
-    fewer = {name: table for name, table in plan.tables.items() if name != "table_05"}
+    fewer = {name: table for name, table in plan.tables.items() if name != "sam_vit_table_05"}
     write_tables(root, plan.model_copy(update={"tables": fewer}))
     gone = before - {path.name for path in (root / "tables").iterdir()}
-    assert gone == {"table_05.csv", "table_05.md", "table_05.tex"}
+    assert gone == {"sam_vit_table_05.csv", "sam_vit_table_05.md", "sam_vit_table_05.tex"}
 
 
 def test_best_is_marked_among_like_rows_only(written):
-    assert cell(written, "table_05", "SAM-ViT (proposed)", "dice")["best"]
-    assert not cell(written, "table_05", "SAM frozen", "dice")["best"]
+    assert cell(written, "sam_vit_table_05", "SAM-ViT (proposed)", "dice")["best"]
+    assert not cell(written, "sam_vit_table_05", "SAM frozen", "dice")["best"]
     # 99 % with a box from the truth beats nobody
-    assert cell(written, "table_05", "SAM, oracle box", "dice")["value"] == pytest.approx(99.0)
-    assert not cell(written, "table_05", "SAM, oracle box", "dice")["best"]
-    assert cell(written, "table_08", "Skin-DeepNet (published)", "accuracy")["best_published"]
-    assert "Oracle prompts are made from the true mask." in (written / "tables" / "table_05.md").read_text()
+    assert cell(written, "sam_vit_table_05", "SAM, oracle box", "dice")["value"] == pytest.approx(99.0)
+    assert not cell(written, "sam_vit_table_05", "SAM, oracle box", "dice")["best"]
+    assert cell(written, "sam_vit_table_08", "Skin-DeepNet", "accuracy")["best_published"]
+    assert "Oracle prompts are made from the true mask." in (written / "tables" / "sam_vit_table_05.md").read_text()
 
 
 def test_literature_table_is_published_only(written):
-    text = (written / "tables" / "table_01.md").read_text()
-    assert text.startswith("**Table 1. Literature**")
+    text = (written / "tables" / "sam_vit_table_01.md").read_text()
+    assert text.startswith("**Literature**")
     assert "ours" not in text.splitlines()[2]
     assert "no row of this table is run here" in text
 
 
 def test_csv_markdown_and_tex_agree(written):
-    rows = read_csv(written / "tables" / "table_05.csv")
+    rows = read_csv(written / "tables" / "sam_vit_table_05.csv")
     md = [
         [part.strip().strip("*") for part in line.strip("|").split("|")]
-        for line in (written / "tables" / "table_05.md").read_text().splitlines()
+        for line in (written / "tables" / "sam_vit_table_05.md").read_text().splitlines()
         if line.startswith("| ")
     ][1:]
-    body = (written / "tables" / "table_05.tex").read_text().split(r"\midrule")[1].split(r"\bottomrule")[0]
+    body = (written / "tables" / "sam_vit_table_05.tex").read_text().split(r"\midrule")[1].split(r"\bottomrule")[0]
     assert [row["row"] for row in rows] == [row[0] for row in md]
     for row, line, latex in zip(rows, md, body.strip().splitlines(), strict=True):
         latex_cells = [
@@ -149,7 +151,7 @@ def test_an_undefined_auc_is_not_a_number_in_a_table(tmp_path):
     rows = [classification_row("vit_none-s0", image, "nv", "nv") for image in ("a", "b")]
     make_store(tmp_path, classification=rows)
     write_tables(tmp_path, make_plan())
-    auc = cell(tmp_path, "table_08", "ViT without fusion", "auc")
+    auc = cell(tmp_path, "sam_vit_table_08", "ViT without fusion", "auc")
     assert (auc["value"], auc["status"]) == (None, "not defined")
 
 
@@ -159,7 +161,7 @@ def test_only_the_asked_prompt_and_size_count(tmp_path):
     ]
     make_store(tmp_path, segmentation=rows)
     write_tables(tmp_path, make_plan())
-    assert cell(tmp_path, "table_05", "SAM-ViT (proposed)", "dice")["value"] == pytest.approx(85.0)
+    assert cell(tmp_path, "sam_vit_table_05", "SAM-ViT (proposed)", "dice")["value"] == pytest.approx(85.0)
 
 
 def test_missing_store_is_a_typed_error(tmp_path):
@@ -168,22 +170,16 @@ def test_missing_store_is_a_typed_error(tmp_path):
 
 
 def test_csv_is_readable_by_any_reader(written):
-    with open(written / "tables" / "table_08.csv", encoding="utf-8", newline="") as handle:
+    with open(written / "tables" / "sam_vit_table_08.csv", encoding="utf-8", newline="") as handle:
         rows = list(csv.reader(handle))
     assert len({len(row) for row in rows}) == 1
 
 
-def test_spread_and_interval_of_dice_are_ours_where_a_paper_prints_them(tmp_path):
-    from lesion_core.stats.bootstrap import bootstrap_means
-
+def test_the_spread_of_dice_is_ours_where_a_paper_prints_it(tmp_path):
     plan = make_plan()
-    table = plan.tables["table_05"].model_copy(update={"paper": "peft_medsam", "published": "peft_medsam"})
-    write_tables(make_store(tmp_path), plan.model_copy(update={"tables": {"peft_medsam": table}}))
-    row = "SAM frozen"
-    found = {c["column"]: c for c in cells(tmp_path) if (c["table"], c["row"]) == ("peft_medsam", row)}
-    dice = np.array([0.5, 0.6, 0.7, 0.8])
-    assert found["dice_sd"]["value"] == pytest.approx(dice.std(ddof=1))
-    interval = bootstrap_means(dice, list("abcd"), seed=2026, resamples=10_000)
-    assert found["dice_ci_low"]["value"] == pytest.approx(interval.low[0])
-    assert found["dice_ci_high"]["value"] == pytest.approx(interval.high[0])
-    assert found["dice_ci_low"]["unit"] == "fraction"
+    table = plan.tables["sam_vit_table_05"]
+    rows = [row.model_copy(update={"published": {"dice_sd": "3.1"}}) for row in table.rows]
+    spread = table.model_copy(update={"rows": rows})
+    write_tables(make_store(tmp_path), plan.model_copy(update={"tables": {"t": spread}}))
+    found = cell(tmp_path, "t", "SAM frozen", "dice_sd")["value"]
+    assert found == pytest.approx(100 * np.std([0.5, 0.6, 0.7, 0.8], ddof=1))

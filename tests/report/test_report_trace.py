@@ -20,7 +20,9 @@ from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import trace_cell, trace_test, trace_text
 from lesion_core.scores import write_scores
 
-PLACE = ("table_05", "SAM-ViT (proposed)", "dice")
+SEGMENTED = "sam_frozen, sam_vit_table_05, isic2018_task1, dice, image"
+CLASSIFIED = "vit_none, sam_vit_table_08, ham10000, accuracy, image"
+PLACE = ("sam_vit_table_05", "SAM-ViT (proposed)", "dice")
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_a_derived_run_has_the_weights_of_its_sources(root):
     source = Layout(root).run("classification", "vit_none-s0")
     (source / "weights.safetensors").unlink()
     shutil.move(source, root / "runs" / "derived" / "vit_none-s0")
-    found = trace_cell(root, "table_08", "ViT without fusion", "accuracy")
+    found = trace_cell(root, "sam_vit_table_08", "ViT without fusion", "accuracy")
     assert found.faults == ()
     assert found.runs[0]["run"]["task"] == "derived"
 
@@ -140,10 +142,10 @@ def test_a_derived_run_has_the_weights_of_its_sources(root):
 @pytest.mark.parametrize(
     ("place", "says"),
     [
-        (("table_99", "x", "dice"), "No table 'table_99'"),
-        (("table_05", "x", "dice"), "No row 'x'"),
-        (("table_05", "SAM-ViT (proposed)", "f1"), "No column 'f1'"),
-        (("table_05", "U-Net", "dice"), "not run in this profile"),
+        (("sam_vit_table_99", "x", "dice"), "No table 'sam_vit_table_99'"),
+        (("sam_vit_table_05", "x", "dice"), "No row 'x'"),
+        (("sam_vit_table_05", "SAM-ViT (proposed)", "f1"), "No column 'f1'"),
+        (("sam_vit_table_05", "U-Net", "dice"), "not run in this profile"),
     ],
 )
 def test_what_cannot_be_traced_says_why(built, place, says):
@@ -158,12 +160,12 @@ def tested(root):
 
 
 def test_every_number_of_the_statistics_can_be_traced(tested):
-    found = trace_test(tested, make_plan(), "table_15", "sam_frozen, isic2018_task1, image", "p_holm")
+    found = trace_test(tested, make_plan(), "sam_vit_table_15", SEGMENTED, "p_holm")
     assert found.faults == ()
     assert float(found.recomputed["value"]) == pytest.approx(2 / 2**4)
     assert [item["run"]["run_id"] for item in found.runs] == ["sam_adapter-s0", "sam_adapter-s1", "sam_frozen-s0"]
     assert "images      4, " in trace_text(found)
-    found = trace_test(tested, make_plan(), "table_16", "vit_none, ham10000, image", "p_mcnemar")
+    found = trace_test(tested, make_plan(), "sam_vit_table_16", CLASSIFIED, "p_mcnemar")
     assert (found.faults, float(found.recomputed["value"])) == ((), 0.5)
 
 
@@ -172,11 +174,17 @@ def test_a_changed_p_value_is_found(tested):
     rows = read_csv(path)
     rows[1]["p_wilcoxon"] = "0.049"
     write_csv(path, list(rows[1]), rows)
-    found = trace_test(tested, make_plan(), "table_15", "sam_frozen, isic2018_task1, image", "p_wilcoxon")
+    found = trace_test(
+        tested,
+        make_plan(),
+        "sam_vit_table_15",
+        SEGMENTED,
+        "p_wilcoxon",
+    )
     assert found.faults == ("the file says 0.049, the score rows give 0.125",)
 
 
 def test_an_unknown_test_names_the_known_ones(tested):
     with pytest.raises(ScoreError, match="No test") as error:
-        trace_test(tested, make_plan(), "table_15", "unet, ph2, image", "p_t")
-    assert "sam_frozen, isic2018_task1, seed" in error.value.ids
+        trace_test(tested, make_plan(), "sam_vit_table_15", "unet, ph2, image", "p_t")
+    assert "sam_frozen, sam_vit_table_05, isic2018_task1, dice, seed" in error.value.ids

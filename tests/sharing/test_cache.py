@@ -184,4 +184,4 @@ def test_a_matrix_owns_its_runs_its_sizes_and_what_is_of_no_run(matrix):
     assert current.owns(("harmonized", "ph2", "64", "images.npy")) == (64 in current.sizes)
     assert not current.owns(("harmonized", "ph2", "9999", "images.npy"))
     assert current.owns(("harmonized", "reference.npy"))
-    assert current.owns(("tables", "table_05.csv"))
+    assert current.owns(("tables", "sam_vit_table_05.csv"))

@@ -107,7 +107,7 @@ def first(root: Path, pattern: str) -> Path:
         "runs/segmentation/sam_adapter-*/weights.safetensors",
         "runs/segmentation/sam_adapter-*/settings.yaml",
         "runs/segmentation/sam_adapter-*/scores.parquet",
-        "tables/table_05.csv",
+        "tables/sam_vit_table_05.csv",
         "harmonized/*/*/images.npy",
     ],
 )
@@ -162,7 +162,7 @@ def test_a_forged_statistic_is_found_where_the_manifest_was_mended(root, replace
 @pytest.mark.parametrize(
     ("name", "asked"),
     [
-        ("tables/table_99.csv", {"files", "tables"}),
+        ("tables/sam_vit_table_99.csv", {"files", "tables"}),
         ("figures/figure_99.png", {"files"}),
         ("harmonized/ham10000/notes/index.txt", {"files"}),
     ],
@@ -238,12 +238,12 @@ def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace
 
 
 def test_a_table_cell_that_the_scores_do_not_give_is_named_with_its_line(root, replace):
-    path = root / "tables" / "table_05.md"
+    path = root / "tables" / "sam_vit_table_05.md"
     line = next(line for line in path.read_text().splitlines() if "±" in line)
     replace(path, path.read_text().replace(line, line.replace("±", "+/-")).encode())
     answers = audit(root, LOCK, only=["tables"])
     assert [answer.verdict for answer in answers] == [FAILED]
-    assert answers[0].problems[0].startswith("tables/table_05.md: line ")
+    assert answers[0].problems[0].startswith("tables/sam_vit_table_05.md: line ")
 
 
 def test_a_photograph_moved_across_the_splits_is_named(root, replace):
@@ -335,11 +335,11 @@ def test_the_command_ends_with_status_1_and_names_the_file(root, replace, tmp_pa
 
     from lesion_core.cli import app
 
-    path = root / "tables" / "table_06.csv"
+    path = root / "tables" / "sam_vit_table_06.csv"
     replace(path, flipped(path))
     out = tmp_path / "answers.json"
     asked = ["--only", "files", "--only", "splits", "--only", "scores"]
     done = CliRunner().invoke(app, ["audit", "--root", str(root), *asked, "--json", str(out)])
     assert done.exit_code == 1
-    assert "tables/table_06.csv" in done.output
+    assert "tables/sam_vit_table_06.csv" in done.output
     assert {answer["verdict"] for answer in read_json(out, list)} == {"ok", "FAILED", "not checked"}

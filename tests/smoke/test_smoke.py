@@ -40,7 +40,7 @@ def planned(folder: Path, *settings: str) -> str:
 
 def test_every_rule_ran_and_every_table_stands(smoke):
     settings = config.load("smoke")
-    for name in (*settings.tables, *EXTRA_TABLES, "table_15", "table_16"):
+    for name in (*settings.tables, *EXTRA_TABLES, "sam_vit_table_15", "sam_vit_table_16"):
         for suffix in ("csv", "md", "tex"):
             assert (smoke / RESULTS / "tables" / f"{name}.{suffix}").stat().st_size > 0
     for run in config.expand(settings).values():
@@ -64,10 +64,10 @@ def test_cells_can_be_traced_and_a_changed_one_is_found(smoke, tmp_path):
     root = tmp_path / "smoke"
     shutil.copytree(smoke / RESULTS, root, ignore=shutil.ignore_patterns("downloads", "made", "report.html"))
     for cell in (
-        ("table_05", "U-Net", "dice"),
-        ("table_08", "SAM-ViT (proposed)", "auc"),
+        ("sam_vit_table_05", "U-Net", "dice"),
+        ("sam_vit_table_08", "SAM-ViT (proposed)", "auc"),
         ("dual_scoring", "U-Net, PH2", "iou native pooled"),
-        ("table_15", "unet, ph2, image", "p_holm"),
+        ("sam_vit_table_15", "unet, sam_vit_table_06, ph2, dice, image", "p_holm"),
     ):
         done = lesion(smoke, "trace", *cell, "--root", root)
         assert done.returncode == 0, done.stdout + done.stderr
@@ -75,10 +75,10 @@ def test_cells_can_be_traced_and_a_changed_one_is_found(smoke, tmp_path):
     path = root / "tables" / "cells.parquet"
     cells = read_parquet(path).to_pylist()
     for found in cells:
-        if (found["table"], found["row"], found["column"]) == ("table_05", "U-Net", "dice"):
+        if (found["table"], found["row"], found["column"]) == ("sam_vit_table_05", "U-Net", "dice"):
             found["value"] += 1e-9
     write_cells(cells, path)
-    assert lesion(smoke, "trace", "table_05", "U-Net", "dice", "--root", root).returncode == 1
+    assert lesion(smoke, "trace", "sam_vit_table_05", "U-Net", "dice", "--root", root).returncode == 1
 
 
 def test_explanations_stand_beside_the_centre_prior(smoke):
@@ -315,7 +315,7 @@ def test_tables_are_computed_from_the_scores(smoke):
     cells = read_parquet(smoke / RESULTS / "tables" / "cells.parquet").to_pylist()
     checked = 0
     for cell in cells:
-        if cell["table"] != "table_05" or cell["value"] is None:
+        if cell["table"] != "sam_vit_table_05" or cell["value"] is None:
             continue
         per_run = [
             np.mean(

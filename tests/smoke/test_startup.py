@@ -17,7 +17,7 @@ COMMANDS = {
     "--help": set(),
     "runs --profile smoke": set(),
     "feasible --dice 90 --iou 82.5": set(),
-    "trace table_05 U-Net dice --root {root}": set(),
+    "trace sam_vit_table_05 U-Net dice --root {root}": set(),
     "splits --root {root}": set(),
     "catalog --root {root}": set(),
     "reference --root {root}": set(),

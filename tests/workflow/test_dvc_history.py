@@ -33,11 +33,11 @@ def say(folder: Path, *command: object) -> str:
 
 def write_value(project: Path, value: float) -> None:
     """Cells of tables, and the summary that follows from the main ones."""
-    shared = {"table": "table_05", "method": "unet", "dataset": "isic2018_task1"}
+    shared = {"table": "sam_vit_table_05", "method": "unet", "dataset": "isic2018_task1"}
     cells = [
         shared | {"column": "dice", "value": value},
         shared | {"column": "iou", "value": 84.6},
-        shared | {"column": "dice", "table": "table_09", "value": 1.0},
+        shared | {"column": "dice", "table": "sam_vit_table_09", "value": 1.0},
         shared | {"column": "dice", "method": "sam_adapter", "value": None},
     ]
     root = project / "results" / "smoke"

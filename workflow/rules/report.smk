@@ -31,7 +31,7 @@ rule statistics:
         SCORES,
     output:
         LAYOUT.statistics("tests"),
-        [LAYOUT.table(name, suffix) for name in ("table_15", "table_16") for suffix in ("csv", "md", "tex")],
+        [LAYOUT.table(name, suffix) for name in PLAN.tests for suffix in ("csv", "md", "tex")],
     log:
         log_of("statistics"),
     benchmark:

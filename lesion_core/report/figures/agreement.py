@@ -44,7 +44,7 @@ def areas(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
 def _shown(source: Source, dataset: str) -> list[tuple[str, list[str]]]:
     """The proposed method and the first few it is compared with, in the table's order."""
     methods = source.segmenters(dataset)
-    proposed = source.plan.statistics.segmentation_proposed
+    proposed = source.plan.figure_segmenter
     others = [name for name in methods if name != proposed][: MOST_METHODS - (proposed in methods)]
     return [(name, runs) for name, runs in methods.items() if name in others or name == proposed]
 

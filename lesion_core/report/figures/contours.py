@@ -34,7 +34,7 @@ def choose(scores: dict[str, float]) -> list[tuple[str, str]]:
 
 def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     methods = source.segmenters(dataset)
-    proposed = source.plan.statistics.segmentation_proposed
+    proposed = source.plan.figure_segmenter
     if proposed not in methods:
         return None
     shown = [*[name for name in methods if name != proposed][:MOST_BASELINES], proposed]

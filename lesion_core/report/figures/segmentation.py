@@ -104,12 +104,12 @@ def effects(source: Source) -> Drawn | None:
     if not tests:
         return None
     groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for test in sorted(tests, key=lambda row: (row["table"], row["dataset"], row["other"])):
-        groups.setdefault((test["table"], test["dataset"], test["metric"], test["proposed"]), []).append(test)
+    for test in sorted(tests, key=lambda row: (row["compared"], row["dataset"], row["proposed"], row["other"])):
+        groups.setdefault((test["compared"], test["dataset"], test["metric"], test["proposed"]), []).append(test)
     heights = [len(own) + 1 for own in groups.values()]
     figure, axes = new_figure(7.2, 0.6 + 0.24 * sum(heights), len(groups), 1, height_ratios=heights, sharex=True)
-    for axis, ((table, dataset, metric, proposed), own) in zip(axes[:, 0], groups.items(), strict=True):
-        ink = PALETTE[0] if table == "table_15" else PALETTE[1]
+    for axis, ((_, dataset, metric, proposed), own) in zip(axes[:, 0], groups.items(), strict=True):
+        ink = PALETTE[1] if metric == "accuracy" else PALETTE[0]
         middle, low, high = ([100 * float(t[name]) for t in own] for name in ("difference", "ci_low", "ci_high"))
         axis.hlines(range(len(own)), low, high, color=ink, lw=1.6)
         axis.plot(middle, range(len(own)), "s", color=ink, ms=4)

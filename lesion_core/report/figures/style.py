@@ -66,10 +66,9 @@ class Source:
         return self._compared(dataset, {key[0] for key in self.store.classification if key[1] == dataset})
 
     def _compared(self, dataset: str, scored: set[str]) -> dict[str, list[str]]:
-        """The methods of the paper's comparison on this dataset (its first table with rows), no ablations."""
-        # numbered tables are the main paper's; a plan may come sorted by name
-        ordered = sorted(self.plan.tables.items(), key=lambda item: (not item[0].startswith("table_"), item[0]))
-        table = next((table for _, table in ordered if table.dataset == dataset and table.rows), None)
+        """The methods of the table that compares most of them on this dataset; all where there is none."""
+        tables = [table for table in self.plan.tables.values() if table.dataset == dataset]
+        table = max(tables, key=lambda table: sum(row.method in self.plan.runs for row in table.rows), default=None)
         names = {row.method for row in table.rows} if table else set(self.plan.runs)
         found = {name: [run for run in runs if run in scored] for name, runs in self.plan.runs.items() if name in names}
         return {name: runs for name, runs in found.items() if runs}
