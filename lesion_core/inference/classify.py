@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -54,7 +56,7 @@ def class_probabilities(
 
 
 def _batch_probabilities(
-    model: object, images: np.ndarray, masks: np.ndarray | None, metadata: np.ndarray | None
+    model: Any, images: np.ndarray, masks: np.ndarray | None, metadata: np.ndarray | None
 ) -> np.ndarray:
     if hasattr(model, "class_probabilities"):
         return model.class_probabilities(images, masks)

@@ -17,6 +17,7 @@ from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.masks import harmonize_mask
 from lesion_core.pixels.shuffle import foreign_rows
+from lesion_core.settings import ClassificationMethod
 from lesion_core.settings.run import Run
 
 TRUE_MASKS = "true"
@@ -102,7 +103,7 @@ def masks_of(
     if not loaded.needs_masks:
         return None
     dataset = data.name
-    shuffled = run.task == "classification" and run.spec.mask_order == "shuffled"
+    shuffled = isinstance(run.spec, ClassificationMethod) and run.spec.mask_order == "shuffled"
     donors = foreign_rows(data.index, rows, run.seed) if shuffled else rows
     if run.task == "joint":
         return _own_masks(run_dir, layout, dataset, donors, batch_size, device)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from lesion_core.models.trained import LoadedSegmenter
 from lesion_core.paths import IMAGE_SUFFIXES
 from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import track
+from lesion_core.settings import SegmentationMethod
 from lesion_core.settings.run import Run
 
 
@@ -30,10 +31,11 @@ def unaided_prompt(run: Run) -> str:
     Raises:
         RunError: it learnt with clicks, which nobody places here.
     """
-    prompt = run.spec.model.unaided_prompt
+    model = cast(SegmentationMethod, run.spec).model
+    prompt = model.unaided_prompt
     if prompt is None:
         raise RunError(
-            f"{run.run_id} learnt to segment from clicks ({run.spec.model.prompt}), and here is nobody to click",
+            f"{run.run_id} learnt to segment from clicks ({model.prompt}), and here is nobody to click",
             remedy="choose a run whose model.prompt is none or oracle_box",
         )
     return prompt
@@ -140,13 +142,18 @@ def predict_folder(
         )
     out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.csv").unlink(missing_ok=True)
+    trained_on = cast(SegmentationMethod, segmenter.run.spec).train_on
     rows: list[dict[str, Any]] = []
     for path in track(paths, "predict"):
         found = inspect_image(path)
         photograph = found.pixels
         height, width = photograph.shape[:2]
         pixels = harmonize_image(
-            photograph, segmenter.size, segmenter.reference, segmenter.run.harmonization, segmenter.run.spec.train_on
+            photograph,
+            segmenter.size,
+            segmenter.reference,
+            segmenter.run.harmonization,
+            trained_on,
         )
         probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
         native = upsample(probability, height, width)

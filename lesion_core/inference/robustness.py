@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import track
 from lesion_core.seeding import generator
-from lesion_core.settings import CLASSES, Robustness
+from lesion_core.settings import CLASSES, ClassificationMethod, Robustness
 from lesion_core.settings.run import Run
 
 BATCH = 16
@@ -71,15 +71,16 @@ def measure_robustness(
         identity = {"run_id": run.run_id, "method": run.method, "seed": run.seed, "dataset": dataset, "n": len(records)}
         for (kind, strength), parts in found.items():
             amount = settings.corruptions[kind][strength - 1] if strength else 0.0
-            condition = {"corruption": kind, "strength": strength, "amount": f"{amount:g}"}
-            rows.append({**identity, **condition, **_metrics(truth, np.concatenate(parts))})
+            told = {"corruption": kind, "strength": strength, "amount": f"{amount:g}"}
+            rows.append({**identity, **told, **_metrics(truth, np.concatenate(parts))})
     write_csv(out, COLUMNS, rows)
 
 
 def _segmenter(run_dir: Path, run: Run, root: Path, device: str) -> LoadedSegmenter | None:
     if run.task == "joint":
         return load_segmenter(run_dir, device=device)
-    if run.spec.masks == "true" or run.spec.mask_order != "own":
+    spec = cast(ClassificationMethod, run.spec)
+    if spec.masks == "true" or spec.mask_order != "own":
         raise SettingsError(
             f"{run.method} is given masks that no corruption reaches", remedy="take it out of robustness.methods"
         )

@@ -19,7 +19,7 @@ from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilit
 from lesion_core.models.trained import load_classifier
 from lesion_core.progress import say
 from lesion_core.scores import ClassificationScore, Probabilities, write_scores
-from lesion_core.settings import CLASSES, Scoring
+from lesion_core.settings import CLASSES, ClassificationMethod, JointMethod, Scoring
 from lesion_core.settings.run import Run
 
 # (dataset, split) -> index records, probabilities (n, 7), mask flags; None where the run cannot be scored there
@@ -43,7 +43,9 @@ def score_classification(
         MaskError: the model looks at masks and an image has none.
     """
     predict = predictor(run_dir, run, root, scoring, device=device)
-    write_predictions(run, predict, run.spec.train_on, scoring.classification_on, out)
+    write_predictions(
+        run, predict, cast(ClassificationMethod | JointMethod, run.spec).train_on, scoring.classification_on, out
+    )
 
 
 def predictor(
@@ -76,7 +78,7 @@ def predictor(
             )
             for view in views or (lambda array: array,)
         ]
-        return found.records, np.mean(parts, axis=0, dtype=np.float64), found.flags()
+        return found.records, np.asarray(np.mean(parts, axis=0, dtype=np.float64)), found.flags()
 
     return predict
 

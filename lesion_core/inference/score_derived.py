@@ -6,7 +6,7 @@ They are methods of their own, with their own run ids and rows: a single model's
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from lesion_core.inference.score_classification import predictor, write_predicti
 from lesion_core.paths import Layout
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
-from lesion_core.settings import Scoring
+from lesion_core.settings import ClassificationMethod, DerivedMethod, Scoring
 from lesion_core.settings.run import Run
 
 
@@ -62,20 +62,22 @@ def predict_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device
     if missing := [folder.name for folder, path in zip(folders, weights, strict=True) if not path.is_file()]:
         raise RunError("Source runs are not trained", file=layout.root / "runs", ids=missing, remedy="train them")
     sources = [Run.load(folder) for folder in folders]
-    views = EIGHT_VIEWS if run.spec.how == "tta" else ()
+    views = EIGHT_VIEWS if cast(DerivedMethod, run.spec).how == "tta" else ()
     members = [
         predictor(folder, source, layout.root, scoring, device=device, views=views)
         for folder, source in zip(folders, sources, strict=True)
     ]
 
     def predict(dataset: str, split: str) -> tuple[list[dict[str, Any]], np.ndarray, list[str]] | None:
-        parts = [member(dataset, split) for member in members]
-        if any(part is None for part in parts):
+        parts = [part for member in members if (part := member(dataset, split)) is not None]
+        if len(parts) < len(members):
             return None
         records, _, flags = parts[0]
         # a photograph is flagged where any member saw it whole
         flags = [next((flag for flag in every if flag), "") for every in zip(*(part[2] for part in parts), strict=True)]
         return records, np.mean([part[1] for part in parts], axis=0), flags
 
-    write_predictions(run, predict, sources[0].spec.train_on, scoring.classification_on, Path(out))
+    write_predictions(
+        run, predict, cast(ClassificationMethod, sources[0].spec).train_on, scoring.classification_on, Path(out)
+    )
     return weights

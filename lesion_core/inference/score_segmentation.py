@@ -59,7 +59,7 @@ def score_segmentation(
     Raises:
         MaskError: a test image has no mask.
     """
-    prompts = prompts_of(segmenter.run.spec.model, scoring)
+    prompts = prompts_of(segmenter.settings, scoring)
     rows: list[SegmentationScore] = []
     with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
         for dataset in sorted(scoring.segmentation_on):
@@ -140,7 +140,7 @@ def _predictions(
         model = segmenter.facing(sizes)
         maps: dict[str, np.ndarray] = {}
         with torch.inference_mode():
-            embeddings = model.encode(images) if segmenter.run.spec.model.kind == "sam" else None
+            embeddings = model.encode(images) if segmenter.settings.kind == "sam" else None
             for prompt in prompts:
                 if embeddings is None:
                     logits = model(images, None)

@@ -8,6 +8,8 @@ are aligned with.
 
 from __future__ import annotations
 
+from typing import Any
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -160,7 +162,7 @@ class TimmTransformer(ImageEncoder):
 
     def __init__(self, name: str, image_size: int, patch_size: int, pretrained: bool) -> None:
         super().__init__()
-        self.model = _timm(name, pretrained, num_classes=0, img_size=image_size)
+        self.model: Any = _timm(name, pretrained, num_classes=0, img_size=image_size)
         self.width, self.grid, self.stride = self.model.embed_dim, image_size // patch_size, patch_size
 
     def forward(self, images: Tensor) -> Tensor:
@@ -172,7 +174,7 @@ class TimmConvolution(ImageEncoder):
 
     def __init__(self, name: str, image_size: int, stride: int, pretrained: bool) -> None:
         super().__init__()
-        self.model = _timm(name, pretrained, num_classes=0, global_pool="")
+        self.model: Any = _timm(name, pretrained, num_classes=0, global_pool="")
         self.width, self.grid, self.stride = self.model.num_features, image_size // stride, stride
 
     def forward(self, images: Tensor) -> Tensor:
@@ -180,7 +182,7 @@ class TimmConvolution(ImageEncoder):
         return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
 
 
-def _timm(name: str, pretrained: bool, **options: object) -> nn.Module:
+def _timm(name: str, pretrained: bool, **options: Any) -> nn.Module:
     try:
         return timm.create_model(name, pretrained=pretrained, **options)
     except Exception as error:

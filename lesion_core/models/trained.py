@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from lesion_core.models.classifier import ClassifierModule
 from lesion_core.models.registry import build_classifier, build_segmenter
 from lesion_core.models.sam.frame import PaddedSam
 from lesion_core.paths import Layout
-from lesion_core.settings import NETWORKS
+from lesion_core.settings import NETWORKS, ClassificationMethod, SegmentationMethod, SegmentationModel
 from lesion_core.settings.run import Run
 
 PACKAGED = Path(__file__).resolve().parent.parent / "weights"
@@ -39,21 +39,26 @@ class LoadedSegmenter:
         reference: (3, 256) float64 reference histogram, or None where the run used none.
     """
 
-    model: torch.nn.Module
+    model: Any
     run: Run
     reference: np.ndarray | None
 
     @property
     def size(self) -> int:
         """Side length S of the model's square input, in pixels."""
-        return self.run.spec.model.image_size
+        return self.settings.image_size
 
-    def facing(self, sizes: Sequence[tuple[int, int]]) -> torch.nn.Module | PaddedSam:
+    @property
+    def settings(self) -> SegmentationModel:
+        """What the model was built from."""
+        return cast(SegmentationMethod, self.run.spec).model
+
+    def facing(self, sizes: Sequence[tuple[int, int]]) -> Any:
         """The model as it sees photographs of these (height, width), squeezed as they come: in SAM's frame if it is so.
 
         Photographs that are square fill both frames alike.
         """
-        if self.run.spec.model.frame == "squeezed" or all(height == width for height, width in sizes):
+        if self.settings.frame == "squeezed" or all(height == width for height, width in sizes):
             return self.model
         return PaddedSam(self.model, sizes)
 
@@ -123,8 +128,9 @@ def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str =
             f"{run.run_id} is a {run.task} run; a segmenter is needed", file=run_dir, remedy="give a segmentation run"
         )
     reference = tensors.pop(REFERENCE_KEY, None)
-    weights = foundation_weights(start.spec.model.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
-    model = build_segmenter(start.spec.model, weights, start.seed, pretrained=False)
+    settings = cast(SegmentationMethod, start.spec).model
+    weights = foundation_weights(settings.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
+    model = build_segmenter(settings, weights, start.seed, pretrained=False)
     with about(run_dir / "weights.safetensors"):
         model.load_trainable_state(tensors)
     model.eval().to(device)
@@ -148,7 +154,7 @@ class LoadedClassifier:
     @property
     def size(self) -> int:
         """Side length S of the model's square input, in pixels."""
-        return self.run.spec.model.image_size
+        return cast(ClassificationMethod, self.run.spec).model.image_size
 
     @property
     def needs_masks(self) -> bool:
@@ -191,7 +197,8 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
             file=run_dir,
             remedy="give a classification run",
         )
-    settings = run.spec.model
+    settings = cast(ClassificationMethod, run.spec).model
+    model: Any
     if settings.kind in NETWORKS:
         # the stored weights hold the whole encoder: nothing is downloaded to load a run
         plain = settings.model_copy(update={"pretrained": False})
