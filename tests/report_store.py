@@ -93,6 +93,13 @@ def make_plan(profile: str = "smoke", papers: tuple[str, ...] = (), **changes: A
             "vit_cross_attention": ["vit_cross_attention-s0"],
             **changes.pop("runs", {}),
         },
+        names={
+            "unet": "U-Net",
+            "sam_frozen": "SAM frozen",
+            "sam_adapter": "SAM-Adapter",
+            "vit_none": "ViT, no fusion",
+            "vit_cross_attention": "ViT, cross-attention",
+        },
         trained_on={
             "sam_frozen": {"segmentation": []},
             "sam_adapter": {"segmentation": ["isic2018_task1"]},

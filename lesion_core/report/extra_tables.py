@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from lesion_core.report.display_names import dataset_name, explainer_name, method_name, prompt_name
+from lesion_core.report.display_names import dataset_name, explainer_name, prompt_name
 from lesion_core.report.formats import metric_name
 from lesion_core.report.measures import EXPLANATION_METRICS, LESION_METRICS, Measure
 from lesion_core.report.score_store import Store
@@ -39,7 +39,7 @@ def prompt_worth_cells(name: str, store: Store, plan: Plan) -> list[dict[str, An
             column = f"dice {prompt}" if minus is None else f"dice {prompt} minus {minus}"
             heading = f"Dice (%), {prompt_name(prompt)}" + ("" if minus is None else f" \u2212 {prompt_name(minus)}")
             value = store.measure(runs, measure)
-            cells.append(our_cell(name, _row(method, dataset), column, method, measure, UNIT, value, heading))
+            cells.append(our_cell(name, _row(plan, method, dataset), column, method, measure, UNIT, value, heading))
     mark_best(cells)
     return cells
 
@@ -56,7 +56,9 @@ def dual_scoring_cells(name: str, store: Store, plan: Plan) -> list[dict[str, An
                     how = "per image" if averaging == "image" else "pooled"
                     heading = f"{metric_name(metric, UNIT)}, {resolution} size, {how}"
                     value = store.measure(runs, measure)
-                    cells.append(our_cell(name, _row(method, dataset), column, method, measure, UNIT, value, heading))
+                    cells.append(
+                        our_cell(name, _row(plan, method, dataset), column, method, measure, UNIT, value, heading)
+                    )
     mark_best(cells)
     return cells
 
@@ -73,7 +75,7 @@ def explanation_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any
             for metric in EXPLANATION_METRICS:
                 measure = Measure("explanation", dataset, metric, explainer=explainer)
                 value = store.measure(runs, measure)
-                label = f"{role.capitalize()} {_row(method, dataset)}: {explainer_name(explainer)}"
+                label = f"{role.capitalize()} {_row(plan, method, dataset)}: {explainer_name(explainer)}"
                 cells.append(our_cell(name, label, metric, method, measure, UNIT, value, metric_name(metric, UNIT)))
     mark_best(cells)
     return cells
@@ -96,8 +98,8 @@ def _segmenters(store: Store, plan: Plan) -> Iterator[tuple[str, str, list[str]]
                 yield method, dataset, runs
 
 
-def _row(method: str, dataset: str) -> str:
-    return f"{method_name(method)}, {dataset_name(dataset)}"
+def _row(plan: Plan, method: str, dataset: str) -> str:
+    return f"{plan.name_of(method)}, {dataset_name(dataset)}"
 
 
 EXTRA_TABLES = {

@@ -15,7 +15,7 @@ import numpy as np
 from lesion_core.acquire.images import encode_image
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.images import MaskArchive, small_image
 from lesion_core.report.score_store import Store
 from lesion_core.settings import Plan
@@ -65,7 +65,7 @@ def gallery_of(root: Path, plan: Plan, store: Store) -> dict[str, Any]:
             licence = row["licence"] or ""
             shown.append(case | {"s": row["sha256"], "c": row["label"] or "", "r": NO_REDISTRIBUTION in licence})
     return {
-        "methods": {method: method_name(method) for case in shown for method in case["m"]},
+        "methods": {method: plan.name_of(method) for case in shown for method in case["m"]},
         "datasets": {case["d"]: dataset_name(case["d"]) for case in shown},
         "left_out": len(cases) - len(shown),
         "images": images,

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, method_name, prompt_name
+from lesion_core.report.display_names import dataset_name, prompt_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import metric_name
 from lesion_core.report.page_chain import ChainData
@@ -107,7 +107,10 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
         columns = {key: head for key, head in TEST_COLUMNS.items() if key == "judgement" or any(t[key] for t in own)}
         rows = [
             test
-            | {"proposed": _named(test, "proposed", "prompt"), "other": _named(test, "other", "other_prompt")}
+            | {
+                "proposed": _named(plan, test, "proposed", "prompt"),
+                "other": _named(plan, test, "other", "other_prompt"),
+            }
             | {"dataset": dataset_name(test["dataset"]), "metric": metric_name(test["metric"])}
             | {"compared": plan.tables[test["compared"]].title, "judgement": judgement(test, plan.statistics.alpha)}
             | {"chain": chains.add_test(test, "classification" if test["metric"] == "accuracy" else "segmentation")}
@@ -117,5 +120,5 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
     return listed
 
 
-def _named(test: dict[str, Any], method: str, prompt: str) -> str:
-    return with_prompt(method_name(test[method]), "none" if test[prompt] == "none" else prompt_name(test[prompt]))
+def _named(plan: Plan, test: dict[str, Any], method: str, prompt: str) -> str:
+    return with_prompt(plan.name_of(test[method]), "none" if test[prompt] == "none" else prompt_name(test[prompt]))

@@ -35,8 +35,8 @@ def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[
         rows.append(
             (
                 test["compared"],
-                with_prompt(test["proposed"], test["prompt"]),
-                with_prompt(test["other"], test["other_prompt"]),
+                with_prompt(plan.name_of(test["proposed"]), test["prompt"]),
+                with_prompt(plan.name_of(test["other"]), test["other_prompt"]),
                 test["dataset"],
                 test["metric"],
                 test["level"],

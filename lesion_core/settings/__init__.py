@@ -95,6 +95,7 @@ class Settings(Strict):
     pretrain: Pretrain
     matrix: Matrix
     methods: dict[Name, Method]
+    names: dict[Name, str]
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from lesion_core.errors import SettingsError
@@ -44,6 +45,10 @@ def check(settings: Settings) -> None:
         problems.expect_among(names, methods, key, "is none of methods")
     for name in set(matrix.ablations) & set(matrix.methods):
         problems.expect(False, "matrix.ablations", f"'{name}' stands in matrix.methods too")
+    problems.expect_among(settings.names, methods, "names", "is none of methods")
+    called = Counter(settings.names.values())
+    for name, text in settings.names.items():
+        problems.expect(called[text] == 1, f"names.{name}", f"'{text}' is another method's name too")
     for name, asked in matrix.seeds_for.items():
         key = f"matrix.seeds_for.{name}"
         problems.expect(name in methods, key, "is none of methods")

@@ -114,6 +114,7 @@ def plan(settings: Settings) -> Plan:
         contradictions={name: paper.contradictions for name, paper in settings.papers.items()},
         tests={key: spec for paper in settings.papers.values() for key, spec in paper.tests.items()},
         runs={name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in names},
+        names={name: settings.names[name] for name in names if name in settings.names},
         trained_on={name: trained_on(settings, name) for name in names},
         figure_segmenter=next(_proposed_segmenters(settings, names), None),
         ablations=[run.run_id for run in runs if run.ablation],

@@ -187,6 +187,7 @@ class Paper(Strict):
 
     Attributes:
         bases, methods: as in params.yaml, resolved together with it.
+        names: method -> as tables of tests, figures and the page call it; a row's label is the paper's own word.
         ablations: methods on which nothing is built.
         tables: ``<paper>_table_<two digits>`` as the paper numbers them, and tables of ours under plain names.
         tests: tables of tests; without any, one called ``<paper>_tests`` of all tables that have a proposed row.
@@ -199,6 +200,7 @@ class Paper(Strict):
     reference: Reference
     bases: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
+    names: dict[Name, str] = Field(default_factory=dict)
     ablations: Distinct[Name] = Field(default_factory=list)
     tables: dict[Name, Table]
     tests: dict[Name, TestTable] = Field(default_factory=dict)

@@ -36,6 +36,9 @@ def read_paper(path: Path) -> Paper:
         if NUMBERED.fullmatch(table) and not table.startswith(f"{name}_table_"):
             text = f"tables.{table}: a numbered table of this file is called {name}_table_<two digits>"
             problems.append((line_of(path, ("tables", table)), text))
+    for method in sorted(paper.names.keys() - paper.methods.keys()):
+        text = f"names.{method}: this file has no such method; a shared method's name stands in params.yaml"
+        problems.append((line_of(path, ("names", method)), text))
     if problems:
         raise refused(path, problems)
     tables = {}
@@ -125,8 +128,11 @@ def laid_over(raw: dict[str, Any], papers: Mapping[str, Paper], names: list[str]
         "seeds_for": seeds_for,
     }
     looks = {kind: {**raw[kind], "methods": list(dict.fromkeys(listed))} for kind, listed in looked_at.items()}
-    own = {name: papers[name].model_dump(exclude={"bases", "methods", "profiles"}) for name in names}
-    return {**raw, **looks, "matrix": matrix, "papers": own}
+    own = {name: papers[name].model_dump(exclude={"bases", "methods", "names", "profiles"}) for name in names}
+    called = dict(raw.get("names", {}))
+    for paper in papers.values():  # a method of one may be built on another's
+        called |= paper.names
+    return {**raw, **looks, "matrix": matrix, "papers": own, "names": called}
 
 
 def check_rows(checkout: Path, papers: Mapping[str, Paper], methods: Mapping[str, Any]) -> None:

@@ -48,6 +48,7 @@ class Plan(Strict):
         papers, claims, contradictions: of these papers: where they stand, numbers of their prose, by paper.
         tests: tables of tests, by name.
         runs: method name -> run ids, one per seed, for every method that this profile runs.
+        names: method name -> as it is called in print.
         trained_on: method name -> task -> the datasets that it is learnt from, none where nothing is.
         figure_segmenter: the segmenter that figures show beside others.
         ablations: ids of the runs that lie under ``runs/ablations``.
@@ -61,12 +62,17 @@ class Plan(Strict):
     contradictions: dict[Name, list[Contradiction]]
     tests: dict[Name, TestTable]
     runs: dict[Name, list[RunId]]
+    names: dict[Name, str]
     trained_on: dict[Name, dict[str, list[str]]]
     figure_segmenter: Name | None
     ablations: list[RunId] = Field(default_factory=list)
     statistics: Statistics
     ledger: Ledger
     report: Report
+
+    def name_of(self, method: str) -> str:
+        """A method as it is called in print."""
+        return self.names.get(method, method.replace("_", " "))
 
     @property
     def run_ids(self) -> set[str]:

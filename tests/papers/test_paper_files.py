@@ -29,6 +29,7 @@ tables:
     rows:
       - {label: Otsu, method: otsu}
       - {label: Ours, method: sixth_unet, proposed: true, published: {dice: "90.0", iou: "91.0"}, where: Table 1}
+names: {sixth_unet: Sixth net}
 """
 
 
@@ -65,6 +66,7 @@ def test_a_sixth_paper_is_a_file(checkout):
     assert list(made.tables) == ["sixth_table_01"]
     assert made.tables["sixth_table_01"].title == "Sixth, Table 1: Segmentation"
     assert set(made.runs) == {"otsu", "sixth_unet"}
+    assert (made.name_of("otsu"), made.name_of("sixth_unet")) == ("Otsu", "Sixth net")
     assert made.tests["sixth_tests"].of == ["sixth_table_01"]
     (pair,) = pairs(published_numbers(made))
     assert pair.verdict.verdict == "impossible"
@@ -82,7 +84,8 @@ def test_a_sixth_paper_is_a_file(checkout):
         ("label: Otsu", "label: Ours", 5, "rows stand twice"),
         ("sixth_table_01", "seventh_table_01", 5, "is called sixth_table_<two digits>"),
         ("    task: segmentation", "    tasks: segmentation", 7, "unknown key"),
-        ("  sixth_unet:", "  unet:", 3, "stands in params.yaml too"),
+        ("sixth_unet", "unet", 3, "stands in params.yaml too"),
+        ("names: {sixth_unet", "names: {unet", 13, "this file has no such method"),
         ("read: full text", "read: some of it", 1, "full text"),
     ],
 )

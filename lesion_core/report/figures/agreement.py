@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from matplotlib.axes import Axes
 
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import GUIDE, PALETTE, Drawn, Source, new_figure
 from lesion_core.report.measures import Rows
 
@@ -24,7 +24,7 @@ def bland_altman(source: Source) -> Drawn | None:
         for axis in line[len(shown) :]:
             axis.set_visible(False)
         for axis, (name, runs) in zip(line, shown, strict=False):
-            _panel(axis, source.store.segmentation[runs[0], dataset, "none", "native"], method_name(name))
+            _panel(axis, source.store.segmentation[runs[0], dataset, "none", "native"], source.plan.name_of(name))
         line[0].set_ylabel(f"{dataset_name(dataset)}\npredicted − true area\n(% of the image)")
         line[0].set_xlim(left=0)
     caption = (

@@ -10,7 +10,7 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from lesion_core.metrics.calibration import ece, log_probabilities, softmax
 from lesion_core.metrics.classification import auc, average_precision
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import (
     GUIDE,
     Drawn,
@@ -40,7 +40,7 @@ def _melanoma(source: Source, dataset: str) -> Iterator[tuple[str, str, np.ndarr
         truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
         positive = truth == MELANOMA
         if positive.any() and not positive.all():
-            yield method_name(name), colour(number), positive, probabilities[:, MELANOMA]
+            yield source.plan.name_of(name), colour(number), positive, probabilities[:, MELANOMA]
 
 
 def roc(source: Source) -> Drawn | None:
@@ -105,7 +105,7 @@ def reliability(source: Source) -> Drawn | None:
                 marker=marker(number),
                 ms=3.5,
                 color=colour(number),
-                label=f"{method_name(name)} ({before:.3f}, {after:.3f})",
+                label=f"{source.plan.name_of(name)} ({before:.3f}, {after:.3f})",
             )
     for axis, state in zip(axes[0], ("as given", "at the fitted temperature"), strict=True):
         axis.plot([0, 1], [0, 1], **GUIDE)
@@ -132,6 +132,6 @@ def confusion(source: Source) -> Drawn | None:
         matrix = confusion_matrix(truth, answers, labels=range(len(CLASSES)))
         share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
         heatmap(axis, share, matrix, CLASSES, CLASSES)
-        axis.set(title=method_name(name), xlabel="predicted", ylabel="true")
+        axis.set(title=source.plan.name_of(name), xlabel="predicted", ylabel="true")
     caption = f"Counts of test images of {dataset_name(dataset)}, all seeds; shade: share of the true class."
     return Drawn(figure, "Confusion", caption)

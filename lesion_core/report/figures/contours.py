@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, new_figure, outlined
 from lesion_core.report.images import MaskArchive, small_image
 
@@ -65,10 +65,11 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
                 axis.set_xlabel(f"Dice {dice[name][image_id]:.3f}", fontsize=7, labelpad=1)
             line[0].set_ylabel(place, fontsize=7)
     for axis, name in zip(axes[0], shown, strict=True):
-        axis.set_title(method_name(name), fontsize=8)
+        axis.set_title(source.plan.name_of(name), fontsize=8)
+    ours = source.plan.name_of(proposed)
     caption = (
-        f"{dataset_name(dataset)} test images at the best, quartile, median and worst Dice of {method_name(proposed)}"
-        f" (first seed), chosen by that rule. Black: truth; orange: {method_name(proposed)}; blue: the"
+        f"{dataset_name(dataset)} test images at the best, quartile, median and worst Dice of {ours}"
+        f" (first seed), chosen by that rule. Black: truth; orange: {ours}; blue: the"
         " others; all at native resolution."
     )
     return Drawn(figure, title, caption)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, explainer_name, method_name
+from lesion_core.report.display_names import dataset_name, explainer_name
 from lesion_core.report.figures.style import Drawn, Source, new_figure, outlined
 
 EXPLAINERS = ("grad_cam", "rollout")
@@ -38,7 +38,7 @@ def explanations(source: Source) -> Drawn | None:
             if explainer != "image":
                 axis.imshow(parts[explainer], cmap="cividis", alpha=0.55, vmin=0, vmax=255)
             outlined(axis, parts["mask"] > 0, colors="white", linewidths=1.0)
-        text = f"{method_name(method)}\n{dataset_name(dataset)}\n{image_id}"
+        text = f"{source.plan.name_of(method)}\n{dataset_name(dataset)}\n{image_id}"
         line[0].text(-0.06, 0.5, text, fontsize=7, ha="right", va="center", transform=line[0].transAxes)
     for axis, title in zip(axes[0], ("image", *map(explainer_name, EXPLAINERS)), strict=True):
         axis.set_title(title, fontsize=9)

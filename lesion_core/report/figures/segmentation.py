@@ -6,7 +6,7 @@ import numpy as np
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import (
     PALETTE,
     Drawn,
@@ -30,7 +30,7 @@ def dice_distribution(source: Source) -> Drawn | None:
     for axis, dataset in zip(axes[0], source.datasets, strict=True):
         methods = source.segmenters(dataset)
         rows = {
-            method_name(name): [source.store.segmentation[run, dataset, "none", "native"] for run in runs]
+            source.plan.name_of(name): [source.store.segmentation[run, dataset, "none", "native"] for run in runs]
             for name, runs in methods.items()
         }
         values = [[row["dice"] for own in seeds for row in own] for seeds in rows.values()]
@@ -62,7 +62,7 @@ def prompt_worth(source: Source) -> Drawn | None:
             means = [np.nan if value is None else value.mean for value in values]
             if np.isfinite(means).sum() < 2:
                 continue
-            axis.plot(means, marker=marker(number), color=colour(number), label=method_name(name))
+            axis.plot(means, marker=marker(number), color=colour(number), label=source.plan.name_of(name))
             number += 1
         if oracles < len(present):
             axis.axvspan(oracles - 0.5, len(present) - 0.5, color="#f2e6d9", zorder=0)
@@ -90,7 +90,7 @@ def native_and_model_size(source: Source) -> Drawn | None:
             places = np.arange(len(values)) + (number - 0.5) * 0.36
             bars = axis.bar(places, values, 0.34, color=PALETTE[number], label=f"{resolution} size")
             axis.bar_label(bars, fmt="%.3f", fontsize=6, rotation=90, padding=2)
-        name_ticks(axis, list(map(method_name, methods)))
+        name_ticks(axis, list(map(source.plan.name_of, methods)))
         axis.set(title=dataset_name(dataset), ylim=(0, 1.15), yticks=np.linspace(0, 1, 6))
     axes[0][0].set_ylabel("mean Dice per image")
     legend_below(figure, axes[0][0])
@@ -113,10 +113,10 @@ def effects(source: Source) -> Drawn | None:
         middle, low, high = ([100 * float(t[name]) for t in own] for name in ("difference", "ci_low", "ci_high"))
         axis.hlines(range(len(own)), low, high, color=ink, lw=1.6)
         axis.plot(middle, range(len(own)), "s", color=ink, ms=4)
-        axis.set_yticks(range(len(own)), [method_name(test["other"]) for test in own], fontsize=7)
+        axis.set_yticks(range(len(own)), [source.plan.name_of(test["other"]) for test in own], fontsize=7)
         axis.set_ylim(len(own) - 0.5, -0.5)
         axis.axvline(0, color="black", lw=0.8)
-        title = f"{dataset_name(dataset)}, {metric_name(metric)}: {method_name(proposed)} minus"
+        title = f"{dataset_name(dataset)}, {metric_name(metric)}: {source.plan.name_of(proposed)} minus"
         axis.set_title(title, fontsize=9, loc="left")
     axes[-1, 0].set_xlabel("difference in percentage points")
     caption = "Mean difference over test images; 95 % BCa intervals from a bootstrap clustered by lesion."

@@ -5,7 +5,7 @@ from __future__ import annotations
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.progress import say
-from lesion_core.report.display_names import dataset_name, method_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import Drawn, Source, colour, legend_below, marker, new_figure
 from lesion_core.report.formats import metric_name
 
@@ -44,7 +44,7 @@ def subgroups(source: Source) -> Drawn | None:
                 if row["low"] and row["high"]:
                     axis.plot([float(row["low"]), float(row["high"])], [place, place], color=colour(number), lw=1.2)
             values = [float(row["value"]) for row in own]
-            axis.plot(values, places, marker(number), color=colour(number), ms=4, label=method_name(method))
+            axis.plot(values, places, marker(number), color=colour(number), ms=4, label=source.plan.name_of(method))
         axis.set_yticks(range(len(counts)), [f"{group} (n = {n})" for group, n in counts.items()], fontsize=7)
         axis.invert_yaxis()
         axis.set_title(attribute.replace("dx_type", "way of diagnosis").replace("_", " "), fontsize=9, loc="left")

@@ -8,7 +8,6 @@ from matplotlib.ticker import MaxNLocator
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import method_name
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, panels
 
 SCORES = ("val_balanced_accuracy", "val_dice")  # what the best epoch is chosen by, first of them that a history has
@@ -28,7 +27,7 @@ def learning_curves(source: Source) -> Drawn | None:
     for axis, (name, seeds) in zip(axes, curves.items(), strict=True):
         twin = axis.twinx()
         twin.grid(visible=False)
-        axis.set(title=method_name(name), xlabel="epoch")
+        axis.set(title=source.plan.name_of(name), xlabel="epoch")
         axis.set_ylabel("training loss", color=PALETTE[1])
         twin.set_ylabel("validation\n", color=PALETTE[0])
         for number, rows in enumerate(seeds):
