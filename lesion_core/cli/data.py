@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Dataset, NewRoot, Profile, Root, sections
+from lesion_core.cli.options import Dataset, NewRoot, OptionalRoot, Profile, Root, sections
 
 
 def synthetic(root: NewRoot, profile: Profile = None) -> None:
@@ -95,11 +96,26 @@ def splits(root: Root, profile: Profile = None) -> None:
     build_splits(layout.catalog, layout.edges, sections("splits", root, profile).splits, layout.certificate.parent)
 
 
-def leakage(root: Root) -> None:
-    """What datasets share, and whether a segmenter's training image tests a classifier; exit status 1 if so."""
-    from lesion_core.catalog.leakage import tell_leakage
+def leakage(
+    root: OptionalRoot = None,
+    releases: Annotated[
+        Path | None, typer.Option("--releases", help="Folder of the releases' id lists: count what they share instead.")
+    ] = None,
+) -> None:
+    """What datasets share, and whether a segmenter's training image tests a classifier; exit status 1 if so.
 
-    text, clean = tell_leakage(root)
+    With --releases, what the official parts share, published and found side by side; exit status 1 where they differ.
+    """
+    from lesion_core.catalog.leakage import tell_leakage
+    from lesion_core.catalog.releases import tell_releases
+    from lesion_core.errors import SettingsError
+
+    if releases is not None and root is None:
+        text, clean = tell_releases(releases)
+    elif root is not None and releases is None:
+        text, clean = tell_leakage(root)
+    else:
+        raise SettingsError("Give --root or --releases", remedy="lesion leakage --root results/mini")
     typer.echo(text)
     if not clean:
         raise typer.Exit(1)

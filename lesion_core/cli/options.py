@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from lesion_core.settings.stored import Sections
 
 
-def _existing(root: Path) -> Path:
-    if not root.is_dir():
+def _existing(root: Path | None) -> Path | None:
+    if root is not None and not root.is_dir():
         from lesion_core.errors import StorageError
 
         remedy = "give results/<profile>; `snakemake` makes it, e.g. `snakemake --cores all --config profile=smoke`"
@@ -23,6 +23,7 @@ def _existing(root: Path) -> Path:
 
 ROOT_HELP = "Results folder, results/<profile>."
 Root = Annotated[Path, typer.Option("--root", help=ROOT_HELP, callback=_existing)]
+OptionalRoot = Annotated[Path | None, typer.Option("--root", help=ROOT_HELP, callback=_existing)]
 NewRoot = Annotated[Path, typer.Option("--root", help=ROOT_HELP)]
 Profile = Annotated[
     str | None, typer.Option("--profile", help="Read params.yaml with this profile, not the results' settings.json.")
