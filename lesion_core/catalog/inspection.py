@@ -124,4 +124,4 @@ def _collect(
         message = first.message if len(bad) == 1 else f"{len(bad)} files cannot be used; the first: {first.message}"
         ids = ["/".join(row.key) for row, _ in bad]
         raise kind(message, file=first.file, ids=ids, remedy=first.remedy) from first
-    return results
+    return [result for result in results if not isinstance(result, LesionError)]

@@ -48,5 +48,5 @@ def build_splits(catalog: Path, edges: Path, splits: settings.Splits, out_dir: P
         write_csv(out_dir / f"{dataset}.csv", COLUMNS, sorted(table, key=lambda row: row["image_id"]))
         counts = Counter(row["split"] for row in table)
         say(f"splits: {dataset}: " + ", ".join(f"{name} {counts[name]}" for name in SPLITS))
-    official = {"asked": {**splits.official}, "moved": moved} if splits.official else None
+    official = {"asked": dict(splits.official.items()), "moved": moved} if splits.official else None
     write_certificate(Path(catalog), Path(edges), out_dir, official)

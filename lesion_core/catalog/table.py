@@ -99,7 +99,7 @@ def build_catalog(
             "sex": row.sex,
             "site": row.site,
             "dx_type": row.dx_type,
-            "mask_path": relative_path(row.mask_path, root) if seen.mask_sha256 is not None else None,
+            "mask_path": relative_path(row.mask_path, root) if row.mask_path and seen.mask_sha256 else None,
             "sha256": seen.sha256,
             "phash": seen.pixels.fingerprint.hex,
             "licence": row.licence,
@@ -119,7 +119,7 @@ def build_catalog(
         }
         for edge in edges
     ]
-    report = {
+    report: dict[str, Any] = {
         "datasets": _describe_datasets(records),
         "joins": _describe_joins(rows, edges, group_ids),
         "problems": _problems(rows, inspected),

@@ -60,7 +60,7 @@ def local_features(image: np.ndarray, views: settings.Views = DEFAULT) -> Featur
     size = (max(8, round(width * scale)), max(8, round(height * scale)))
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.cvtColor(cv2.resize(image, size, interpolation=method), cv2.COLOR_RGB2GRAY)
-    sift = cv2.SIFT_create(nfeatures=views.features, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
+    sift = cv2.SIFT.create(nfeatures=views.features, contrastThreshold=CONTRAST, edgeThreshold=EDGE)
     keypoints, descriptors = sift.detectAndCompute(grey, None)
     if not keypoints:
         return Features(np.zeros((0, 2), np.float32), np.zeros((0, 128), np.uint8))

@@ -48,7 +48,7 @@ def class_probabilities(
     for start in range(0, len(images), batch_size):
         batch = np.asarray(images[start : start + batch_size])
         soft = None
-        if model.needs_masks:
+        if model.needs_masks and masks is not None:
             soft = resize_masks(np.asarray(masks[start : start + batch_size]), batch.shape[1])
         known = None if metadata is None else metadata[start : start + batch_size]
         results.append(_batch_probabilities(model, batch, soft, known))
@@ -66,7 +66,7 @@ def _batch_probabilities(
     with torch.inference_mode():
         pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
         soft = torch.from_numpy(np.ascontiguousarray(masks)).to(device)[:, None].float() / 255.0
-        given = (pixels, soft)
+        given: tuple[torch.Tensor, ...] = (pixels, soft)
         if metadata is not None and model.needs_metadata:
             given = (*given, torch.from_numpy(metadata).to(device))
         return model(*given).float().softmax(dim=1).cpu().numpy()

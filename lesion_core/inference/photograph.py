@@ -74,13 +74,13 @@ def photograph_classifier(
     if loaded.needs_masks and learnt_on is not None and segmenter_run not in (None, learnt_on):
         say(f"the classifier learnt on masks of {learnt_on}; here it sees those of {segmenter_run}")
 
+    trained_on = loaded.run.joint.train_on if loaded.run.task == "joint" else loaded.run.classification.train_on
+
     def classify(name: str, photograph: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-        pixels = harmonize_image(
-            photograph, loaded.size, loaded.reference, loaded.run.harmonization, loaded.run.spec.train_on
-        )
+        pixels = harmonize_image(photograph, loaded.size, loaded.reference, loaded.run.harmonization, trained_on)
         soft = np.round(probability * 255).astype(np.uint8)[None] if loaded.needs_masks else None
         values = class_probabilities(loaded.model, pixels[None], soft, loaded.metadata([known.get(name, UNKNOWN)]))
-        calibrated = [""] * len(CLASSES)
+        calibrated: list[Any] = [""] * len(CLASSES)
         if temperature is not None:
             calibrated = [round(float(value), 6) for value in softmax(log_probabilities(values), temperature)[0]]
         return {

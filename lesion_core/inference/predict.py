@@ -19,6 +19,7 @@ from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
 from lesion_core.models.trained import LoadedSegmenter
 from lesion_core.paths import IMAGE_SUFFIXES
+from lesion_core.pixels.datasets import Stacked
 from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import track
 from lesion_core.settings import SegmentationMethod
@@ -43,7 +44,7 @@ def unaided_prompt(run: Run) -> str:
 
 def probabilities(
     segmenter: LoadedSegmenter,
-    images: np.ndarray,
+    images: np.ndarray | Stacked,
     sizes: Sequence[tuple[int, int]],
     *,
     batch_size: int = 8,

@@ -29,7 +29,8 @@ def refine_mask(probability: np.ndarray, settings: Extraction) -> np.ndarray:
         # a replicated border keeps the closing from eroding the lesion along the image's edge
         padded = cv2.copyMakeBorder(mask, radius, radius, radius, radius, cv2.BORDER_REPLICATE)
         kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-        mask = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)[radius:-radius, radius:-radius]
+        closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, kernel)
+        mask = closed[radius:-radius, radius:-radius].astype(np.uint8)
     sigma = settings.smoothing * scale
     if sigma > 0:
         soft = cv2.GaussianBlur(mask.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)

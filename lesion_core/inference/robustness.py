@@ -69,8 +69,9 @@ def measure_robustness(
                 found.setdefault(condition, []).append(values)
         truth = np.array([CLASSES.index(record["label"]) for record in records], dtype=np.int64)
         identity = {"run_id": run.run_id, "method": run.method, "seed": run.seed, "dataset": dataset, "n": len(records)}
+        amounts = dict[str, list[float]](settings.corruptions.items())
         for (kind, strength), parts in found.items():
-            amount = settings.corruptions[kind][strength - 1] if strength else 0.0
+            amount = amounts[kind][strength - 1] if strength else 0.0
             told = {"corruption": kind, "strength": strength, "amount": f"{amount:g}"}
             rows.append({**identity, **told, **_metrics(truth, np.concatenate(parts))})
     write_csv(out, COLUMNS, rows)

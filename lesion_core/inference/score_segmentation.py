@@ -188,10 +188,9 @@ def _automatic_lesions(
     scoring: Scoring,
 ) -> torch.Tensor:
     """Logits (B, 1, s, s); image by image, since a frame is one photograph's and the grid's points are many."""
-    each = zip(sizes, embeddings.split(1), images.split(1), strict=True)
-    return torch.cat(
-        [automatic_lesions(segmenter.facing([size]), *one, scoring.automatic_masks) for size, *one in each]
-    )
+    each = zip(sizes, zip(embeddings.split(1), images.split(1), strict=True), strict=True)
+    found = [automatic_lesions(segmenter.facing([size]), *one, scoring.automatic_masks) for size, one in each]
+    return torch.cat(found)
 
 
 def model_size(mask: np.ndarray, size: int) -> np.ndarray:

@@ -74,8 +74,8 @@ class TransformerLayer(nn.Module):
     def start_as_identity(self) -> TransformerLayer:
         """Zero the two residual projections, so that the layer changes nothing before it has learned."""
         for linear in (self.project, self.mlp[2]):
-            nn.init.zeros_(linear.weight)
-            nn.init.zeros_(linear.bias)
+            for parameter in linear.parameters():
+                nn.init.zeros_(parameter)
         return self
 
 
@@ -112,8 +112,9 @@ class ResidualConvolution(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.first = _convolution(width, width, 1)
-        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width))
-        nn.init.zeros_(self.second[1].weight)
+        norm = nn.BatchNorm2d(width)
+        nn.init.zeros_(norm.weight)
+        self.second = nn.Sequential(nn.Conv2d(width, width, 3, padding=1, bias=False), norm)
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.relu(features + self.second(self.first(features)))
@@ -162,8 +163,9 @@ class TimmTransformer(ImageEncoder):
 
     def __init__(self, name: str, image_size: int, patch_size: int, pretrained: bool) -> None:
         super().__init__()
-        self.model: Any = _timm(name, pretrained, num_classes=0, img_size=image_size)
-        self.width, self.grid, self.stride = self.model.embed_dim, image_size // patch_size, patch_size
+        model: Any = _timm(name, pretrained, num_classes=0, img_size=image_size)
+        self.model = model
+        self.width, self.grid, self.stride = model.embed_dim, image_size // patch_size, patch_size
 
     def forward(self, images: Tensor) -> Tensor:
         return self.model.forward_features(images)
@@ -174,8 +176,9 @@ class TimmConvolution(ImageEncoder):
 
     def __init__(self, name: str, image_size: int, stride: int, pretrained: bool) -> None:
         super().__init__()
-        self.model: Any = _timm(name, pretrained, num_classes=0, global_pool="")
-        self.width, self.grid, self.stride = self.model.num_features, image_size // stride, stride
+        model: Any = _timm(name, pretrained, num_classes=0, global_pool="")
+        self.model = model
+        self.width, self.grid, self.stride = model.num_features, image_size // stride, stride
 
     def forward(self, images: Tensor) -> Tensor:
         tokens = self.model.forward_features(images).flatten(2).transpose(1, 2)

@@ -104,7 +104,7 @@ class ColourHistogram:
         features, labels = np.asarray(train[0], np.float64), train[1]
         # the floor on the scale keeps nearly empty bins from shouting
         state = {"mean": features.mean(axis=0), "scale": features.std(axis=0) + 1e-3}
-        best: tuple[float, ColourHistogram] | None = None
+        found: list[tuple[float, ColourHistogram]] = []
         rows = []
         for strength in strengths:
             regression = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
@@ -113,9 +113,8 @@ class ColourHistogram:
             predicted = model.probabilities_of(validation[0]).argmax(axis=1)
             score = balanced_accuracy(validation[1], predicted)
             rows.append({"c": strength, "val_balanced_accuracy": score})
-            if best is None or score > best[0]:
-                best = (score, model)
-        return best[1], rows
+            found.append((score, model))
+        return max(found, key=lambda item: item[0])[1], rows
 
     def probabilities_of(self, features: np.ndarray) -> np.ndarray:
         """Features (N, 48) -> softmax probabilities float32 (N, 7)."""
@@ -125,9 +124,8 @@ class ColourHistogram:
 
     def class_probabilities(self, images: np.ndarray, masks: np.ndarray | None = None) -> np.ndarray:
         """uint8 (N, S, S, 3) and, if ``needs_masks``, uint8 (N, S, S) -> float32 (N, 7)."""
-        features = [
-            colour_histogram(image, masks[row] if self.needs_masks else None) for row, image in enumerate(images)
-        ]
+        chosen = masks if self.needs_masks and masks is not None else [None] * len(images)
+        features = [colour_histogram(image, mask) for image, mask in zip(images, chosen, strict=True)]
         return self.probabilities_of(np.stack(features))
 
     def state(self) -> dict[str, np.ndarray]:

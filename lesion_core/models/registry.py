@@ -49,7 +49,7 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         network.smallest_batch = model.smallest_batch
         return network
     if weights is not None:
-        sam = build_sam(model.backbone, image_size=model.image_size, weights=weights)
+        sam = build_sam(str(model.backbone), image_size=model.image_size, weights=weights)
     else:
         sam = _embedded(model)
     seed_torch(seed, "adapters")

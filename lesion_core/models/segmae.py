@@ -91,8 +91,9 @@ class HybridEncoder(nn.Module):
             TransformerLayer(sizes.width, sizes.heads, mlp_ratio=4.0) for _ in range(sizes.depth)
         )
         self.norm = nn.LayerNorm(sizes.width, eps=NORM_EPS)
-        for layer in self.layers:
-            layer.norm_attention.eps = layer.norm_mlp.eps = NORM_EPS
+        for part in self.layers.modules():
+            if isinstance(part, nn.LayerNorm):
+                part.eps = NORM_EPS
 
     def forward(self, images: Tensor, keep: Tensor | None = None) -> tuple[Tensor, list[Tensor]]:
         """Tokens (B, K, d) of the kept patches in the order of ``keep``, and the stem's maps.

@@ -111,7 +111,8 @@ def pairs(numbers: Iterable[Published]) -> list[PublishedPair]:
         if len(both) < 2:
             continue
         dice, iou = both["dice"], both["iou"]
-        unit = "percent" if dice.unit == "percent" else "fraction"
-        verdict = check_pair(dice.printed, iou.printed, dice.n, unit=unit)
+        verdict = check_pair(
+            dice.printed, iou.printed, dice.n, unit="percent" if dice.unit == "percent" else "fraction"
+        )
         result.append(PublishedPair(dice, iou, verdict))
     return result

@@ -11,6 +11,7 @@ from lesion_core.errors import FormatError, RunError, SettingsError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
 from lesion_core.plan.work import kind_of
+from lesion_core.settings.classification import DerivedMethod
 from lesion_core.settings.run import Run
 
 RULES = {"segmentation": "train_segmenter", "classification": "train_classifier", "joint": "train_joint"}
@@ -47,9 +48,9 @@ def measured_rates(root: Path) -> dict[str, Rate]:
     rates: dict[str, Rate] = {}
     for folder, record in records.items():
         steps = _last_step(folder) + _last_step(folder / STAGE_1)
-        if not steps:
-            continue
         run = runs[record["run_id"]]
+        if not steps or isinstance(run.spec, DerivedMethod):
+            continue
         training = run.spec.training
         rate = Rate(
             kind_of(run, runs),
@@ -90,7 +91,7 @@ def stated_rates(texts: Iterable[str], runs: Mapping[str, Run]) -> dict[str, Rat
     Raises:
         SettingsError: not of that form, or no run is of that kind.
     """
-    kinds = {kind_of(run, runs): run for run in runs.values()}
+    kinds = {kind_of(run, runs): run.spec.training for run in runs.values() if not isinstance(run.spec, DerivedMethod)}
     rates = {}
     for text in texts:
         kind, _, number = text.rpartition("=")
@@ -102,6 +103,6 @@ def stated_rates(texts: Iterable[str], runs: Mapping[str, Run]) -> dict[str, Rat
             raise SettingsError(
                 f"'{text}' is no rate", ids=sorted(kinds), remedy="give KIND=SECONDS with a kind of the matrix"
             )
-        training = kinds[kind].spec.training
+        training = kinds[kind]
         rates[kind] = Rate(kind, seconds, training.batch_size * training.accumulation, "your machine", "stated")
     return rates

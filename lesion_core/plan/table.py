@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from lesion_core.plan.rates import Rate
 from lesion_core.plan.work import kind_of, learns, training_steps
+from lesion_core.settings.classification import DerivedMethod
 from lesion_core.settings.run import Run
 
 HOUR = 3600.0
@@ -25,13 +26,13 @@ def cost_table(images: Mapping[str, tuple[int, int]], runs: Mapping[str, Run], r
     for run in runs.values():
         if learns(run):
             methods[run.method].append(run)
-    lines, unknown = list(HEAD), {}
-    known, total = 0, 0.0
+    lines, known, total = list(HEAD), 0, 0.0
+    unknown: dict[str, int] = {}
     for method, members in methods.items():
         run, count = members[0], len(members)
         kind, steps = kind_of(run, runs), training_steps(run, images)
         rate = rates.get(kind)
-        if rate is None:
+        if rate is None or isinstance(run.spec, DerivedMethod):
             unknown[kind] = unknown.get(kind, 0) + count
             lines.append(f"| {method} | {count} | {steps} | ? | no run of '{kind}' | ? |")
             continue

@@ -9,7 +9,7 @@ from pathlib import Path
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.settings import Settings
-from lesion_core.settings.classification import NETWORKS
+from lesion_core.settings.classification import NETWORKS, ClassificationMethod, DerivedMethod
 from lesion_core.settings.run import Run
 
 # Images of each release that can train: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
@@ -40,9 +40,9 @@ def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tupl
         sizes["ph2"] = made.ph2
     shares = settings.splits
     counts = {name: (round(size * shares.train), round(size * shares.val)) for name, size in sizes.items()}
-    for name in () if root is None else settings.data.datasets:
-        path = Layout(root).split(name)
-        if path.is_file():
+    for name in settings.data.datasets:
+        path = None if root is None else Layout(root).split(name)
+        if path is not None and path.is_file():
             found = Counter(row["split"] for row in read_csv(path))
             counts[name] = (found["train"], found["val"])
     return counts
@@ -50,10 +50,9 @@ def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tupl
 
 def learns(run: Run) -> bool:
     """Whether a run takes optimisation steps."""
-    training = getattr(run.spec, "training", None)
-    if training is None or not training.epochs:
+    if isinstance(run.spec, DerivedMethod) or not run.spec.training.epochs:
         return False
-    return run.task != "classification" or run.spec.model.kind in NETWORKS
+    return not isinstance(run.spec, ClassificationMethod) or run.spec.model.kind in NETWORKS
 
 
 def training_steps(run: Run, images: Mapping[str, tuple[int, int]]) -> int:
@@ -63,7 +62,7 @@ def training_steps(run: Run, images: Mapping[str, tuple[int, int]]) -> int:
         run: of any task.
         images: dataset -> training and validation images.
     """
-    if not learns(run):
+    if isinstance(run.spec, DerivedMethod) or not learns(run):
         return 0
     training = run.spec.training
     count = sum(images.get(name, (0, 0))[0] for name in run.spec.train_on)

@@ -104,7 +104,7 @@ def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
         seen: set[tuple[Any, ...]] = set()
         for table in spec.of:
             for pair in _comparisons(plan, table):
-                runs = [tuple(plan.runs[row.method]) for row in (pair.proposed, pair.other)]
+                runs = [tuple(plan.runs[method]) for method in pair.methods]
                 key = (pair.dataset, pair.metric, *zip(runs, (pair.proposed.prompt, pair.other.prompt), strict=True))
                 if key not in seen:
                     seen.add(key)
@@ -123,6 +123,11 @@ class Comparison:
     dataset: str
     metric: str
 
+    @property
+    def methods(self) -> tuple[str, str]:
+        """The methods of both."""
+        return str(self.proposed.method), str(self.other.method)
+
 
 def _comparisons(plan: Plan, name: str) -> Iterator[Comparison]:
     """A table's proposed rows, each with the rows that it can be compared with: see `is_fair`."""
@@ -134,9 +139,11 @@ def _comparisons(plan: Plan, name: str) -> Iterator[Comparison]:
             metric = plan.statistics.segmentation_metric if kind == "segmentation" else "accuracy"
             dataset = dataset_of(table, metric, proposed)
             for other in rows:
-                same = plan.runs[other.method] == plan.runs[proposed.method] and other.prompt == proposed.prompt
+                pair = Comparison(proposed, other, dataset, metric)
+                own, theirs = (plan.runs[method] for method in pair.methods)
+                same = own == theirs and other.prompt == proposed.prompt
                 if not same and dataset_of(table, metric, other) == dataset and is_fair(plan, kind, proposed, other):
-                    yield Comparison(proposed, other, dataset, metric)
+                    yield pair
 
 
 def is_fair(plan: Plan, task: str, first: TableRow, second: TableRow) -> bool:
@@ -157,18 +164,19 @@ class Scored:
 
 def _tests_of(store: Store, plan: Plan, name: str, compared: str, pair: Comparison) -> list[dict[str, Any]]:
     """The tests of one comparison: over seeds, and over images; none where a side has no scores."""
-    sides = (pair.proposed, pair.other)
+    runs = [plan.runs[method] for method in pair.methods]
     if pair.metric == "accuracy":
-        own, theirs = (_correct(store, plan.runs[row.method], pair.dataset) for row in sides)
+        own, theirs = (_correct(store, one, pair.dataset) for one in runs)
     else:
-        own, theirs = (_per_image(store, plan.runs[row.method], pair, row.prompt) for row in sides)
+        prompts = (pair.proposed.prompt, pair.other.prompt)
+        own, theirs = (_per_image(store, one, pair, prompt) for one, prompt in zip(runs, prompts, strict=True))
     if not (own and theirs):
         return []
     by_seed, by_image = _pair(name, compared, pair, own, theirs, plan)
     if pair.metric == "accuracy":
-        against, _ = _opponents(own, theirs, pair.other.method, plan)
-        runs = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
-        found = [(store.classification[a, pair.dataset], store.classification[b, pair.dataset]) for a, b in runs]
+        against, _ = _opponents(own, theirs, pair.methods[1], plan)
+        matched = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
+        found = [(store.classification[a, pair.dataset], store.classification[b, pair.dataset]) for a, b in matched]
         by_image |= classifier_tests(found) if found else {}
     return [by_seed, by_image]
 
@@ -176,7 +184,7 @@ def _tests_of(store: Store, plan: Plan, name: str, compared: str, pair: Comparis
 def _per_image(store: Store, runs: list[str], pair: Comparison, prompt: str) -> list[Scored]:
     """One entry per scored run, at native size, under the row's prompt."""
     found = (store.segmentation.get((run, pair.dataset, prompt, "native")) for run in runs)
-    return [_scored(rows, [row[pair.metric] for row in rows]) for rows in found if rows]
+    return [_scored(rows, [dict[str, Any](row)[pair.metric] for row in rows]) for rows in found if rows]
 
 
 def _correct(store: Store, runs: list[str], dataset: str) -> list[Scored]:

@@ -212,6 +212,10 @@ class Paper(Strict):
     figure_segmenter: Name | None = None
     profiles: dict[Literal["smoke", "mini", "paper"], PaperProfile] = Field(default_factory=dict)
 
+    def scaled(self, profile: str) -> PaperProfile | None:
+        """What a profile runs of this paper; None where the file says nothing of it."""
+        return next((own for name, own in self.profiles.items() if name == profile), None)
+
     def methods_of_tables(self) -> list[str]:
         """The methods that its rows name, in order, without ablations."""
         named = [row.method for table in self.tables.values() for row in table.rows if row.method]

@@ -32,10 +32,10 @@ def read_paper(path: Path) -> Paper:
         raise refused(path, [(line, f"{key}: {_text(item)}") for line, key, item in wrong]) from None
     name = path.stem
     problems = []
-    for table in paper.tables:
-        if NUMBERED.fullmatch(table) and not table.startswith(f"{name}_table_"):
-            text = f"tables.{table}: a numbered table of this file is called {name}_table_<two digits>"
-            problems.append((line_of(path, ("tables", table)), text))
+    for key in paper.tables:
+        if NUMBERED.fullmatch(key) and not key.startswith(f"{name}_table_"):
+            text = f"tables.{key}: a numbered table of this file is called {name}_table_<two digits>"
+            problems.append((line_of(path, ("tables", key)), text))
     for method in sorted(paper.names.keys() - paper.methods.keys()):
         text = f"names.{method}: this file has no such method; a shared method's name stands in params.yaml"
         problems.append((line_of(path, ("names", method)), text))
@@ -113,7 +113,7 @@ def laid_over(raw: dict[str, Any], papers: Mapping[str, Paper], names: list[str]
     methods, ablations, seeds_for = list(matrix.get("methods", [])), [], dict(matrix.get("seeds_for", {}))
     looked_at: dict[str, list[str]] = {"explain": [], "robustness": [], "subgroups": []}
     for name in names:
-        paper, scaled = papers[name], papers[name].profiles.get(profile)
+        paper, scaled = papers[name], papers[name].scaled(profile)
         run = None if scaled is None else scaled.run
         named = paper.methods_of_tables() if run is None else run
         methods += [key for key in named if key not in paper.ablations]
@@ -154,7 +154,8 @@ def check_rows(checkout: Path, papers: Mapping[str, Paper], methods: Mapping[str
             places += [(key, ("profiles", profile, "methods", key)) for key in own.methods]
         wrong = [(place, f"no method is called '{key}'") for key, place in places if key not in methods]
         known = {*paper.tables, *paper.tests}
-        tables = [(claim.table, ("claims", number, "table")) for number, claim in enumerate(paper.claims)]
+        tables: list[tuple[str, tuple[str | int, ...]]] = []
+        tables += [(claim.table, ("claims", number, "table")) for number, claim in enumerate(paper.claims)]
         tables += [(key, ("tests", test, "of")) for test, spec in paper.tests.items() for key in spec.of]
         wrong += [(place, f"no table is called '{key}'") for key, place in tables if key not in known]
         if wrong:

@@ -37,22 +37,23 @@ class Prompts:
     point_labels: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if (self.points is None) != (self.point_labels is None):
+        labels = self.point_labels
+        if (self.points is None) != (labels is None):
             raise ValueError("points and point_labels go together")
         if self.boxes is None and self.points is None:
             raise ValueError("no prompt is None, not an empty Prompts")
         if self.boxes is not None and (self.boxes.ndim != 2 or self.boxes.shape[1] != 4):
             raise ValueError(f"boxes must be (B, 4), not {tuple(self.boxes.shape)}")
-        if self.points is not None:
+        if self.points is not None and labels is not None:
             if self.points.ndim != 3 or self.points.shape[2] != 2:
                 raise ValueError(f"points must be (B, K, 2), not {tuple(self.points.shape)}")
-            if self.point_labels.shape != self.points.shape[:2]:
+            if labels.shape != self.points.shape[:2]:
                 raise ValueError("point_labels must be (B, K), as points")
             if self.boxes is not None and len(self.boxes) != len(self.points):
                 raise ValueError("as many boxes as rows of points, one prompt per image")
 
     def __len__(self) -> int:
-        return len(self.boxes if self.boxes is not None else self.points)
+        return next(len(part) for part in (self.boxes, self.points) if part is not None)
 
     def to(self, device: torch.device | str) -> Prompts:
         """The same prompts on another device."""
@@ -60,9 +61,14 @@ class Prompts:
 
     def select(self, rows: slice | Sequence[int] | np.ndarray) -> Prompts:
         """Prompts of some images, in that order."""
-        if not isinstance(rows, slice):
-            rows = torch.as_tensor(np.asarray(rows, dtype=np.int64))
-        return Prompts(*(None if part is None else part[rows] for part in self._parts()))
+        chosen = rows if isinstance(rows, slice) else torch.as_tensor(np.asarray(rows, dtype=np.int64))
+        return Prompts(*(None if part is None else part[chosen] for part in self._parts()))
+
+    def clicks(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Points (B, K, 2) and their labels (B, K) of prompts that have some."""
+        assert self.points is not None
+        assert self.point_labels is not None
+        return self.points, self.point_labels
 
     def _parts(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         return self.boxes, self.points, self.point_labels
@@ -201,7 +207,7 @@ def click_session(
     """
     if not draws.size:
         return first
-    prompts, width, device = first, masks.shape[-1], first.points.device
+    prompts, width, device = first, masks.shape[-1], first.clicks()[0].device
     for column in draws.T:
         missed = (masks.astype(bool) & ~predict(prompts)).reshape(len(masks), -1)
         points = np.zeros((len(masks), 1, 2), np.float32)
@@ -211,9 +217,10 @@ def click_session(
             if len(places):
                 y, x = divmod(int(places[int(draw * len(places))]), width)
                 points[image, 0], labels[image, 0] = (x, y), 1
+        earlier, signs = prompts.clicks()
         prompts = Prompts(
-            points=torch.cat([prompts.points, torch.from_numpy(points).to(device)], dim=1),
-            point_labels=torch.cat([prompts.point_labels, torch.from_numpy(labels).to(device)], dim=1),
+            points=torch.cat([earlier, torch.from_numpy(points).to(device)], dim=1),
+            point_labels=torch.cat([signs, torch.from_numpy(labels).to(device)], dim=1),
         )
     return prompts
 

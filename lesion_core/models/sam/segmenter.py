@@ -186,4 +186,5 @@ def decode_masks(
 
 
 def _points(prompts: Prompts) -> tuple[Tensor, Tensor]:
-    return prompts.points.float(), prompts.point_labels
+    points, labels = prompts.clicks()
+    return points.float(), labels
