@@ -73,7 +73,12 @@ def write_ledger(root: Path, plan: Plan) -> None:
             ours[key] = cell
     published = published_numbers(plan)
     arithmetic = _arithmetic(published)
-    rows = [_entry(item, ours.get((item.table, item.row, item.metric)), arithmetic, plan) for item in published]
+    rows = [
+        _entry(item, ours.get((item.table, item.row, item.metric)), arithmetic, plan)
+        for paper in plan.papers
+        for item in published
+        if item.paper == paper
+    ]
     write_csv(layout.ledger, COLUMNS, rows)
 
 

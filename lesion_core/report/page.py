@@ -13,17 +13,17 @@ from lesion_core.report.data_section import data_of
 from lesion_core.report.display_names import dataset_name
 from lesion_core.report.formats import metric_name
 from lesion_core.report.gallery import gallery_of
-from lesion_core.report.html import environment
+from lesion_core.report.html import environment, number
 from lesion_core.report.licences import licences_of
 from lesion_core.report.lineage import Lineage
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.page_tables import statistics_of, tables_of
+from lesion_core.report.page_tables import claims_of, statistics_of, tables_of
 from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 
 SECTIONS = (  # each is a template of that name
-    *("summary", "data", "certificate", "tables", "statistics", "ledger", "figures", "gallery", "licences", "runs"),
-    "environment",
+    *("summary", "papers", "data", "certificate", "tables", "statistics", "ledger", "figures", "gallery", "licences"),
+    *("runs", "environment"),
 )
 
 
@@ -40,6 +40,7 @@ def write_page(root: Path, plan: Plan) -> None:
         if any(path.parent.name in runs for runs in plan.runs.values()):
             chains.add_run(path.parent.name)
     runs = chains.content["runs"]
+    ledger = [_shown(row, plan) for row in read_csv(layout.ledger)]
     content = {
         "plan": plan,
         "sections": SECTIONS,
@@ -47,10 +48,8 @@ def write_page(root: Path, plan: Plan) -> None:
         "certificate": read_json(layout.certificate),
         "tables": tables_of(plan, read_cells(root), chains),
         "statistics": statistics_of(root, plan, chains),
-        "ledger": [
-            row | {"dataset": dataset_name(row["dataset"]), "metric": metric_name(row["metric"])}
-            for row in read_csv(layout.ledger)
-        ],
+        "ledger": ledger,
+        "claims": claims_of(ledger),
         "figures": [
             item | {"path": layout.figures / f"{item['name']}.png"} for item in read_json(layout.figure_list, list)
         ],
@@ -75,6 +74,19 @@ def _check_parts(layout: Layout) -> None:
     for path in parts:
         if not path.is_file():
             raise RunError("A part of the page is missing", file=path, remedy="run the pipeline up to its report")
+
+
+def _shown(row: dict[str, str], plan: Plan) -> dict[str, str]:
+    """A row of the ledger in the words of print."""
+    interval = f"{number(row['ours_low'])} to {number(row['ours_high'])}" if row["ours_low"] else ""
+    return row | {
+        "paper": plan.papers[row["paper"]].short,
+        "dataset": dataset_name(row["dataset"]),
+        "metric": metric_name(row["metric"]),
+        "ours": number(row["ours"]),
+        "interval": interval,
+        "difference": number(row["difference"]),
+    }
 
 
 def _environment(run: dict[str, Any]) -> list[tuple[str, str]]:

@@ -11,6 +11,7 @@ from lesion_core.paths import Layout
 from lesion_core.report.display_names import dataset_name, prompt_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import metric_name
+from lesion_core.report.measures import LESION_METRICS
 from lesion_core.report.page_chain import ChainData
 from lesion_core.report.statistics_tables import judgement, with_prompt
 from lesion_core.report.table_cells import NOT_RUN, value_text
@@ -43,6 +44,7 @@ TEST_COLUMNS = {
     "p_delong_melanoma": "DeLong p (melanoma)",
     "notes": "Notes",
 }
+PAIR = tuple(map(metric_name, LESION_METRICS))
 NOT_RUN_SHORT = "not run"  # the note below a table says what it means; in full it would push columns off the screen
 
 
@@ -91,6 +93,18 @@ def _shown(cell: dict[str, Any], kind: str, chains: ChainData) -> Shown:
     if cell["value"] is None:
         return Shown(NOT_RUN_SHORT if text == NOT_RUN else text, "", False, None)
     return Shown(text, repr(cell["value"]), cell["best"], chains.add_cell(cell))
+
+
+def claims_of(ledger: list[dict[str, Any]]) -> dict[str, list[list[dict[str, Any]]]]:
+    """The ledger's rows by paper; Dice and IoU of one row and dataset together, since arithmetic judges the pair."""
+    lines: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for row in ledger:
+        metric = PAIR if row["metric"] in PAIR else (row["metric"],)
+        lines.setdefault((row["paper"], row["table"], row["row"], row["dataset"], *metric), []).append(row)
+    claims: dict[str, list[list[dict[str, Any]]]] = {}
+    for (paper, *_), line in lines.items():
+        claims.setdefault(paper, []).append(line)
+    return claims
 
 
 def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from lesion_core.errors import FormatError, RunError
 from lesion_core.files import read_json, read_parquet, write_json, write_parquet
 from lesion_core.papers.published import published_numbers
 from lesion_core.paths import Layout
+from lesion_core.report.formats import metric_name
 from lesion_core.report.gallery import gallery_of
 from lesion_core.report.html import TEMPLATES, environment, picture
 from lesion_core.report.ledger import write_ledger
@@ -30,6 +31,7 @@ from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
 from lesion_core.report.trace import images_sha256, trace_cell
 
+DOI, ARXIV = "10.1234/lesion.56", "2510.17773"
 PROBLEM = ("dataset", "image_id", "kind", "detail")
 PLACE = ("sam_vit_table_05", "SAM-ViT (proposed)", "dice")
 VOID = {"meta", "link", "br", "img", "input", "hr", "col"}
@@ -56,15 +58,16 @@ def build(root):
 
 
 def hostile_plan():
-    """The store's plan with names that try to be markup."""
+    """The store's plan with names that try to be markup, and a paper with all that a reference can have."""
     plan = make_plan()
+    reference = plan.papers["sam_vit"].model_copy(update={"doi": DOI, "arxiv": ARXIV, "year": 2025, "note": HOSTILE})
     first, *rows = plan.tables["sam_vit_table_05"].rows
     rows = [first.model_copy(update={"label": HOSTILE}), *rows]
     tables = {
         "sam_vit_table_05": plan.tables["sam_vit_table_05"].model_copy(update={"rows": rows}),
         "sam_vit_table_08": plan.tables["sam_vit_table_08"].model_copy(update={"title": HOSTILE}),
     }
-    return plan.model_copy(update={"tables": plan.tables | tables})
+    return plan.model_copy(update={"papers": {"sam_vit": reference}, "tables": plan.tables | tables})
 
 
 def change_catalog(root, **changes):
@@ -135,7 +138,7 @@ def test_page_has_every_section_table_and_picture(read):
     ids = [element.get("id") for element in read.iter() if element.get("id")]
     assert len(ids) == len(set(ids))
     assert {*SECTIONS, *make_plan().tables, "sam_vit_table_15", "sam_vit_table_16"} <= set(ids)
-    links = {link.get("href").removeprefix("#") for link in read.iter("a")}
+    links = {link.get("href").removeprefix("#") for link in read.iter("a") if link.get("href").startswith("#")}
     assert {*SECTIONS, *make_plan().tables} <= links <= set(ids)
     assert len(list(read.iter("img"))) == 3
     assert all(image.get("alt") for image in read.iter("img"))
@@ -143,8 +146,11 @@ def test_page_has_every_section_table_and_picture(read):
 
 def test_page_opens_offline(page, read):
     addresses = [e.get(key) for e in read.iter() for key in ("src", "href", "action", "srcset") if e.get(key)]
-    assert all(address.startswith(("data:", "#")) for address in addresses)
+    papers = [f"https://doi.org/{DOI}", f"https://arxiv.org/abs/{ARXIV}"]  # followed on a click alone
+    assert [address for address in addresses if not address.startswith(("data:", "#"))] == papers
     text = page.read_text(encoding="utf-8")
+    for address in papers:
+        text = text.replace(f'href="{address}"', "")
     assert not re.search(r"https?:|//[a-z]+\.|@import|url\(|fetch\(|XMLHttpRequest", text)
 
 
@@ -162,7 +168,7 @@ def test_what_the_inputs_say_never_becomes_markup(read):
     assert not any(name.startswith("on") for element in read.iter() for name in element.attrib)
     assert all("<" not in (script.text or "") for script in read.iter("script") if script.get("type"))
     assert embedded(read, "chain-json")["runs"]["sam_adapter-s0"]["settings"]["note"] == "</script><!--"
-    for name in ("data", "figures", "licences", "tables"):
+    for name in ("papers", "data", "figures", "licences", "tables"):
         assert HOSTILE in text_of(section(read, name)), name
     assert section(read, "figures").find(".//img").get("alt") == f"{HOSTILE}: {HOSTILE}"
 
@@ -233,13 +239,27 @@ def test_licences_and_what_checkpoints_saw_are_listed(read):
     assert "test images are seen by no run" in text_of(section(read, "licences"))
 
 
-def test_every_published_number_is_in_the_ledger(read):
-    rows = tbody(read, "Claim ledger").findall("tr")
+def test_papers_say_where_they_stand_what_was_read_and_where_they_contradict_themselves(read):
+    said, plan = text_of(section(read, "papers")), hostile_plan()
+    paper = plan.papers["sam_vit"]
+    assert f"{paper.title}. {', '.join(paper.authors)}, 2025." in said
+    assert f"doi:{DOI}. arXiv:{ARXIV}. Read: full text." in said
+    assert all(item.text in said for item in plan.contradictions["sam_vit"])
+
+
+def test_every_published_number_is_in_the_ledger_and_a_pair_of_dice_and_iou_in_one_row(read):
+    rows = tbody(read, "Claims of SAM-ViT").findall("tr")
     published = published_numbers(hostile_plan())
-    assert len(rows) == len(published)
-    shown = {(row.get("data-paper"), text_of(row[2]), text_of(row[3])) for row in rows}
-    assert {(item.paper, item.table, item.row) for item in published} == shown
-    assert all(text_of(row[0]).startswith(row.get("data-verdict")) for row in rows)
+    shown = [(text_of(row[1]), text_of(row[2]), m) for row in rows for m in row.get("data-metric").split("|")]
+    assert sorted(shown) == sorted((item.table, item.row, metric_name(item.metric)) for item in published)
+    assert all(text_of(row[0]).startswith(row.get("data-verdict").split("|")[0]) for row in rows)
+    [pair] = [
+        row
+        for row in rows
+        if text_of(row[2]) == PLACE[1] and text_of(row[1]) == PLACE[0] and row.get("data-metric") == "Dice|IoU"
+    ]
+    assert text_of(pair[5]) == "94.27 / 92.83"
+    assert text_of(pair[0]).count("possible only if Dice 94.27 %") == 1
 
 
 def test_data_section_shows_classes_missing_values_sizes_joins_and_colours(read):
@@ -313,7 +333,7 @@ found.all = shown().length;
 const select = document.querySelector('[data-filter="verdict"]');
 select.value = "arithmetically impossible";
 select.dispatchEvent(new Event("input"));
-found.filtered = [...new Set(shown().map((row) => row.dataset.verdict))];
+found.filtered = [...new Set(shown().flatMap((row) => row.dataset.verdict.split("|")))];
 found.count = shown().length;
 found.label = document.getElementById("shown").textContent;
 found.overflow = document.documentElement.scrollWidth - document.documentElement.clientWidth;
@@ -379,7 +399,9 @@ def test_page_in_a_browser(page, tmp_path):
     assert found["melanoma"] == ["b", "b", "c", "c"]
     assert found["everything"] == "8 of 8 shown"
     assert found["run"] == "vit_cross_attention-s0"
-    assert found["all"] == len(published_numbers(hostile_plan()))
+    assert found["all"] == len(
+        {(p.table, p.row, p.metric in ("dice", "iou") or p.metric) for p in published_numbers(hostile_plan())}
+    )
     assert found["filtered"] == ["arithmetically impossible"]
     assert 0 < found["count"] < found["all"]
     assert found["label"] == f"{found['count']} of {found['all']} shown"

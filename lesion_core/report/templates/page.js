@@ -25,9 +25,9 @@ for (const button of document.querySelectorAll("thead button")) {
 const filters = [...document.querySelectorAll("[data-filter]")];
 function applyFilters() {
   const rows = [...document.querySelectorAll("#claims tbody tr")];
-  for (const row of rows) {
-    row.hidden = !filters.every((filter) => filter.value === "" || row.dataset[filter.dataset.filter] === filter.value);
-  }
+  const has = (row, { value, dataset }) => value === "" || row.dataset[dataset.filter].split("|").includes(value);
+  for (const row of rows) row.hidden = !filters.every((filter) => has(row, filter));
+  for (const part of document.querySelectorAll("#claims > div")) part.hidden = !part.querySelector("tbody tr:not([hidden])");
   document.getElementById("shown").textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} shown`;
 }
 for (const filter of filters) filter.addEventListener("input", applyFilters);
