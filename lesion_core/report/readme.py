@@ -14,14 +14,16 @@ SHOWN = ("sam_vit_table_05", "sam_vit_table_06", "sam_vit_table_08", "sam_vit_ta
 
 
 def results_section(root: Path) -> str:
-    """The generated Markdown between the markers.
+    """The generated Markdown between the markers; of a folder without tables, that there is no run.
 
     Raises:
         RunError: a table is missing.
     """
+    if not list_tables(root):
+        return f"No run of the {root.name} profile is stored for the present code and images.\n"
     more = len(list_tables(root)) - len(SHOWN)
     parts = [
-        f"Profile `{root.name}`; `make {root.name}` makes these tables and {more} more. Its networks are tiny twins",
+        f"Profile `{root.name}`; `make {root.name}` makes these tables and {more} more. Its networks are scaled down",
         f"(what it leaves out: `workflow/profiles/{root.name}.yaml`): this is no replication of the papers.",
         "",
     ]

@@ -48,6 +48,11 @@ def test_a_stale_section_is_refused_and_not_touched(root, readme):
         update_readme(root, readme, check=True)
 
 
+def test_a_folder_without_tables_says_so(tmp_path, readme):
+    update_readme(tmp_path / "mini", readme)
+    assert "No run of the mini profile is stored" in readme.read_text()
+
+
 def test_missing_markers_and_tables(root, readme):
     readme.write_text("# Title\n")
     with pytest.raises(RunError, match="no results markers"):
