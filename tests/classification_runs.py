@@ -154,7 +154,7 @@ def joint_run(**changes: object) -> Run:
         train_on=["ham10000"],
         segmenter="segmenter",
         classifier="classifier",
-        mask_source="true",
+        segmentation_from="labelled_images",
         weight_segmentation=1.0,
         weight_classification=0.8,
         segmentation_loss={"dice": 1.0, "bce": 1.0, "soft_target": True},

@@ -83,7 +83,10 @@ def kind_of(run: Run, runs: Mapping[str, Run]) -> str:
     model = getattr(run.spec, "model", None)
     if model is None:
         parts = [runs.get(name or "") for name in (run.segmenter_run, run.classifier_run)]
-        return " + ".join([run.task, *(kind_of(part, runs) for part in parts if part is not None)])
+        two = getattr(run.spec, "segmentation_from", None) == "segmenter_images"
+        return " + ".join(
+            ["joint, two batches" if two else run.task, *(kind_of(part, runs) for part in parts if part is not None)]
+        )
     named = [run.task, model.kind, getattr(model, "backbone", None) or getattr(model, "encoder", None)]
     named.append(str(model.image_size))
     if run.task == "segmentation":

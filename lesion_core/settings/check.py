@@ -113,9 +113,12 @@ def _check_method(settings: Settings, name: str, method: Method, problems: Probl
         segmenter = settings.methods.get(needed)
         if isinstance(segmenter, SegmentationMethod):
             _check_prompt(method, f"methods.{name}.{key}", needed, segmenter.model, problems)
-    key, allowed = f"methods.{name}.train_on", WITH_LABELS if method.task == "classification" else WITH_MASKS
+    key = f"methods.{name}.train_on"
     problems.expect_among(method.train_on, settings.data.datasets, key, "is not in data.datasets")
+    allowed = WITH_MASKS if isinstance(method, SegmentationMethod) else WITH_LABELS
     problems.expect_among(method.train_on, allowed, key, f"cannot train a {method.task} method; allowed:")
+    if isinstance(method, JointMethod) and method.segmentation_from == "labelled_images":
+        problems.expect_among(method.train_on, WITH_MASKS, key, "has no true masks for segmentation_from; allowed:")
 
 
 def _is_reached(method: Method | None) -> bool:

@@ -96,13 +96,18 @@ class ClassificationMethod(Strict):
 
 
 class JointMethod(Strict):
-    """Joint fine-tuning of a segmenter and a classifier: l1 * L_seg + l2 * L_cls (paper A, section 3.7)."""
+    """Joint fine-tuning of a segmenter and a classifier: l1 * L_seg + l2 * L_cls (paper A, section 3.7).
+
+    ``segmentation_from``: what L_seg learns from. ``segmenter_images``: true masks of the images that the segmenter was
+    trained on, a batch of which joins each labelled batch; ``labelled_images``: true masks of the labelled images
+    themselves; ``pseudo_masks``: the starting segmenter's own masks of them (self-distillation, a control).
+    """
 
     task: Literal["joint"]
     train_on: Annotated[Distinct[Dataset], Field(min_length=1)]
     segmenter: str
     classifier: str
-    mask_source: Literal["true", "pseudo"]
+    segmentation_from: Literal["segmenter_images", "labelled_images", "pseudo_masks"]
     weight_segmentation: NotNegative
     weight_classification: NotNegative
     segmentation_loss: SegmentationLoss

@@ -130,7 +130,9 @@ def trained_on(settings: Settings, name: str) -> dict[str, list[str]]:
     if method.task == "derived":
         return trained_on(settings, method.of)
     if method.task == "joint":
-        return {**trained_on(settings, method.segmenter), "classification": sorted(method.train_on)}
+        masked = {*trained_on(settings, method.segmenter)["segmentation"]}
+        masked |= {*method.train_on} if method.segmentation_from == "labelled_images" else set()
+        return {"segmentation": sorted(masked), "classification": sorted(method.train_on)}
     learns = method.training.epochs > 0 or method.task == "classification"  # a floor of classes counts its classes
     return {method.task: sorted(method.train_on) if learns else []}
 

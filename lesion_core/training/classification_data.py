@@ -27,7 +27,7 @@ class LabelledImages:
     Attributes:
         data: harmonized pixels of all datasets of the run.
         labels: int64 (N,), position in ``CLASSES``; -1 without one.
-        train, val: row numbers of the labelled images, int64, ascending.
+        train, val: row numbers of the images that teach and validate, int64, ascending.
         pseudo: None, or one uint8 (n, S', S') array per dataset, aligned with its rows.
         masked: whether ``mask`` may be called.
         inputs: files that say which images and masks were read (not the pixels, gigabytes at full scale), for the
@@ -117,6 +117,30 @@ def load_labelled_images(
         inputs += [home / "masks.csv" for home in homes]
     donors = None if shuffle_seed is None else _donors(data, (train, val), shuffle_seed)
     return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs), donors)
+
+
+def load_masked_images(root: Path, datasets: Sequence[str], size: int) -> LabelledImages:
+    """Open the images with a true mask, labelled or not, that joint training learns segmentation from.
+
+    Args:
+        root: ``results/<profile>``.
+        datasets: names, in any order.
+        size: pixels per side.
+
+    Raises:
+        MaskError: no training or no validation image has a mask.
+    """
+    layout = Layout(Path(root))
+    folders = [layout.harmonized(name, size) for name in sorted(datasets)]
+    data = combine([Harmonized.open(folder) for folder in folders])
+    train, val = data.rows("train", with_mask=True), data.rows("val", with_mask=True)
+    for split, rows in (("training", train), ("validation", val)):
+        if not len(rows):
+            raise MaskError(
+                f"No {split} image of {data.name} has a mask",
+                remedy="check the splits, and train_on of the segmenter that joint training starts from",
+            )
+    return LabelledImages(data, data.labels(), train, val, None, True, tuple(path / "index.csv" for path in folders))
 
 
 def _donors(data: Harmonized, splits: Sequence[np.ndarray], seed: int) -> np.ndarray:

@@ -23,11 +23,23 @@ from lesion_core.models.trained import (
 )
 from lesion_core.paths import Layout
 from lesion_core.record.attempts import Attempts
+from lesion_core.seeding import generator
 from lesion_core.settings import JointMethod, SegmentationMethod
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import input_identity
-from lesion_core.training.classification import ClassificationTask, best_score, validation_batches, validation_metrics
-from lesion_core.training.classification_data import TRUE_MASKS, LabelledImages, load_labelled_images
+from lesion_core.training.classification import (
+    ClassificationTask,
+    augmented_batch,
+    best_score,
+    validation_batches,
+    validation_metrics,
+)
+from lesion_core.training.classification_data import (
+    TRUE_MASKS,
+    LabelledImages,
+    load_labelled_images,
+    load_masked_images,
+)
 from lesion_core.training.engine import fit
 from lesion_core.training.losses import classification_loss, segmentation_loss
 from lesion_core.training.run import finish, fit_extra, prepared, reference_of
@@ -88,21 +100,60 @@ class JointModel(nn.Module):
 class JointTask(ClassificationTask):
     """The engine's view of joint training: L = l1 * L_seg + l2 * L_cls (paper A, section 3.7).
 
-    Mixup mixes images, masks and labels before the segmenter, with one share for all. ``threshold`` (of the
-    probability, 0..1) is where the validation cuts masks.
+    No released image has both a mask for the segmenter and a label, so L_seg has a batch of its own: each step takes as
+    many images of ``masked`` as of ``images``. Mixup mixes labelled images, their masks and labels before the
+    segmenter, with one share for all; ``masked`` stays as it is.
+
+    Args:
+        model: segmenter and classifier.
+        images: the labelled images, of L_cls.
+        spec: weights, losses, augmentation of both batches.
+        masked: images with true masks, of L_seg and of the validation's Dice; None: ``images`` with their masks.
+        threshold: of the probability, 0..1, where the validation cuts masks.
+        seed: of order and augmentation.
+        device: ``cpu`` or ``cuda``.
     """
 
     def __init__(
-        self, model: JointModel, images: LabelledImages, spec: JointMethod, *, threshold: float, seed: int, device: str
+        self,
+        model: JointModel,
+        images: LabelledImages,
+        spec: JointMethod,
+        *,
+        masked: LabelledImages | None,
+        threshold: float,
+        seed: int,
+        device: str,
     ) -> None:
         loss, augmentation = spec.classification_loss, spec.augmentation
         super().__init__(model, images, loss=loss, augmentation=augmentation, seed=seed, device=device)
-        self.spec, self.threshold = spec, threshold
+        self.spec, self.threshold, self.masked = spec, threshold, masked
+
+    def batch(self, rows: np.ndarray, epoch: int, step: int) -> dict[str, Tensor]:
+        """The labelled samples ``rows`` and, with ``masked``, as many ``masked_images``, of which ``masks`` then are.
+
+        Masked samples depend on seed, epoch, step and place in the batch alone.
+        """
+        made = super().batch(rows, epoch, step)
+        if self.masked is not None:
+            chosen, keys = self.masked_rows(step, len(rows)), (self.seed, "augment masked", epoch, step)
+            made["masked_images"], made["masks"] = augmented_batch(self.masked, chosen, self.augment, keys)
+        return made
+
+    def masked_rows(self, step: int, count: int) -> np.ndarray:
+        """Rows of ``masked``, int64 (count,), of global 0-based ``step``: one permutation of all follows the other."""
+        assert self.masked is not None
+        rows, places = self.masked.train, np.arange(step * count, (step + 1) * count)
+        rounds = range(places[0] // len(rows), places[-1] // len(rows) + 1)
+        orders = [generator(self.seed, "masked order", number).permutation(rows) for number in rounds]
+        return np.concatenate(orders)[places - rounds[0] * len(rows)]
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
         """l1 * L_seg + l2 * L_cls and its two parts."""
         images, masks, targets = (batch[key].to(self.device) for key in ("images", "masks", "targets"))
         mask_logits, class_logits = self.module(images)
+        if self.masked is not None:
+            mask_logits = self.module.segmenter(batch["masked_images"].to(self.device), None)
         spec = self.spec
         segmentation, _ = segmentation_loss(mask_logits, masks, spec.segmentation_loss)
         classification = classification_loss(class_logits, targets, self.weights, self.settings)
@@ -113,8 +164,8 @@ class JointTask(ClassificationTask):
         }
 
     def validate(self) -> dict[str, float]:
-        """Classification metrics with the segmenter's own soft masks, and Dice against the mask source, on
-        validation images."""
+        """On validation images: classification metrics with the segmenter's own soft masks, and Dice against the
+        masks that L_seg learns from."""
         self.module.eval()
         all_logits, labels, dices = [], [], []
         with torch.inference_mode():
@@ -122,6 +173,10 @@ class JointTask(ClassificationTask):
                 mask_logits, class_logits = self.module(images.to(self.device))
                 all_logits.append(class_logits.float().cpu())
                 labels.append(truth)
+                if self.masked is None:
+                    dices.extend(_dice(mask_logits.float().cpu(), masks, self.threshold))
+            for images, masks, _ in () if self.masked is None else validation_batches(self.masked):
+                mask_logits = self.module.segmenter(images.to(self.device), None)
                 dices.extend(_dice(mask_logits.float().cpu(), masks, self.threshold))
         metrics = validation_metrics(torch.cat(all_logits), np.concatenate(labels))
         return {**metrics, "dice": float(np.mean(dices))}
@@ -148,7 +203,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     Raises:
         RunError: a starting run is not named or not there.
         SettingsError: the segmenter has nothing to learn, or cannot segment without a prompt.
-        SplitError, CatalogError, MaskError: see ``load_labelled_images``.
+        SplitError, CatalogError, MaskError: see ``load_labelled_images`` and ``load_masked_images``.
     """
     attempts, layout, run_dir, spec = Attempts(root), Layout(Path(root)), Path(run_dir), run.spec
     assert isinstance(spec, JointMethod)
@@ -170,16 +225,22 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
             )
         classifier = load_classifier(starts[1], device)
         model = build_joint(segmenter.model, classifier.model, classifier.size, run.method)
+        masks = {"segmenter_images": None, "labelled_images": TRUE_MASKS, "pseudo_masks": spec.segmenter}
         images = load_labelled_images(
             root,
             spec.train_on,
             segmenter.size,
-            masks=TRUE_MASKS if spec.mask_source == "true" else spec.segmenter,
+            masks=masks[spec.segmentation_from],
             segmenter_run=run.segmenter_run,
         )
+        masked = None
+        if spec.segmentation_from == "segmenter_images":
+            masked = load_masked_images(root, segmenter.run.spec.train_on, segmenter.size)
         reference, files = reference_of(run, layout)
-        inputs = [*images.inputs, *files, *(start / "weights.safetensors" for start in starts)]
-        task = JointTask(model, images, spec, threshold=run.extraction.threshold, seed=run.seed, device=device)
+        inputs = [*images.inputs, *(masked.inputs if masked else ()), *files]
+        inputs += [start / "weights.safetensors" for start in starts]
+        threshold = run.extraction.threshold
+        task = JointTask(model, images, spec, masked=masked, threshold=threshold, seed=run.seed, device=device)
         identity = input_identity(run, inputs)
         result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
         tensors = {**task.state(), **{SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}}

@@ -78,6 +78,16 @@ def test_profiles_load_and_expand(profile):
             "methods.joint_proposed.segmenter",
             "gives no prompts",
         ),
+        (
+            {"methods": {"joint_tschandl": {"train_on": ["isic2018_task3"]}}},
+            "methods.joint_tschandl.train_on",
+            "no true masks for segmentation_from",
+        ),
+        (
+            {"methods": {"joint_proposed": {"train_on": ["ph2"]}}},
+            "methods.joint_proposed.train_on",
+            "cannot train a joint",
+        ),
         ({"explain": {"methods": ["vit_cross_attention_tta"]}}, "explain.methods", "an average has several"),
         ({"matrix": {"methods": ["vit_concat", "sam_adaptor"]}}, "matrix.methods", "'sam_adaptor' is none of methods"),
         ({"matrix": {"ablations": ["vit_gatedd"]}}, "matrix.ablations", "'vit_gatedd' is none of methods"),
@@ -207,6 +217,14 @@ def test_a_method_may_take_fewer_seeds():
     assert runs[joint].seed == 2
     assert runs[runs[joint].segmenter_run].seed == 1
     assert runs[runs[joint].classifier_run].seed == 2
+
+
+def test_joint_training_learns_masks_of_the_segmenters_images():
+    told = config.plan(config.load("paper")).trained_on
+    others, labelled = ["isic2018_task1", "ph2"], ["ham10000"]
+    for name in ("joint_proposed", "joint_self_distilled"):
+        assert told[name] == {"segmentation": others, "classification": labelled}
+    assert told["joint_tschandl"] == {"segmentation": sorted(others + labelled), "classification": labelled}
 
 
 def test_id_depends_on_content_alone():

@@ -12,7 +12,7 @@ from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
 from lesion_core.inference.classify import class_probabilities
 from lesion_core.models.registry import build_classifier
 from lesion_core.training.classification import ClassificationTask, open_images
-from lesion_core.training.classification_data import load_labelled_images
+from lesion_core.training.classification_data import load_labelled_images, load_masked_images
 from lesion_core.training.joint import JointModel, JointTask
 
 RUNS = {
@@ -37,11 +37,11 @@ def task_of(name, layout, device):
 
 def joint_of(layout, device):
     run = joint_run()
-    images = load_labelled_images(layout.root, ["ham10000"], 32, masks="true", segmenter_run=None)
+    images = load_labelled_images(layout.root, ["ham10000"], 32, masks=None, segmenter_run=None)
     classifier = build_classifier(RUNS["cross-attention, crop"].spec.model, run.extraction, seed=1)
-    return JointTask(
-        JointModel(TinySegmenter(), classifier, 32), images, run.spec, threshold=0.5, seed=1, device=device
-    )
+    model = JointModel(TinySegmenter(), classifier, 32)
+    masked = load_masked_images(layout.root, ["ham10000"], 32)
+    return JointTask(model, images, run.spec, masked=masked, threshold=0.5, seed=1, device=device)
 
 
 @pytest.mark.parametrize("name", RUNS)

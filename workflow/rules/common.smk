@@ -119,9 +119,16 @@ def foundation(run):
     return [LAYOUT.weights(backbone)] if backbone else []
 
 
+def reads_pseudo_masks(run):
+    """Whether a classification or joint run learns from a segmenter's masks."""
+    if run.task == "joint":
+        return run.spec.segmentation_from == "pseudo_masks"
+    return run.segmenter_run is not None
+
+
 def masks_for(run, datasets):
-    """Pseudo-masks that a classification run reads, and the pixels that they are aligned with."""
-    if run.segmenter_run is None:
+    """Pseudo-masks that a classification or joint run reads."""
+    if not reads_pseudo_masks(run):
         return []
     folders = [LAYOUT.pseudo_masks(run.segmenter_run, dataset) for dataset in sorted(set(datasets))]
     return [folder / name for folder in folders for name in ("probabilities.npy", "masks.csv")]

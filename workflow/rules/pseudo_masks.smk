@@ -34,7 +34,7 @@ rule pseudo_masks:
 
 def audits():
     """Pseudo-masks that classifiers are scored with and that published masks can judge."""
-    read = {run.segmenter_run for run in (*CLASSIFIERS.values(), *JOINT.values()) if run.segmenter_run}
+    read = {run.segmenter_run for run in (*CLASSIFIERS.values(), *JOINT.values()) if reads_pseudo_masks(run)}
     tested = sorted(set(SETTINGS.scoring.classification_on) & set(WITH_MASKS) - {"custom"})
     return [LAYOUT.pseudo_masks(run_id, name) / "audit_summary.csv" for run_id in sorted(read) for name in tested]
 

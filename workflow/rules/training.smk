@@ -15,9 +15,10 @@ def classifier_inputs(run):
 
 def joint_inputs(run):
     segmenter, classifier, files = joint_parts(run)
+    masked = segmenter.spec.train_on if run.spec.segmentation_from == "segmenter_images" else []
     return [
         *files,
-        *harmonized(run.spec.train_on, segmenter.spec.model.image_size),
+        *harmonized([*masked, *run.spec.train_on], segmenter.spec.model.image_size),
         *harmonized(run.spec.train_on, classifier.spec.model.image_size),
         *masks_for(run, run.spec.train_on),
         LAYOUT.reference,
