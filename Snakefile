@@ -21,6 +21,7 @@ include: "workflow/rules/stages.smk"
 localrules:
     download,
     weights,
+    human_reference,
     gather_scores,
     gather_robustness,
     tables,

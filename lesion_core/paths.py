@@ -126,6 +126,11 @@ class Layout:
         return self.root / "catalog" / "edges.parquet"
 
     @property
+    def human_reference(self) -> Path:
+        """How well people agree on each image that several annotated (IMA++); no rows without its tables."""
+        return self.root / "catalog" / "human_reference.csv"
+
+    @property
     def data_report(self) -> Path:
         """What the catalog found, JSON."""
         return self.root / "catalog" / "report.json"

@@ -21,7 +21,7 @@ from lesion_core.acquire.checksums import Checks, Digests, digests
 from lesion_core.acquire.http import SourceError, WrongContentError, transfer
 from lesion_core.acquire.mirror import Mirror
 from lesion_core.acquire.ph2 import supplied_ph2
-from lesion_core.acquire.registry import Part, RemoteFile, release, weights
+from lesion_core.acquire.registry import REFERENCES, Part, RemoteFile, release, weights
 from lesion_core.errors import DownloadError
 from lesion_core.files import atomic_path, read_json, write_json, write_text
 from lesion_core.progress import say
@@ -76,6 +76,21 @@ def fetch_dataset(
         files = [_fetch(file, out, place, retries, timeout, sleep) for file in known.fetched(parts)]
     write_json(out / FILES, {"dataset": dataset, "files": files})
     return out / FILES
+
+
+def fetch_reference(
+    name: str, out: Path, *, mirror: str | None, retries: int, timeout: float, sleep: Sleep = time.sleep
+) -> Path:
+    """Put the verified tables of one of ``registry.REFERENCES`` into ``out``, with ``files.json``; returns ``out``.
+
+    Arguments and errors as in ``fetch_dataset``.
+    """
+    out = Path(out)
+    (out / FILES).unlink(missing_ok=True)
+    place = Mirror.of(mirror, retries=retries, timeout=timeout, sleep=sleep)
+    files = [_fetch(file, out, place, retries, timeout, sleep) for file in REFERENCES[name].fetched()]
+    write_json(out / FILES, {"dataset": name, "files": files})
+    return out
 
 
 def fetch_weights(

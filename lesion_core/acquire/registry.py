@@ -13,7 +13,7 @@ from lesion_core.settings import DATASETS
 
 DATA_FILES = ("acquire/registry.yaml",)
 GIB = 1 << 30
-Part = Literal["training", "validation", "test"]
+Part = Literal["training", "validation", "test", "masks"]
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,9 @@ class Weights:
 
 
 def _file(entry: dict[str, Any], common: dict[str, Any]) -> RemoteFile:
-    known = {key: value for key, value in entry.items() if key not in ("cite", "id", "also")}
-    addresses = tuple(address.format(name=entry["name"], id=entry.get("id")) for address in common["addresses"])
+    known = {key: value for key, value in entry.items() if key not in ("addresses", "cite", "id", "also")}
+    templates = entry.get("addresses", common["addresses"])
+    addresses = tuple(address.format(name=entry["name"], id=entry.get("id")) for address in templates)
     citation, also = entry.get("cite", common["cite"]), tuple(entry.get("also", ()))
     return RemoteFile(addresses=addresses, licence=common["licence"], citation=citation, also=also, **known)
 
@@ -90,6 +91,7 @@ def _release(name: str, entry: dict[str, Any]) -> Release:
 
 _CONTENT = yaml.safe_load(Path(__file__).with_name("registry.yaml").read_text(encoding="utf-8"))
 RELEASES = {name: _release(name, entry) for name, entry in _CONTENT["datasets"].items()}
+REFERENCES = {name: _release(name, entry) for name, entry in _CONTENT["references"].items()}
 WEIGHTS = {
     name: Weights(name, _file(entry["file"], entry), entry["trained_on"]) for name, entry in _CONTENT["weights"].items()
 }

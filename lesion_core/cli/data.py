@@ -63,6 +63,31 @@ def weights(
     )
 
 
+def human_reference(
+    root: NewRoot,
+    masks: Annotated[
+        Path | None, typer.Option("--masks", help="Folder of IMA++'s masks: score them instead of reading the tables.")
+    ] = None,
+    profile: Profile = None,
+) -> None:
+    """How well people agree on each image that several annotated (IMA++): from the mirror, else its official tables."""
+    from lesion_core.acquire.download import fetch_reference
+    from lesion_core.catalog.human_reference import reference_of, tables_folder, write_reference
+    from lesion_core.paths import Layout
+    from lesion_core.progress import say
+
+    given, layout = sections("human-reference", root, profile), Layout(root)
+    folder = None
+    if given.synthetic is None and (given.mirror is None or "://" in given.mirror):
+        settings = {"mirror": given.mirror, "retries": given.data.retries, "timeout": given.data.timeout_seconds}
+        folder = fetch_reference("imaplusplus", layout.downloads("imaplusplus"), **settings)
+    elif given.synthetic is None:
+        folder = tables_folder(Path(given.mirror).expanduser())
+    if folder is None:
+        say("IMA++'s tables are not in the mirror: the human reference stays empty")
+    write_reference([] if folder is None else reference_of(folder, masks), layout.human_reference)
+
+
 def catalog(root: Root, profile: Profile = None) -> None:
     """Build the table of all images, their groups and the data report."""
     from lesion_core.catalog.table import build_catalog
@@ -162,4 +187,4 @@ def harmonize(
 
 
 FOR_PEOPLE = (leakage,)
-FOR_RULES = (synthetic, download, unpack, weights, catalog, data_report, splits, reference, harmonize)
+FOR_RULES = (synthetic, download, unpack, weights, human_reference, catalog, data_report, splits, reference, harmonize)

@@ -1,4 +1,4 @@
-"""Tables that no paper prints: what a prompt is worth, dual scoring, and where networks look."""
+"""Tables that no paper prints: what a prompt is worth, dual scoring, where networks look, and how people agree."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from lesion_core.report.display_names import dataset_name, explainer_name, prompt_name
 from lesion_core.report.formats import metric_name
+from lesion_core.report.human_reference import NOTES, model_cells, people_cells
 from lesion_core.report.measures import EXPLANATION_METRICS, LESION_METRICS, Measure
 from lesion_core.report.score_store import Store
 from lesion_core.report.table_cells import mark_best, our_cell
@@ -81,6 +82,15 @@ def explanation_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any
     return cells
 
 
+def human_reference_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+    """People, then every segmenter beside them; without IMA++'s tables one row that says so."""
+    cells = people_cells(name, store.people)
+    if store.people:
+        for method, dataset, runs in _segmenters(store, plan):
+            cells.extend(model_cells(name, _row(plan, method, dataset), method, dataset, runs, store))
+    return cells
+
+
 def _distinct(plan: Plan) -> Iterator[tuple[str, list[str]]]:
     """Methods with their runs; of names that share runs, the first."""
     seen: set[str] = set()
@@ -131,4 +141,5 @@ EXTRA_TABLES = {
         ),
         explanation_cells,
     ),
+    "human_reference": ExtraTable("People against people, models against people", NOTES, human_reference_cells),
 }

@@ -6,10 +6,12 @@ import math
 from pathlib import Path
 from typing import Any
 
+from lesion_core.catalog.human_reference import Reference
 from lesion_core.files import write_csv
 from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.papers.published import Published, pairs, published_numbers
 from lesion_core.paths import Layout
+from lesion_core.report.human_reference import share_as_good
 from lesion_core.report.intervals import write_intervals
 from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE
 from lesion_core.report.score_store import Store
@@ -34,6 +36,8 @@ COLUMNS = (
     "ours_low",
     "ours_high",
     "difference",
+    "people_share",
+    "people_n",
     "verdict",
     "reason",
 )
@@ -56,13 +60,15 @@ def write_ledger(root: Path, plan: Plan) -> None:
 
     Arithmetic comes first: what cannot be true is not compared. Then, in the paper profile, our value beside the
     published one decides. What has no value of ours but is possible only under a condition says so.
+    Beside a Dice stands the share (%) of IMA++'s images on which people agree that well, and of how many images.
 
     Raises:
         ScoreError: the cells' table is missing.
     """
     layout = Layout(root)
     cells = read_cells(layout.root)
-    intervals = write_intervals(layout.intervals, cells, Store.read(root), plan)
+    store = Store.read(root)
+    intervals = write_intervals(layout.intervals, cells, store, plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
     for cell in cells:
         if cell["published_text"] is None:
@@ -74,7 +80,7 @@ def write_ledger(root: Path, plan: Plan) -> None:
     published = published_numbers(plan)
     arithmetic = _arithmetic(published)
     rows = [
-        _entry(item, ours.get((item.table, item.row, item.metric)), arithmetic, plan)
+        _entry(item, ours.get((item.table, item.row, item.metric)), arithmetic, plan) | _people(item, store.people)
         for paper in plan.papers
         for item in published
         if item.paper == paper
@@ -166,6 +172,13 @@ def _entry(
         "verdict": verdict,
         "reason": reason,
     }
+
+
+def _people(item: Published, people: list[Reference]) -> dict[str, Any]:
+    if item.metric != "dice" or item.value is None or not people:
+        return {"people_share": "", "people_n": ""}
+    share = share_as_good(people, item.value / SCALE[item.unit])
+    return {"people_share": f"{100 * share:.1f}", "people_n": len(people)}
 
 
 def _verdict(

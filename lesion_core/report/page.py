@@ -86,6 +86,7 @@ def _shown(row: dict[str, str], plan: Plan) -> dict[str, str]:
         "ours": number(row["ours"]),
         "interval": interval,
         "difference": number(row["difference"]),
+        "people": f"{row['people_share']} % of {row['people_n']}" if row["people_share"] else "",
     }
 
 

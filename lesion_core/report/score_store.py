@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from lesion_core.catalog.human_reference import Reference, read_reference
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
@@ -52,17 +53,19 @@ class Store:
         classification: (run_id, dataset) -> rows sorted by image.
         explanations: (run_id, dataset, explainer) -> rows sorted by image.
         parameters: run_id -> frozen and trainable parameters, where the run's provenance counts them.
+        people: annotators' agreement on images of IMA++; empty where its tables are not here.
     """
 
     segmentation: dict[tuple[str, str, str, str], list[SegmentationScore]] = field(default_factory=dict)
     classification: dict[tuple[str, str], list[ClassificationScore]] = field(default_factory=dict)
     explanations: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
     parameters: dict[str, dict[str, int]] = field(default_factory=dict)
+    people: list[Reference] = field(default_factory=list)
     _computed: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, root: Path) -> Store:
-        """Read both score files under ``root``, and explanations and parameter counts where there are any.
+        """Read both score files under ``root``, and what else there is (see the attributes).
 
         Raises:
             ScoreError: a file is missing or is no score table.
@@ -74,6 +77,8 @@ class Store:
         )
         store.explanations.update(_explanations(layout))
         store.parameters.update(_parameters(layout))
+        if layout.human_reference.is_file():
+            store.people = read_reference(layout.human_reference)
         return store
 
     @classmethod

@@ -100,7 +100,7 @@ def columns_of(cells: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
         if any(cell["status"] != PUBLISHED_ONLY for cell in own):
             columns.append((metric, "value", own[0]["heading"] or f"{name} ours"))
         if any(cell["published_text"] for cell in own):
-            columns.append((metric, "published", f"{name} published"))
+            columns.append((metric, "published", own[0]["heading"] or f"{name} published"))
     return columns
 
 

@@ -24,6 +24,7 @@ READS: dict[str, tuple[str, ...]] = {
     "synthetic": ("synthetic",),
     "download": ("mirror", "synthetic", "data.ph2", "data.retries", "data.timeout_seconds"),
     "weights": ("mirror", "data.retries", "data.timeout_seconds"),
+    "human-reference": ("mirror", "synthetic", "data.retries", "data.timeout_seconds"),
     "catalog": ("data.datasets", "data.custom", "duplicates"),
     "splits": ("splits",),
     "reference": ("harmonization",),

@@ -1,5 +1,6 @@
 # download -> unpack -> catalog -> splits -> reference histogram -> harmonized pixels
 from lesion_core.acquire.own_content import own_content
+from lesion_core.catalog.human_reference import files_of, tables_folder
 
 if SETTINGS.synthetic is not None:
 
@@ -79,6 +80,25 @@ rule catalog:
         own=lambda wildcards: own_content(CUSTOM, CUSTOM_MEMORY) if CUSTOM else "",
     shell:
         lesion("catalog")
+
+
+LOCAL_MIRROR = SETTINGS.synthetic is None and SETTINGS.mirror is not None and "://" not in SETTINGS.mirror
+
+
+# Annotators against each other (IMA++); a local mirror without its tables leaves it empty.
+rule human_reference:
+    input:
+        files_of(tables_folder(Path(SETTINGS.mirror).expanduser())) if LOCAL_MIRROR else [],
+    output:
+        LAYOUT.human_reference,
+    log:
+        log_of("human_reference"),
+    benchmark:
+        benchmark_of("human_reference")
+    params:
+        **remade_when("catalog.human_reference acquire.readers.imaplusplus", "human-reference"),
+    shell:
+        lesion("human-reference")
 
 
 rule splits:

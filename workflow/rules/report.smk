@@ -13,6 +13,7 @@ rule tables:
         SCORES,
         EXPLANATIONS,
         DONE_RUNS,
+        LAYOUT.human_reference,
     output:
         LAYOUT.cells,
         [LAYOUT.table(name, suffix) for name in (*PLAN.tables, *EXTRA_TABLES) for suffix in ("csv", "md", "tex")],
@@ -83,6 +84,7 @@ rule ledger:
     input:
         SCORES,
         LAYOUT.cells,
+        LAYOUT.human_reference,
     output:
         LAYOUT.ledger,
         LAYOUT.intervals,

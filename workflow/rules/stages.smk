@@ -32,7 +32,7 @@ def masks_of_runs(runs):
 
 STAGES = {
     "download": [LAYOUT.downloads(dataset) / "files.json" for dataset in DATASETS],
-    "catalog": [LAYOUT.catalog, LAYOUT.edges],
+    "catalog": [LAYOUT.catalog, LAYOUT.edges, LAYOUT.human_reference],
     "splits": [LAYOUT.certificate],
     "harmonize": DATA_REPORT + arrays_of_runs(),
     "weights": sorted({str(path) for run in SEGMENTERS.values() for path in foundation(run)}),
