@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.settings import BACKBONE_PATCHES
 
-TIMM_TRANSFORMERS = ("vit_base",)
+TIMM_TRANSFORMERS = ("vit_base", "deit_small")
 TIMM_NAMES = {
     ("vit_base", 8): "vit_base_patch8_224.augreg2_in21k_ft_in1k",
     ("vit_base", 16): "vit_base_patch16_224.augreg2_in21k_ft_in1k",
@@ -25,7 +25,13 @@ TIMM_NAMES = {
     ("efficientnet_b4", 32): "efficientnet_b4.ra2_in1k",
     ("convnext_tiny", 32): "convnext_tiny.fb_in1k",
     ("densenet201", 32): "densenet201.tv_in1k",
+    ("resnet50", 32): "resnet50.tv_in1k",
+    ("vgg16", 32): "vgg16.tv_in1k",
+    ("inception_v3", 32): "inception_v3.tv_in1k",
+    ("swin_tiny", 32): "swin_tiny_patch4_window7_224.ms_in1k",
+    ("deit_small", 16): "deit_small_patch16_224.fb_in1k",
 }
+INCEPTION_LAYERS = ((3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2))  # kernel, stride of those without padding
 COLOUR_LEVELS = 16
 
 
@@ -171,17 +177,26 @@ class TimmTransformer(ImageEncoder):
         return self.model.forward_features(images)
 
 
-class TimmConvolution(ImageEncoder):
-    """A timm convolutional network: its last map as tokens, the map's mean as class token."""
+class TimmPyramid(ImageEncoder):
+    """A timm CNN, or Swin: its last map as tokens, the map's mean as class token."""
 
     def __init__(self, name: str, image_size: int, stride: int, pretrained: bool) -> None:
         super().__init__()
-        model: Any = _timm(name, pretrained, num_classes=0, global_pool="")
-        self.model = model
+        swin = name.startswith("swin")
+        options = {"img_size": image_size} if swin else {}
+        model: Any = _timm(name, pretrained, num_classes=0, global_pool="", **options)
+        if name.startswith("vgg"):
+            model.pre_logits = nn.Identity()  # its two wide layers belong to ImageNet's head
+        self.model, self.channels_last = model, swin
         self.width, self.grid, self.stride = model.num_features, image_size // stride, stride
+        if name.startswith("inception"):
+            self.grid = image_size
+            for kernel, step in INCEPTION_LAYERS:
+                self.grid = (self.grid - kernel) // step + 1
 
     def forward(self, images: Tensor) -> Tensor:
-        tokens = self.model.forward_features(images).flatten(2).transpose(1, 2)
+        tokens = self.model.forward_features(images)
+        tokens = tokens.flatten(1, 2) if self.channels_last else tokens.flatten(2).transpose(1, 2)
         return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
 
 
@@ -203,7 +218,7 @@ def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pre
     Args:
         backbone: one of ``settings.BACKBONE_PATCHES``.
         image_size: pixels per side, S.
-        patch_size: pixels per side of a token; the convolutional backbones have 32.
+        patch_size: pixels per side of a token; convolutional backbones and Swin have 32.
         pretrained: ImageNet weights through timm's own hub loading; ``vit_t`` has none.
 
     Raises:
@@ -228,4 +243,4 @@ def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pre
         )
     if name.startswith(TIMM_TRANSFORMERS):
         return TimmTransformer(name, image_size, patch_size, pretrained)
-    return TimmConvolution(name, image_size, patch_size, pretrained)
+    return TimmPyramid(name, image_size, patch_size, pretrained)

@@ -40,15 +40,16 @@ class NetworkSegmenter(Segmenter):
     Args:
         network: (B, 3, S, S) -> (B, 1, S, S) logits.
         multiple: S must be a multiple of it.
+        size: the only S that it takes; None: any.
     """
 
     pixel_mean: Tensor
     pixel_std: Tensor
 
-    def __init__(self, network: Any, *, multiple: int) -> None:
+    def __init__(self, network: Any, *, multiple: int, size: int | None = None) -> None:
         super().__init__()
         self.network = network
-        self.multiple = multiple
+        self.multiple, self.size = multiple, size
         self.register_buffer("pixel_mean", torch.tensor(IMAGENET_MEAN).view(-1, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(IMAGENET_STD).view(-1, 1, 1), persistent=False)
         self.fix_trainable()
@@ -57,7 +58,8 @@ class NetworkSegmenter(Segmenter):
         """(B, 3, S, S) float, 0..255, RGB -> lesion logits (B, 1, S, S) float32.
 
         Raises:
-            ImageError: a prompt is given (these networks take none), or S is no multiple of the total stride.
+            ImageError: a prompt is given (these networks take none), or S is no multiple of the total stride or not the
+                one size that the network takes.
         """
         return self.network(self.normalised(images, prompts)).float()
 
@@ -70,6 +72,11 @@ class NetworkSegmenter(Segmenter):
                 f"This network takes (B, 3, H, W) with sides that are multiples of {self.multiple}, "
                 f"not {tuple(images.shape)}",
                 remedy="change model.image_size",
+            )
+        if self.size is not None and any(side != self.size for side in images.shape[2:]):
+            raise ImageError(
+                f"This network takes images of {self.size} x {self.size} pixels, not {tuple(images.shape[2:])}",
+                remedy="give it images of model.image_size",
             )
         return (images - self.pixel_mean) / self.pixel_std
 

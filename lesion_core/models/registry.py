@@ -11,6 +11,7 @@ from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import SettingsError, WeightsError
 from lesion_core.models.classifier import Classifier, ClassifierModule
 from lesion_core.models.dual_network import DualNetwork
+from lesion_core.models.monai_networks import build_monai
 from lesion_core.models.networks import build_network
 from lesion_core.models.otsu import OtsuSegmenter
 from lesion_core.models.sam.network import build_sam
@@ -19,6 +20,7 @@ from lesion_core.models.segmae import build_segmae
 from lesion_core.models.trainable import Segmenter
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import NETWORKS, ClassificationModel, Extraction, SegmentationModel
+from lesion_core.settings.segmentation import WIDTHS
 
 EMBEDDED = "sam_vit_t"
 
@@ -44,6 +46,8 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         return build_segmae(model, weights, pretrained=pretrained)
     if model.kind != "sam":
         seed_torch(seed, model.kind)
+        if model.kind in WIDTHS:
+            return build_monai(model)
         source = model.encoder_weights if pretrained else None
         network = build_network(model.kind, model.encoder, source, weights=weights)
         network.smallest_batch = model.smallest_batch

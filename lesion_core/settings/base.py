@@ -40,7 +40,13 @@ BACKBONE_PATCHES = {  # patch sizes, or the stride of a convolutional network's 
     "efficientnet_b4": (32,),
     "convnext_tiny": (32,),
     "densenet201": (32,),
+    "resnet50": (32,),
+    "vgg16": (32,),
+    "inception_v3": (32,),
+    "swin_tiny": (32,),
+    "deit_small": (16,),
 }
+UNALIGNED = ("inception_v3",)  # without padding: the last map has fewer places than the image has patches
 NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradient descent
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]

@@ -105,9 +105,14 @@ def _check_extras(settings: Settings, problems: Problems) -> None:
 
 def _check_method(settings: Settings, name: str, method: Method, problems: Problems) -> None:
     if isinstance(method, DerivedMethod):
-        lone = method.how == "ensemble" and len(seeds(settings, method.of)) < 2
-        text = f"'{method.of}' has one seed, and one run is no ensemble: take '{name}' out of matrix.methods"
+        if not set(method.of) <= set(settings.methods):
+            return  # told by closure
+        lone = method.of_seeds and len(seeds(settings, method.of[0])) < 2
+        text = f"'{method.of[0]}' has one seed, and one run is no ensemble: take '{name}' out of matrix.methods"
         problems.expect(not lone, f"methods.{name}.of", text)
+        for member in method.of:
+            has = set(seeds(settings, name)) <= set(seeds(settings, member))
+            problems.expect(has, f"matrix.seeds_for.{name}", f"'{member}' is not run with all of these seeds")
         return
     for key, needed, _ in needs(settings, name):
         segmenter = settings.methods.get(needed)

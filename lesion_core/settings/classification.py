@@ -10,6 +10,7 @@ from lesion_core.settings.augmentation import Augmentation
 from lesion_core.settings.base import (
     BACKBONE_PATCHES,
     NETWORKS,
+    UNALIGNED,
     Count,
     Dataset,
     Distinct,
@@ -25,7 +26,13 @@ class ClassificationModel(Strict):
     """Image encoder, input, and fusion with mask tokens (paper A, sections 3.5 and 3.6)."""
 
     kind: Literal["fusion", "dual", "majority", "color_histogram"]
-    backbone: Literal["vit_t", "vit_base", "efficientnet_b4", "convnext_tiny", "densenet201"] | None = None
+    backbone: (
+        Literal[
+            "vit_t", "vit_base", "efficientnet_b4", "convnext_tiny", "densenet201",
+            "resnet50", "vgg16", "inception_v3", "swin_tiny", "deit_small",
+        ]
+        | None
+    ) = None  # fmt: skip
     pretrained: bool = False
     image_size: Annotated[int, Field(ge=32)] = 224
     patch_size: Count = 16
@@ -49,6 +56,8 @@ class ClassificationModel(Strict):
             raise ValueError(f"{self.backbone} comes with patch_size {BACKBONE_PATCHES[self.backbone]}")
         if self.backbone == "vit_t" and self.pretrained:
             raise ValueError("vit_t has no pretrained weights: set pretrained to false")
+        if self.kind == "fusion" and self.backbone in UNALIGNED and self.fusion != "none":
+            raise ValueError(f"{self.backbone} takes fusion none: its last map is not aligned with the mask's patches")
         if self.metadata != "none" and self.kind != "dual":
             raise ValueError("metadata belongs to kind dual")
         if self.kind == "dual" and self.fusion not in ("none", "cross_attention"):
@@ -117,8 +126,23 @@ class JointMethod(Strict):
 
 
 class DerivedMethod(Strict):
-    """A method that trains nothing: test-time augmentation of each run of ``of``, or one ensemble of all its seeds."""
+    """A method that trains nothing: averages of what other methods predict.
+
+    ``tta``: test-time augmentation of each run of one method. ``ensemble``: of one method, one run that averages all
+    its seeds; of several, one run per seed that averages their runs of that seed.
+    """
 
     task: Literal["derived"]
-    of: str
+    of: Annotated[Distinct[str], Field(min_length=1)]
     how: Literal["tta", "ensemble"]
+
+    @property
+    def of_seeds(self) -> bool:
+        """Whether one run averages all seeds of one method."""
+        return self.how == "ensemble" and len(self.of) == 1
+
+    @model_validator(mode="after")
+    def _augments_one(self) -> DerivedMethod:
+        if self.how == "tta" and len(self.of) > 1:
+            raise ValueError("of must name one method for tta")
+        return self

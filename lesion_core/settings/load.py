@@ -62,7 +62,9 @@ def _extend(written: Unresolved) -> dict[str, Any]:
 def _explain(error: ValidationError) -> SettingsError:
     lines = []
     for item in error.errors():
-        key = ".".join(str(part) for part in item["loc"] if part not in ("segmentation", "classification", "joint"))
+        key = ".".join(
+            str(part) for part in item["loc"] if part not in ("segmentation", "classification", "joint", "derived")
+        )
         given = "" if isinstance(item.get("input"), Mapping | list) else f" (given: {item.get('input')!r})"
         text = "unknown key" if item["type"] == "extra_forbidden" else item["msg"]
         lines.append(f"{key or 'settings'}: {text}{given}")

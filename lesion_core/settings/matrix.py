@@ -20,7 +20,7 @@ def needs(settings: Settings, name: str) -> list[tuple[str, str, str]]:
             ("classifier", method.classifier, "classification"),
         ]
     if method.task == "derived":
-        return [("of", method.of, "classification")]
+        return [("of", member, "classification") for member in method.of]
     return []
 
 
@@ -60,8 +60,8 @@ def expand(settings: Settings) -> dict[str, Run]:
             for key, needed, _ in needs(settings, name):
                 other = by_name.get((needed, seed)) or by_name[(needed, seeds(settings, needed)[0])]
                 if isinstance(spec, DerivedMethod):
-                    members = seeds(settings, needed) if spec.how == "ensemble" else [other.seed]
-                    linked["source_runs"] = [by_name[(needed, member)].run_id for member in members]
+                    own = seeds(settings, needed) if spec.of_seeds else [other.seed]
+                    linked.setdefault("source_runs", []).extend(by_name[(needed, member)].run_id for member in own)
                 else:
                     linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
             run = Run(
@@ -86,9 +86,9 @@ def expand(settings: Settings) -> dict[str, Run]:
 def seeds(settings: Settings, name: str) -> list[int]:
     """The seeds that a method is run with: ``matrix.seeds_for``'s, else all; one where nothing is random."""
     spec = settings.methods[name]
-    if spec.task == "derived":  # one run per run that is augmented; one of all of them
-        own = seeds(settings, spec.of)
-        return own[:1] if spec.how == "ensemble" else settings.matrix.seeds_for.get(name, own)
+    if isinstance(spec, DerivedMethod):  # one run per run that is augmented, or per seed of the members; or one of all
+        own = seeds(settings, spec.of[0])
+        return own[:1] if spec.of_seeds else settings.matrix.seeds_for.get(name, own)
     asked = settings.matrix.seeds_for.get(name, settings.matrix.seeds)
     return asked if _is_seeded(settings.methods[name]) else asked[:1]
 
@@ -128,7 +128,8 @@ def trained_on(settings: Settings, name: str) -> dict[str, list[str]]:
     """Task -> the datasets that a method learnt it from; none where it learns nothing."""
     method = settings.methods[name]
     if method.task == "derived":
-        return trained_on(settings, method.of)
+        each = [trained_on(settings, member) for member in method.of]
+        return {"classification": sorted({name for found in each for name in found["classification"]})}
     if method.task == "joint":
         masked = {*trained_on(settings, method.segmenter)["segmentation"]}
         masked |= {*method.train_on} if method.segmentation_from == "labelled_images" else set()

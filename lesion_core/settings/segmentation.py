@@ -11,8 +11,9 @@ from lesion_core.settings.base import Count, Dataset, Distinct, NotNegative, Str
 from lesion_core.settings.training import Training
 
 SegmentationKind = Literal[
-    "sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "segmae", "otsu"
-]
+    "sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "segmae",
+    "attention_unet", "res_unet", "unetr", "swin_unetr", "otsu",
+]  # fmt: skip
 # Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
 KIND_KEYS: dict[str, tuple[str, ...]] = {
     "sam": ("backbone", "adapter", "prompt"),
@@ -22,6 +23,10 @@ KIND_KEYS: dict[str, tuple[str, ...]] = {
     "segformer": ("encoder", "encoder_weights"),
     "deep_unet": ("encoder", "encoder_weights"),
     "segmae": ("encoder", "encoder_weights", "stem", "mae_decoder"),
+    "attention_unet": ("width",),
+    "res_unet": ("width",),
+    "unetr": ("width",),
+    "swin_unetr": ("width",),
     "otsu": (),
 }
 # What an adapter uses in addition.
@@ -35,11 +40,18 @@ ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
     "decoder": ("embedding_cache",),
 }
 
-STRIDE = 32  # total stride of the encoders of segmentation-models-pytorch
+STRIDE = 32  # total stride of the encoders of segmentation-models-pytorch, and of Swin-UNETR
+# Of the kinds that MONAI builds: channels at full size as in their papers, and what the channels are a multiple of.
+WIDTHS = {"attention_unet": 64, "res_unet": 64, "unetr": 16, "swin_unetr": 48}
+WIDTH_STEPS = {"attention_unet": 2, "res_unet": 1, "unetr": 4, "swin_unetr": 12}
 
 
 class SegmentationModel(Strict):
-    """What is built; the keys a kind does not use must keep their defaults."""
+    """What is built; the keys a kind does not use must keep their defaults.
+
+    Attributes:
+        width: channels at full size; doubled at each coarser scale. None: as in the kind's paper, see ``WIDTHS``.
+    """
 
     kind: SegmentationKind
     image_size: Annotated[int, Field(ge=32)]
@@ -54,9 +66,18 @@ class SegmentationModel(Strict):
     frame: Literal["squeezed", "padded"] = "squeezed"
     encoder: str | None = None
     encoder_weights: str | None = None
+    width: Count | None = None
     stem: bool = True
     mae_decoder: bool = True
     prompt: TrainingPrompt = "none"
+
+    @property
+    def multiple(self) -> int:
+        """What the image's side is a multiple of: the network's total stride."""
+        if self.kind == "otsu":
+            return 1
+        coarse = self.kind == "swin_unetr" or (self.encoder is not None and self.kind != "segmae")
+        return STRIDE if coarse else 16
 
     @property
     def unaided_prompt(self) -> Literal["none", "automatic"] | None:
@@ -99,9 +120,12 @@ class SegmentationModel(Strict):
             raise ValueError(f"kind {self.kind} needs an encoder")
         if self.kind == "segmae" and self.encoder not in (None, "vit_b_16"):
             raise ValueError("the encoder of kind segmae is vit_b_16, or null for the tiny twin")
-        multiple = 1 if self.kind == "otsu" else STRIDE if self.encoder and self.kind != "segmae" else 16
-        if self.image_size % multiple:
-            raise ValueError(f"image_size must be a multiple of {multiple}, the total stride of {self.kind}")
+        if self.width is not None and self.width % WIDTH_STEPS[self.kind]:
+            raise ValueError(f"width must be a multiple of {WIDTH_STEPS[self.kind]} for kind {self.kind}")
+        if self.image_size % self.multiple:
+            raise ValueError(f"image_size must be a multiple of {self.multiple}, the total stride of {self.kind}")
+        if self.kind == "swin_unetr" and self.image_size < 2 * STRIDE:
+            raise ValueError(f"image_size must be at least {2 * STRIDE}: swin_unetr normalises each image's last map")
         return self
 
 

@@ -220,7 +220,7 @@ def test_a_photograph_without_pseudo_mask_is_named_when_it_is_scored(layout: Lay
 
 def derived(how: str, *sources: Run, method: str = "averaged") -> Run:
     content = sources[0].model_dump()
-    spec = {"task": "derived", "of": "test", "how": how}
+    spec = {"task": "derived", "of": ["test"], "how": how}
     found = {**content, "method": method, "spec": spec, "segmenter_run": None}
     return Run.model_validate({**found, "source_runs": [run.run_id for run in sources]}, strict=False)
 

@@ -20,7 +20,13 @@ EXPECTED = {
     ("efficientnet_b4", 32): (1792, 7, 17_548_616),
     ("convnext_tiny", 32): (768, 7, 27_820_128),
     ("densenet201", 32): (1920, 7, 18_092_928),
+    ("resnet50", 32): (2048, 7, 23_508_032),
+    ("vgg16", 32): (512, 7, 14_714_688),
+    ("inception_v3", 32): (2048, 5, 21_785_568),
+    ("swin_tiny", 32): (768, 7, 27_519_354),
+    ("deit_small", 16): (384, 14, 21_665_664),
 }
+ALONE = ("resnet50", "vgg16", "inception_v3", "swin_tiny", "deit_small")  # seen in baselines without fusion alone
 
 
 def parameters(module: torch.nn.Module) -> int:
@@ -70,7 +76,31 @@ def test_fusion_takes_tokens_of_any_encoder(backbone: str, patch: int, fusion: s
     assert logits.shape == (1, 7)
 
 
-@pytest.mark.parametrize("backbone", ["convnext_tiny", "densenet201"])
+@pytest.mark.parametrize(("backbone", "patch"), [key for key in sorted(EXPECTED) if key[0] in ALONE])
+def test_a_baseline_takes_a_step_and_is_restored(backbone: str, patch: int):
+    """Forward and backward in earnest, on small images; its state goes into another, strictly."""
+    settings = ClassificationModel(kind="fusion", backbone=backbone, image_size=96, patch_size=patch)
+    model = build_classifier(settings, EXTRACTION, seed=1).train()
+    torch.manual_seed(1)
+    images, masks = torch.rand(2, 3, 96, 96) * 255, torch.zeros(2, 1, 96, 96)
+    loss = torch.nn.functional.cross_entropy(model(images, masks), torch.tensor([0, 5]))
+    loss.backward()
+    learnt = dict(model.trainable_parameters())
+    assert all(item.grad is not None and item.grad.isfinite().all() for item in learnt.values())
+    with torch.no_grad():
+        for item in learnt.values():
+            item.sub_(1e-3 * item.grad)
+    other = build_classifier(settings, EXTRACTION, seed=2)
+    state = model.trainable_state()
+    other.load_trainable_state(state)
+    loaded = other.trainable_state()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    del state["head.bias"]
+    with pytest.raises(WeightsError, match=r"head\.bias"):
+        other.load_trainable_state(state)
+
+
+@pytest.mark.parametrize("backbone", ["convnext_tiny", "densenet201", "swin_tiny"])
 def test_convolutional_tokens_are_aligned_with_the_photograph(backbone: str):
     """Forward in earnest, on a small photograph: a change in a corner moves that corner's token most."""
     torch.manual_seed(1)
@@ -94,8 +124,8 @@ def test_every_network_of_the_paper_profile_can_be_built():
     }
     assert {backbone for backbone, *_ in networks} == {backbone for backbone, _ in EXPECTED}
     for backbone, size, patch, heads in networks:
-        width, grid, _ = EXPECTED[backbone, patch]
-        assert size // patch == grid
+        width, _, _ = EXPECTED[backbone, patch]
+        assert size == 224
         assert width % heads == 0
 
 
@@ -120,6 +150,8 @@ def test_patch_sizes_that_an_encoder_does_not_come_in_are_refused():
         build_encoder("densenet201", 224, 16, pretrained=False)
     with pytest.raises(ValueError, match="efficientnet_b4 comes with patch_size"):
         ClassificationModel(kind="fusion", backbone="efficientnet_b4", patch_size=16)
+    with pytest.raises(ValueError, match="not aligned"):
+        ClassificationModel(kind="fusion", backbone="inception_v3", patch_size=32, fusion="concat")
     with pytest.raises(ValueError, match="no pretrained weights"):
         ClassificationModel(kind="fusion", backbone="vit_t", pretrained=True)
 

@@ -24,6 +24,17 @@ def test_profiles_load_and_expand(profile):
             assert needed is None or needed in runs
 
 
+def test_an_ensemble_of_methods_averages_their_runs_of_each_seed():
+    settings = config.load("paper", {"papers": ["sam_vit"]})
+    runs = [run for run in config.expand(settings).values() if run.method == "cnn_ensemble"]
+    assert [run.seed for run in runs] == settings.matrix.seeds
+    for run in runs:
+        found = [source.partition("-ham10000-")[::2] for source in run.source_runs]
+        assert [name for name, _ in found] == settings.methods["cnn_ensemble"].of
+        assert {rest.partition("-")[0] for _, rest in found} == {f"s{run.seed}"}
+    assert config.plan(settings).trained_on["cnn_ensemble"] == {"classification": ["ham10000"]}
+
+
 @pytest.mark.parametrize(
     ("overrides", "key", "said"),
     [
@@ -51,6 +62,10 @@ def test_profiles_load_and_expand(profile):
         ({"methods": {"segmae": {"model": {"mae_decoder": False}}}}, "methods.segmae", "reconstruction must be set"),
         ({"methods": {"deeplabv3_plus": {"training": {"batch_size": 1}}}}, "methods.deeplabv3_plus", "at least 2"),
         ({"methods": {"unet": {"model": {"stem": False}}}}, "methods.unet.model", "does not use stem"),
+        ({"methods": {"cnn_ensemble": {"how": "tta"}}}, "methods.cnn_ensemble", "one method for tta"),
+        ({"methods": {"cnn_ensemble": {"of": []}}}, "methods.cnn_ensemble.of", "at least 1"),
+        ({"methods": {"cnn_ensemble": {"of": ["vgg"]}}}, "methods.cnn_ensemble.of", "'vgg' is not a classification"),
+        ({"matrix": {"seeds_for": {"resnet50_alone": [0]}}}, "seeds_for.cnn_ensemble", "is not run with all of these"),
         ({"methods": {"unet": {"loss": {"patch_temperature": 1.0}}}}, "methods.unet.loss", "does not use patch_temp"),
         ({"methods": {"peft_medsam": {"augmentation": [{"transform": "D4"}]}}}, "methods.peft_medsam", "must be []"),
         (
@@ -258,7 +273,7 @@ def test_changing_the_segmenter_changes_what_rests_on_it():
         for name in (*settings.matrix.methods, *settings.matrix.ablations)
         if "sam_adapter" in (getattr(settings.methods[name], key, None) for key in ("masks", "segmenter"))
     }
-    resting |= {name for name in settings.matrix.methods if getattr(settings.methods[name], "of", None) in resting}
+    resting |= {name for name in settings.matrix.methods if resting & set(getattr(settings.methods[name], "of", []))}
     before = set(config.expand(settings))
     after = set(config.expand(config.load("smoke", {"methods": {"sam_adapter": {"model": {"rank": 8}}}})))
     gone = {run.split("-")[0] for run in before - after}
