@@ -1,4 +1,4 @@
-"""Scores of methods that train nothing: test-time augmentation of a run, and an ensemble of a method's seeds.
+"""Scores of methods that train nothing: test-time augmentation of a run, and an ensemble of seeds or methods.
 
 They are methods of their own, with their own run ids and rows: a single model's rows never hold an average.
 """
@@ -44,7 +44,7 @@ def predict_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device
     """Write a derived run's scores and calibration; returns the weights that they were computed with.
 
     ``tta`` averages the probabilities of the eight symmetries of photograph and mask; ``ensemble`` those of the source
-    runs (the seeds of one method). The temperature is fitted to the averages of validation images.
+    runs (the seeds of one method, or several methods' runs of one seed). The temperature is fitted to the averages of validation images.
 
     Args:
         run: ``run.source_runs`` are ids of classification runs.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(__file__).resolve().parents[1]
 STAGES = {"derived": "lesion_core.inference.score_derived"}  # tasks whose runs come from another module than training
 VERSIONED = (
-    *("torch", "torchvision", "segment-anything", "timm", "segmentation-models-pytorch", "numpy", "scipy"),
+    *("torch", "torchvision", "segment-anything", "timm", "segmentation-models-pytorch", "monai", "numpy", "scipy"),
     *("opencv-python-headless", "pillow", "albumentations", "scikit-learn", "pyarrow", "safetensors", "snakemake"),
 )
 DOCUMENTED = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
