@@ -43,8 +43,9 @@ def score_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: 
 def predict_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device: str = "cpu") -> list[Path]:
     """Write a derived run's scores and calibration; returns the weights that they were computed with.
 
-    ``tta`` averages the probabilities of the eight symmetries of photograph and mask; ``ensemble`` those of the source
-    runs (the seeds of one method, or several methods' runs of one seed). The temperature is fitted to the averages of validation images.
+    ``tta`` averages the probabilities of the eight symmetries of image and mask; ``ensemble`` those of the source
+    runs: the seeds of one method, or several methods' runs of one seed. The temperature is fitted to the averages of
+    validation images.
 
     Args:
         run: ``run.source_runs`` are ids of classification runs.
