@@ -30,7 +30,7 @@ from lesion_core.acquire.opencv import single_thread
 from lesion_core.acquire.readers.ham10000 import METADATA
 from lesion_core.catalog.duplicates import candidate_pairs, near_duplicates
 from lesion_core.catalog.hashing import Fingerprint, fingerprint
-from lesion_core.catalog.views import count_inliers, local_features
+from lesion_core.catalog.views import agreement, local_features
 from lesion_core.files import read_csv
 from lesion_core.progress import track
 from lesion_core.settings import Duplicates
@@ -110,7 +110,7 @@ def _found(image: np.ndarray, changed: np.ndarray, chosen: Duplicates) -> tuple[
         np.stack([one.phash for one in prints]), np.stack([one.thumbnail for one in prints]), chosen
     )
     features = [local_features(picture, chosen.views) for picture in (image, changed)]
-    return len(pairs) > 0, count_inliers(*features, chosen.views) >= chosen.views.min_inliers
+    return len(pairs) > 0, agreement(*features, chosen.views) >= chosen.views.min_agreement
 
 
 def _jobs(sizes: Sequence[int], mirror: Path | None, chosen: Duplicates) -> tuple[list[Job], list[int], list[str]]:

@@ -143,6 +143,10 @@ class Layout:
         """Colour distances between datasets as a figure (pdf, png)."""
         return self.root / "harmonized" / f"colours.{suffix}"
 
+    def large_groups(self, suffix: str) -> Path:
+        """Contact sheet of the groups of many images (pdf, png)."""
+        return self.root / "harmonized" / f"large_groups.{suffix}"
+
     def split(self, dataset: str) -> Path:
         """A dataset's split table."""
         return self.root / "splits" / f"{dataset}.csv"

@@ -33,8 +33,8 @@ def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: 
 
     ``lesion``: equal lesion ids (HAM10000, ISIC 2018 Task 3 and ISIC 2019 name lesions alike); ``image_id``: equal
     ids in two datasets, ``_downsampled`` aside; ``near_duplicate``: equal bytes, or equal pixels up to size,
-    compression and orientation, with their correlation as value; ``view``: another photograph of the same
-    lesion, with the number of agreeing matches as value. Otherwise the value is 1. Of k photographs of equal
+    compression and orientation, with their correlation as value; ``view``: another image of the same lesion,
+    with their agreement (`views.agreement`) as value. Otherwise the value is 1. Of k photographs of equal
     lesion, id or bytes k - 1 edges make a chain.
     """
     edges = [
@@ -62,10 +62,10 @@ def _view_edges(inspected: Sequence[Inspected], views: settings.Views) -> list[E
     for row, seen in enumerate(inspected):
         first_of.setdefault(seen.sha256, row)
     originals = list(first_of.values())
-    pairs, inliers = find_views([inspected[row].pixels.features for row in originals], views)
+    pairs, agreed = find_views([inspected[row].pixels.features for row in originals], views)
     return [
-        Edge(originals[first], originals[second], "view", float(count))
-        for (first, second), count in zip(pairs.tolist(), inliers.tolist(), strict=True)
+        Edge(originals[first], originals[second], "view", round(value, 6))
+        for (first, second), value in zip(pairs.tolist(), agreed.tolist(), strict=True)
     ]
 
 

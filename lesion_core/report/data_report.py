@@ -11,21 +11,25 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
+from lesion_core.acquire.images import read_image
+from lesion_core.catalog.table import read_images
 from lesion_core.files import read_json, write_csv
 from lesion_core.paths import Layout
 from lesion_core.report.display_names import dataset_name
-from lesion_core.report.figures.style import Drawn, colour, heatmap, legend_below, new_figure
+from lesion_core.report.figures.style import Drawn, colour, heatmap, legend_below, new_figure, panels
 from lesion_core.settings import CLASSES
 
 FIELDS = {"label": "class", "lesion_id": "lesion id", "age": "age", "sex": "sex", "site": "site", "mask_path": "mask"}
 CHANNELS = ("red", "green", "blue")
 NO_LABEL = "none"
+LARGE = 10  # images; few lesions are photographed more often, so a larger group may be a false join
+MOST = 100  # images on the sheet of large groups
 
 
 def write_data_report(root: Path) -> None:
-    """Write ``harmonized/overview.csv``, ``overview.pdf`` and ``.png``, ``colours.pdf`` and ``.png``.
+    """Write ``harmonized/overview.csv``, and overview, colours and large_groups as ``.pdf`` and ``.png``.
 
-    Reads ``catalog/report.json`` and ``harmonized/colours.json``.
+    Reads the catalog, the images of large groups and ``harmonized/colours.json``.
     """
     layout = Layout(root)
     folder = layout.colours.parent
@@ -34,6 +38,7 @@ def write_data_report(root: Path) -> None:
     write_csv(folder / "overview.csv", list(rows[0]), rows)
     draw_overview(report).save(folder, "overview")
     draw_colours(colours).save(folder, "colours")
+    draw_large_groups(read_images(layout.catalog), root).save(folder, "large_groups")
 
 
 def overview(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -86,6 +91,32 @@ def draw_colours(colours: Mapping[str, Any]) -> Drawn:
         axes[line, 0].set_ylabel(f"{title}\n% of pixels")
     legend_below(figure, axes[0, 0], columns=4)
     return Drawn(figure, "Colours before and after harmonization", _distance_text(colours))
+
+
+def draw_large_groups(images: Sequence[Mapping[str, Any]], root: Path) -> Drawn:
+    """Contact sheet of the groups of more than ``LARGE`` images, to see whether they show one lesion.
+
+    Args:
+        images: rows of the catalog.
+        root: their paths are relative to it.
+    """
+    sizes = Counter(row["group_id"] for row in images)
+    large = [group for group, size in sizes.most_common() if size > LARGE]
+    members = sorted(
+        (row for row in images if sizes[row["group_id"]] > LARGE),
+        key=lambda row: (-sizes[row["group_id"]], row["group_id"], row["dataset"], row["image_id"]),
+    )
+    shown = members[:MOST]
+    figure, axes = panels(max(1, len(shown)), 8, 0.9, 0.9)
+    for axis in axes:
+        axis.set_axis_off()
+    for axis, row in zip(axes, shown, strict=False):
+        axis.imshow(read_image(root / row["path"], at_least=150))
+        axis.set_title(row["image_id"], fontsize=5, color=colour(large.index(row["group_id"])))
+    caption = f"Groups of more than {LARGE} images: {len(large)}"
+    if shown:
+        caption += f"; {len(shown)} of their {len(members)} images, a colour per group"
+    return Drawn(figure, "Large groups", f"{caption}.")
 
 
 def _distance_text(colours: Mapping[str, Any]) -> str:

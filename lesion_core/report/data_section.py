@@ -8,6 +8,7 @@ from typing import Any
 
 from lesion_core.files import read_json
 from lesion_core.paths import Layout
+from lesion_core.report.data_report import LARGE
 from lesion_core.settings import CLASSES
 
 FIELDS = {"age": "Age", "sex": "Sex", "site": "Site", "label": "Class", "lesion_id": "Lesion id", "mask_path": "Mask"}
@@ -18,8 +19,8 @@ def data_of(root: Path) -> dict[str, Any]:
 
     Returns:
         {report: ``catalog/report.json``, classes: in the order of `CLASSES`, fields: name -> print name of what may be
-        missing, colours: ``harmonized/colours.json``, overview and histograms: figures of `data_report`, groups:
-        (images, groups of so many), sheets: dataset -> its contact sheet of the largest size}
+        missing, colours: ``harmonized/colours.json``, overview, histograms and large_groups: figures of `data_report`,
+        groups: (images, groups of so many), sheets: dataset -> its contact sheet of the largest size}
     """
     layout = Layout(root)
     report = read_json(layout.data_report)
@@ -33,6 +34,8 @@ def data_of(root: Path) -> dict[str, Any]:
         "colours": read_json(layout.colours),
         "overview": layout.overview("png"),
         "histograms": layout.colour_figure("png"),
+        "large": LARGE,
+        "large_groups": layout.large_groups("png"),
         "groups": sorted((int(size), count) for size, count in report["joins"]["groups_by_size"].items()),
         "sheets": {path.parents[1].name: path for path in sheets},
     }

@@ -42,14 +42,14 @@ class Data(Strict):
 
 
 class Views(Strict):
-    """Search for other images of one lesion: local features that agree on an affine map."""
+    """Search for other images of one lesion: local features that agree on a map, and pixels that agree under it."""
 
     features: Annotated[int, Field(ge=8)] = 200
     candidates: Count = 4
     min_votes: Count = 3
     ratio: Annotated[float, Field(gt=0.0, le=1.0)] = 0.9
     reprojection: Positive = 4.0
-    min_inliers: Annotated[int, Field(ge=4)] = 7
+    min_agreement: Positive = 4.0
 
 
 class Duplicates(Strict):

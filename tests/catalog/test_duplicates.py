@@ -1,10 +1,9 @@
-"""Copies are found through resizing, compression and turns, other views by features; strangers stay apart."""
+"""Copies are found through resizing, compression and turns; strangers stay apart."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +16,6 @@ from lesion_core.catalog.hashing import (
     hash_orientations,
     thumbnail_orientations,
 )
-from lesion_core.catalog.views import count_inliers, find_views, local_features, view_candidates
 from lesion_core.settings import Duplicates
 
 CHOSEN = Duplicates(max_hamming=9, min_correlation=0.95)
@@ -143,45 +141,3 @@ def test_components_take_the_smallest_member():
     roots = components(7, [(5, 3), (3, 1), (6, 2), (2, 6)])
     assert roots.tolist() == [0, 1, 2, 1, 4, 1, 2]
     assert components(2, [(0, 1), (1, 0)]).tolist() == [0, 0]
-
-
-def another_view(image: np.ndarray, degrees: float, zoom: float, shift: float) -> np.ndarray:
-    """The same skin under another camera: turned, zoomed, shifted, brighter."""
-    height, width = image.shape[:2]
-    affine = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, zoom)
-    affine[:, 2] += shift
-    warped = cv2.warpAffine(image, affine, (width, height), borderMode=cv2.BORDER_REFLECT)
-    return jpeg(np.clip(warped * 1.1 + 8, 0, 255).astype(np.uint8), 85)
-
-
-@pytest.mark.parametrize(("degrees", "zoom", "shift"), [(0, 1.5, 10), (35, 0.8, -12), (170, 1.2, 0)])
-def test_another_view_is_recognised_where_the_hash_is_not(degrees, zoom, shift):
-    image = photograph(7)
-    view = another_view(image, degrees, zoom, shift)
-    assert count_inliers(local_features(image), local_features(view)) >= 20
-    prints = [fingerprint(image), fingerprint(view)]
-    hashes = np.stack([one.phash for one in prints])
-    assert len(near_duplicates(hashes, np.stack([one.thumbnail for one in prints]), CHOSEN)[0]) == 0
-
-
-def test_views_are_found_among_strangers():
-    images = [photograph(seed) for seed in range(24)]
-    images += [another_view(images[copy], 20 * copy, 1.2, 5) for copy in range(6)]
-    features = [local_features(image) for image in images]
-    pairs, inliers = find_views(features)
-    assert {tuple(pair) for pair in pairs.tolist()} == {(copy, 24 + copy) for copy in range(6)}
-    assert (inliers >= 7).all()
-
-
-def test_a_mirror_image_is_no_view():
-    image = photograph(7)
-    assert count_inliers(local_features(image), local_features(np.ascontiguousarray(image[:, ::-1]))) == 0
-
-
-def test_views_of_photographs_without_features():
-    flat = local_features(np.full((60, 80, 3), 128, np.uint8))
-    assert flat.points.shape == (0, 2)
-    assert count_inliers(flat, local_features(photograph(0))) == 0
-    assert view_candidates([flat.descriptors]).shape == (0, 2)
-    assert find_views([flat, flat])[0].shape == (0, 2)
-    assert find_views([])[0].shape == (0, 2)

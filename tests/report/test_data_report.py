@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lesion_core.acquire.images import write_image
+from lesion_core.catalog.table import COLUMNS, write_table
 from lesion_core.files import read_csv, write_json
 from lesion_core.paths import Layout
-from lesion_core.report.data_report import draw_colours, draw_overview, write_data_report
+from lesion_core.report.data_report import draw_colours, draw_large_groups, draw_overview, write_data_report
 
 REPORT = {
     "datasets": {
@@ -54,7 +56,19 @@ def _colours() -> dict:
 def root(tmp_path: Path) -> Path:
     write_json(Layout(tmp_path).catalog.with_name("report.json"), REPORT)
     write_json(Layout(tmp_path).colours, _colours())
+    write_image(tmp_path / "image.png", np.full((30, 40, 3), 200, np.uint8))
+    write_table(Layout(tmp_path).catalog, COLUMNS, _images({"many": 11, "some": 10}))
     return tmp_path
+
+
+def _images(sizes: dict[str, int]) -> list[dict]:
+    empty = {name: None for name, _ in COLUMNS}
+    named = {"dataset": "isic2018_task1", "path": "image.png", "width": 40, "height": 30}
+    return [
+        empty | named | {"image_id": f"{group}{number}", "group_id": group}
+        for group, size in sizes.items()
+        for number in range(size)
+    ]
 
 
 def test_the_table_counts_what_the_catalog_found(root: Path) -> None:
@@ -69,7 +83,7 @@ def test_the_table_counts_what_the_catalog_found(root: Path) -> None:
 
 def test_the_same_report_gives_the_same_bytes(root: Path) -> None:
     write_data_report(root)
-    names = ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png")
+    names = ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png", "large_groups.png")
     first = {name: (root / "harmonized" / name).read_bytes() for name in names}
     write_data_report(root)
     assert first == {name: (root / "harmonized" / name).read_bytes() for name in names}
@@ -90,6 +104,17 @@ def test_the_caption_tells_the_distances_and_one_dataset_has_none() -> None:
     assert "12.3 grey levels before, 0.7 after" in draw_colours(_colours()).caption
     alone = _colours() | {"pairs": [], "mean": {"before": None, "after": None}}
     assert "Distance" not in draw_colours(alone).caption
+
+
+def test_groups_of_more_than_ten_images_are_shown(root: Path) -> None:
+    drawn = draw_large_groups(_images({"some": 10, "many": 11, "most": 120}), root)
+    shown = [axis.get_title() for axis in drawn.figure.axes if axis.images]
+    assert len(shown) == 100
+    assert all(name.startswith("most") for name in shown)
+    assert "more than 10 images: 2; 100 of their 131 images" in drawn.caption
+    alone = draw_large_groups(_images({"some": 10}), root)
+    assert not any(axis.images for axis in alone.figure.axes)
+    assert "more than 10 images: 0." in alone.caption
 
 
 def test_the_command_imports_no_torch(root: Path) -> None:

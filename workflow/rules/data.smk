@@ -121,6 +121,7 @@ rule splits:
 DATA_REPORT = [
     *[LAYOUT.overview(suffix) for suffix in ("csv", "pdf", "png")],
     *[LAYOUT.colour_figure(suffix) for suffix in ("pdf", "png")],
+    *[LAYOUT.large_groups(suffix) for suffix in ("pdf", "png")],
 ]
 
 
@@ -148,6 +149,7 @@ rule reference:
 
 rule data_report:
     input:
+        LAYOUT.catalog,
         LAYOUT.data_report,
         LAYOUT.colours,
     output:
