@@ -114,7 +114,9 @@ def draw_large_groups(images: Sequence[Mapping[str, Any]], root: Path) -> Drawn:
         axis.imshow(read_image(root / row["path"], at_least=150))
         axis.set_title(row["image_id"], fontsize=5, color=colour(large.index(row["group_id"])))
     caption = f"Groups of more than {LARGE} images: {len(large)}"
-    if shown:
+    if not shown:
+        axes[0].text(0.5, 0.5, "none", ha="center", va="center")
+    else:
         caption += f"; {len(shown)} of their {len(members)} images, a colour per group"
     return Drawn(figure, "Large groups", f"{caption}.")
 
