@@ -15,7 +15,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli import checks, data, results, runs, sharing
+from lesion_core.cli import checks, data, papers, results, runs, sharing
 
 # Before torch is imported: huge pages, as for the jobs of the workflow; page faults took a third of a SAM job's time.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -33,6 +33,8 @@ for _panel, _commands in (
 ):
     for _command in _commands:
         app.command(rich_help_panel=_panel)(_command)
+
+app.add_typer(papers.app, name="paper", rich_help_panel="Commands for people")
 
 
 def _tell_version(asked: bool) -> None:

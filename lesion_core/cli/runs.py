@@ -173,12 +173,12 @@ def gather_robustness(
 def gather(
     kind: Literal["segmentation", "classification"],
     out: Annotated[Path, typer.Option("--out", help="What is written.")],
-    scores: list[Path],
+    scores: Annotated[list[Path] | None, typer.Argument()] = None,
 ) -> None:
-    """Join the runs' scores into one store: KIND is segmentation or classification."""
+    """Join the runs' scores into one store: KIND is segmentation or classification. Without scores it is empty."""
     from lesion_core.scores import gather as join
 
-    join(scores, kind, out)
+    join(scores or [], kind, out)
 
 
 def predict(

@@ -148,7 +148,8 @@ def _entry(
 ) -> dict[str, Any]:
     ours = cell if cell is not None and cell["value"] is not None else None
     difference = None if ours is None or item.value is None else ours["value"] - item.value
-    verdict, reason = _verdict(item, ours, arithmetic.get(_key(item)), plan)
+    quoted = cell is not None and cell["method"] is None
+    verdict, reason = _verdict(item, ours, arithmetic.get(_key(item)), plan, quoted=quoted)
     decimals = 0 if ours is None else DECIMALS[ours["unit"]] + 2
     low, high = (None if ours is None else ours["interval"]) or (None, None)
     return {
@@ -182,9 +183,9 @@ def _people(item: Published, people: list[Reference]) -> dict[str, Any]:
 
 
 def _verdict(
-    item: Published, cell: dict[str, Any] | None, arithmetic: tuple[str, str] | None, plan: Plan
+    item: Published, cell: dict[str, Any] | None, arithmetic: tuple[str, str] | None, plan: Plan, *, quoted: bool
 ) -> tuple[str, str]:
-    """``cell`` holds our value, in the published number's unit; None where there is none."""
+    """``cell`` holds our value, in the published number's unit, or None; ``quoted``: the row has no method."""
     if arithmetic is not None and arithmetic[0] in (IMPOSSIBLE, UNTESTABLE):
         return arithmetic
     if item.metric == "p_below" and arithmetic is None:
@@ -196,6 +197,8 @@ def _verdict(
         return _compared(item, cell, condition, plan.ledger)
     if cell is not None:
         found, here = NOT_COMPARED, f"profile {plan.profile} uses other data and smaller models; its value is shown"
+    elif quoted:
+        found, here = NOT_RUN, "the row is quoted: its method is none of ours"
     else:
         found, here = NOT_RUN, f"profile {plan.profile} has no run for this row"
     return (found, here) if arithmetic is None else (ONLY_IF, f"{condition} Not tested: {here}.")

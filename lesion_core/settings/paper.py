@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from lesion_core.settings.base import Count, Dataset, Distinct, Name, Prompt, Strict
 
@@ -23,6 +23,14 @@ UNITS = {
 }
 # What a table may show of ours besides.
 OURS = ("ece", "ece_calibrated", "brier", "brier_calibrated", "temperature", "melanoma_sensitivity_at_95_specificity")
+# What a method of a task has scores for; parameters are counted of any, and shown where a paper prints them.
+_OF_CLASSES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", *OURS)
+FILLED = {
+    "segmentation": ("dice", "iou", "sensitivity", "specificity", "accuracy"),
+    "classification": _OF_CLASSES,
+    "both": ("dice", "iou", *_OF_CLASSES),
+}
+SHOWN_WHERE_PRINTED = ("frozen_parameters", "trainable_parameters", "dice_sd", "pointing_game")
 GREATEST = {"percent": 100.0, "fraction": 1.0, "p": 1.0}
 PublishedOn = Dataset | Literal["isic_unspecified"]  # the paper says "ISIC" and no more
 NUMBER = r"\d+(?:\.\d+)?"
@@ -136,9 +144,10 @@ class Table(Strict):
 
     @field_validator("metrics")
     @classmethod
-    def _are_known(cls, metrics: list[str]) -> list[str]:
-        if unknown := [metric for metric in metrics if metric not in (*RATES, *UNITS, *OURS)]:
-            raise ValueError(f"unknown metrics {', '.join(unknown)}; known are {', '.join((*RATES, *UNITS, *OURS))}")
+    def _are_of_its_task(cls, metrics: list[str], info: ValidationInfo) -> list[str]:
+        own = (*FILLED[info.data.get("task", "both")], *SHOWN_WHERE_PRINTED)
+        if unknown := [metric for metric in metrics if metric not in own]:
+            raise ValueError(f"unknown metrics {', '.join(unknown)}; a table of this task has {', '.join(own)}")
         return metrics
 
     @model_validator(mode="after")

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chain import REPOSITORY
 
 pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"
@@ -16,6 +17,7 @@ HEAVY = {"torch", "torchvision", "timm", "segmentation_models_pytorch"}
 COMMANDS = {
     "--help": set(),
     "runs --profile smoke": set(),
+    f"paper check {REPOSITORY}/workflow/papers/peft_medsam.yaml": set(),
     "feasible --dice 90 --iou 82.5": set(),
     "trace sam_vit_table_05 U-Net dice --root {root}": set(),
     "splits --root {root}": set(),
