@@ -17,7 +17,7 @@ from lesion_core.report.table_cells import NOT_RUN, PUBLISHED_ONLY, our_cell
 ABSENT = "IMA++'s tables are not here (docs/evidence.md says where they are published)"
 DICE = "dice"
 HEADINGS = {
-    "people_images": "Images",
+    "people_images": "Images of several annotators",
     "people_pairs": "Pairs of annotators",
     "people_dice": "People: mean Dice (%)",
     "people_median": "People: median Dice (%)",

@@ -31,7 +31,7 @@ def masks_of_runs(runs):
 
 
 STAGES = {
-    "download": [LAYOUT.downloads(dataset) / "files.json" for dataset in DATASETS],
+    "download": [*(LAYOUT.downloads(dataset) / "files.json" for dataset in DATASETS), LAYOUT.human_reference],
     "catalog": [LAYOUT.catalog, LAYOUT.edges, LAYOUT.human_reference],
     "splits": [LAYOUT.certificate],
     "harmonize": DATA_REPORT + arrays_of_runs(),
