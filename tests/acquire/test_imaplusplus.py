@@ -8,8 +8,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from lesion_core.acquire import registry
+from lesion_core.acquire.download import fetch_reference
 from lesion_core.acquire.readers import imaplusplus
 from lesion_core.acquire.readers.imaplusplus import IMAGES, MASKS, PAIRS, Agreement, read_agreements, score_masks
 from lesion_core.catalog.human_reference import (
@@ -20,9 +22,13 @@ from lesion_core.catalog.human_reference import (
     tables_folder,
     write_reference,
 )
+from lesion_core.cli import app
 from lesion_core.errors import CatalogError, MaskError
-from lesion_core.files import read_csv, write_csv
+from lesion_core.files import read_csv, read_json, sha256_file, write_csv
+from lesion_core.paths import Layout
 from lesion_core.report.human_reference import share_as_good, summarise
+from lesion_core.settings import load as config
+from lesion_core.settings.stored import store
 
 SHARED = Path(os.environ.get("LESION_SHARED_DATA", ""))
 # two images; three people drew on the first, two on the second: Dice of the first's pairs 0.9, 0.6, 0.6
@@ -133,6 +139,37 @@ def test_tables_are_found_in_a_mirror(tmp_path: Path) -> None:
     assert tables_folder(tmp_path) == tables_folder(folder) == folder
     assert [path.name for path in files_of(folder)] == [IMAGES, "ISIC2018_test.txt"]
     assert [item.releases for item in reference_of(folder)] == [(), ("2018 test",)]
+
+
+def test_the_command_takes_tables_or_masks_of_a_mirror_and_says_that_there_are_none(tmp_path: Path) -> None:
+    root, mirror = tmp_path / "mini", tmp_path / "mirror"
+    mirror.mkdir()
+    store(config.load("mini", {"mirror": str(mirror)}), root)
+
+    def made(*options: str) -> list[Reference]:
+        done = CliRunner().invoke(app, ["human-reference", "--root", str(root), *options])
+        assert done.exit_code == 0, done.output
+        return read_reference(Layout(root).human_reference)
+
+    assert made() == []
+    write_images(mirror / imaplusplus.FOLDER)
+    write_masks(mirror / imaplusplus.FOLDER)
+    assert [item.agreement.pairs for item in made()] == [3, 1]
+    for row in MASK_ROWS:
+        cv2.imwrite(str(tmp_path / row["seg_filename"]), np.full((4, 4), 255, np.uint8))
+    assert [item.agreement.dice for item in made("--masks", str(tmp_path))] == [1.0, 1.0]
+
+
+def test_tables_are_fetched_and_verified(tmp_path: Path) -> None:
+    mirror, names = tmp_path / "mirror", [file.name for file in registry.REFERENCES["imaplusplus"].fetched()]
+    mirror.mkdir()
+    for name in names:
+        (mirror / name).write_text(name)
+    sums = [f"{sha256_file(mirror / name)}  {name}\n" for name in names]
+    (mirror / "SHA256SUMS").write_text("".join(sums))
+    folder = fetch_reference("imaplusplus", tmp_path / "out", mirror=str(mirror), retries=0, timeout=1.0)
+    assert [file["name"] for file in read_json(folder / "files.json")["files"]] == sorted(names)
+    assert {file["verified_by"] for file in read_json(folder / "files.json")["files"]} == {"mirror SHA256SUMS"}
 
 
 def test_the_registry_names_what_is_read() -> None:
