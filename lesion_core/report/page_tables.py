@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, prompt_name
+from lesion_core.report.display_names import dataset_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import metric_name
 from lesion_core.report.measures import LESION_METRICS
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.statistics_tables import judgement, with_prompt
+from lesion_core.report.statistics_tables import judgement, named
 from lesion_core.report.table_cells import NOT_RUN, value_text
 from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
@@ -122,8 +122,8 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
         rows = [
             test
             | {
-                "proposed": _named(plan, test, "proposed", "prompt"),
-                "other": _named(plan, test, "other", "other_prompt"),
+                "proposed": named(plan, test["proposed"], test["prompt"]),
+                "other": named(plan, test["other"], test["other_prompt"]),
             }
             | {"dataset": dataset_name(test["dataset"]), "metric": metric_name(test["metric"])}
             | {"compared": plan.tables[test["compared"]].title, "judgement": judgement(test, plan.statistics.alpha)}
@@ -132,7 +132,3 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
         ]
         listed.append({"name": name, "title": spec.title, "columns": columns, "tests": rows})
     return listed
-
-
-def _named(plan: Plan, test: dict[str, Any], method: str, prompt: str) -> str:
-    return with_prompt(plan.name_of(test[method]), "none" if test[prompt] == "none" else prompt_name(test[prompt]))

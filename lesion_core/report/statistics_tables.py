@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lesion_core.report.formats import Grid, write_grid
+from lesion_core.report.display_names import dataset_name, prompt_name
+from lesion_core.report.formats import Grid, metric_name, write_grid
 from lesion_core.settings import Plan
 
 TOO_SMALL = "n too small"
@@ -35,10 +36,10 @@ def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[
         rows.append(
             (
                 test["compared"],
-                with_prompt(plan.name_of(test["proposed"]), test["prompt"]),
-                with_prompt(plan.name_of(test["other"]), test["other_prompt"]),
-                test["dataset"],
-                test["metric"],
+                named(plan, test["proposed"], test["prompt"]),
+                named(plan, test["other"], test["other_prompt"]),
+                dataset_name(test["dataset"]),
+                metric_name(test["metric"]),
                 test["level"],
                 str(test["n"]),
                 str(test["clusters"]),
@@ -75,9 +76,9 @@ def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[
     write_grid(Grid(title, columns, rows, notes), path, csv_columns, tests)
 
 
-def with_prompt(method: str, prompt: str) -> str:
-    """A method and, where it gets one, its prompt."""
-    return method if prompt == "none" else f"{method}, {prompt}"
+def named(plan: Plan, method: str, prompt: str) -> str:
+    """A method and, where it gets one, its prompt, as they are called in print."""
+    return plan.name_of(method) if prompt == "none" else f"{plan.name_of(method)}, {prompt_name(prompt)}"
 
 
 def judgement(test: dict[str, Any], alpha: float) -> str:

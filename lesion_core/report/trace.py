@@ -12,7 +12,6 @@ from lesion_core.paths import Layout
 from lesion_core.report.lineage import WITHOUT_WEIGHTS, Lineage
 from lesion_core.report.measures import SCALE, Measure
 from lesion_core.report.statistics import COLUMNS, all_tests
-from lesion_core.report.statistics_tables import with_prompt
 from lesion_core.report.table_cells import measure_of, read_cells, value_text
 from lesion_core.settings import Plan
 
@@ -100,7 +99,7 @@ def trace_cell(root: Path, table: str, row: str, column: str) -> Trace:
 
 def name_of(test: dict[str, Any]) -> str:
     """How a row of a table of tests is named: other method and prompt, table compared, dataset, metric, level."""
-    other = with_prompt(test["other"], test["other_prompt"])
+    other = test["other"] if test["other_prompt"] == "none" else f"{test['other']}, {test['other_prompt']}"
     return f"{other}, {test['compared']}, {test['dataset']}, {test['metric']}, {test['level']}"
 
 

@@ -107,6 +107,9 @@ def load(
     asked = chosen(papers, overrides.get("papers", raw.get("papers", "all")))
     given = {key: value for key, value in overrides.items() if key != "papers"}
     raw = merge(laid_over(raw, papers, asked, name), given) | {"profile": name}
+    if raw["matrix"]["methods"] == []:
+        remedy = "take another profile, or say in the paper's file what this one runs (profiles)"
+        raise SettingsError(f"Profile {name} runs nothing of these papers", ids=asked, remedy=remedy)
     try:
         raw["methods"] = _extend(Unresolved.model_validate(raw))
         raw.pop("bases", None)

@@ -106,6 +106,11 @@ def test_two_papers_cannot_share_a_name(checkout):
         load("paper", checkout=checkout)
 
 
+def test_a_paper_of_which_a_profile_runs_nothing_is_told():
+    with pytest.raises(SettingsError, match=r"(?s)Profile mini runs nothing of these papers.*segmae"):
+        load("mini", {"papers": ["segmae"]})
+
+
 def test_an_unknown_paper_is_refused():
     with pytest.raises(SettingsError, match="no such file in workflow/papers"):
         load("paper", {"papers": ["sam_vitt"]})
