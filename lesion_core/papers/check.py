@@ -154,12 +154,14 @@ def _unfilled(path: Path, paper: Paper, settings: Settings) -> Iterator[str]:
         spec = settings.methods[row.method]
         tasks = (
             ["segmentation", "classification"]
-            if spec.task == "joint"
+            if spec.task == "joint" or row.segmenter
             else [spec.task.replace("derived", "classification")]
         )
         able = {metric for task in tasks for metric in FILLED[task]}
         if unable := [metric for metric in table.metrics if metric not in able and table.task != "both"]:
             yield f"{place}: {row.method} is a {spec.task} method and cannot fill {', '.join(unable)}"
+        if row.segmenter and settings.methods[row.segmenter].task != "segmentation":
+            yield f"{place}: {row.segmenter} is a {settings.methods[row.segmenter].task} method, not a segmenter"
         if beside := [metric for metric in row.published if metric in able and metric not in table.metrics]:
             yield f"{place}: {', '.join(beside)} is published; list it in the table's `metrics` to have ours beside it"
         for task in tasks:

@@ -132,11 +132,12 @@ class Comparison:
 def _comparisons(plan: Plan, name: str) -> Iterator[Comparison]:
     """A table's proposed rows, each with the rows that it can be compared with: see `is_fair`."""
     table = plan.tables[name]
-    rows = [row for row in table.rows if row.method and plan.runs.get(row.method)]
     kinds = {"segmentation": ("segmentation",), "classification": ("classification",)}
-    for proposed in (row for row in rows if row.proposed):
-        for kind in kinds.get(table.task, ("segmentation", "classification")):
-            metric = plan.statistics.segmentation_metric if kind == "segmentation" else "accuracy"
+    for kind in kinds.get(table.task, ("segmentation", "classification")):
+        named = [row.model_copy(update={"method": row.scored_by(kind)}) for row in table.rows]
+        rows = [row for row in named if plan.runs.get(row.method or "")]
+        metric = plan.statistics.segmentation_metric if kind == "segmentation" else "accuracy"
+        for proposed in (row for row in rows if row.proposed):
             dataset = dataset_of(table, metric, proposed)
             for other in rows:
                 pair = Comparison(proposed, other, dataset, metric)

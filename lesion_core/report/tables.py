@@ -69,8 +69,9 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
     for row in table.rows:
         for metric in metrics:
             measure = None if row.method is None else _measure(table, row, metric)
-            value = None if measure is None else store.measure(plan.runs.get(row.method or "", []), measure)
-            cell = our_cell(name, row.label, metric, row.method, measure, units[metric], value)
+            method = row.method if measure is None else row.scored_by(measure.kind)
+            value = None if measure is None else store.measure(plan.runs.get(method or "", []), measure)
+            cell = our_cell(name, row.label, metric, method, measure, units[metric], value)
             if measure is None:
                 cell |= {"dataset": dataset_of(table, metric, row), "status": PUBLISHED_ONLY}
             cells.append(cell | published_part(by_row.get(row.label, {}).get(metric)))
@@ -155,8 +156,9 @@ def write_files(
 
 
 def _record(label: str, own: list[dict[str, Any]], seeds: str, images: str) -> dict[str, Any]:
-    record: dict[str, Any] = {"row": label, "method": own[0]["method"] or "", "prompt": own[0]["prompt"] or ""}
-    record["dataset"] = "/".join(dict.fromkeys(cell["dataset"] or "" for cell in own))
+    record: dict[str, Any] = {"row": label, "prompt": own[0]["prompt"] or ""}
+    for name in ("method", "dataset"):
+        record[name] = "/".join(dict.fromkeys(cell[name] or "" for cell in own))
     for cell in own:
         record[cell["column"]] = _plain(cell["value"], cell["unit"])
         record[f"{cell['column']}_sd"] = _plain(cell["sd"], cell["unit"])

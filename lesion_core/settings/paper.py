@@ -89,16 +89,24 @@ class TableRow(Printed):
     """One row: ours (``method``, under ``prompt``), published, or both side by side.
 
     A row without a method is quoted; one without either names a competitor whose number is lost, and says where.
+    ``segmenter``: of a classifier's row in a table of both tasks, whose Dice and IoU it shows.
     """
 
     method: Name | None = None
+    segmenter: Name | None = None
     prompt: Prompt = "none"
 
     @model_validator(mode="after")
     def _says_something(self) -> TableRow:
         if self.method is None and not self.published and self.where is None:
             raise ValueError(f"the row '{self.label}' has neither a method nor a published number nor a place (where)")
+        if self.segmenter is not None and self.method is None:
+            raise ValueError(f"the row '{self.label}' has a segmenter but no method")
         return self
+
+    def scored_by(self, kind: str) -> str | None:
+        """The method whose scores of a kind (``segmentation``, ``classification`` ...) the row shows."""
+        return self.segmenter or self.method if kind == "segmentation" else self.method
 
 
 class Claim(Printed):
@@ -227,5 +235,5 @@ class Paper(Strict):
 
     def methods_of_tables(self) -> list[str]:
         """The methods that its rows name, in order, without ablations."""
-        named = [row.method for table in self.tables.values() for row in table.rows if row.method]
-        return [name for name in dict.fromkeys(named) if name not in self.ablations]
+        named = [name for table in self.tables.values() for row in table.rows for name in (row.segmenter, row.method)]
+        return [name for name in dict.fromkeys(named) if name and name not in self.ablations]

@@ -146,7 +146,9 @@ def check_rows(checkout: Path, papers: Mapping[str, Paper], methods: Mapping[str
         places: list[tuple[str, tuple[str | int, ...]]] = []
         for table_name, table in paper.tables.items():
             for number, row in enumerate(table.rows):
-                places += [(row.method, ("tables", table_name, "rows", number, "method"))] if row.method else []
+                for key in ("method", "segmenter"):
+                    named = getattr(row, key)
+                    places += [(named, ("tables", table_name, "rows", number, key))] if named else []
         for kind in ("ablations", "explain", "robustness", "subgroups"):
             places += [(key, (kind, number)) for number, key in enumerate(getattr(paper, kind))]
         for profile, own in paper.profiles.items():

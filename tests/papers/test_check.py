@@ -115,6 +115,7 @@ def test_what_is_refused_is_told_with_its_line(checkout, old, new, said):
         ("metrics: [dice, iou]", "metrics: [dice]", "U-Net: iou is published; list it in the table's `metrics`"),
         ("dataset: isic2018_task1\n", "dataset: isic2016\n", "Otsu: isic2016 is not in data.datasets"),
         ("method: otsu}", "method: majority}", "majority is a classification method and cannot fill dice, iou"),
+        ("method: otsu}", "method: otsu, segmenter: majority}", "majority is a classification method, not a segmenter"),
         ("method: otsu}", "method: otsu, prompt: oracle_box}", "otsu takes no prompt"),
         ("{epochs: 12, batch_size: 4}", "{epochs: 5000}", "does not scale lesion_net down: training.epochs"),
         ("  smoke:\n", "  smoke:\n    methods: {unet: {model: {image_size: 512}}}\n",

@@ -81,6 +81,8 @@ def test_a_sixth_paper_is_a_file(checkout):
         ('"90.0"', '"about 90"', 12, "no printed number"),
         ("method: otsu", "method: otso", 11, "no method is called 'otso'"),
         ("{label: Otsu, method: otsu}", "{label: Otsu}", 11, "neither a method nor a published number"),
+        ("method: otsu}", "method: otsu, segmenter: otso}", 11, "no method is called 'otso'"),
+        ("method: otsu}", "segmenter: otsu, where: here}", 11, "has a segmenter but no method"),
         ("label: Otsu", "label: Ours", 5, "rows stand twice"),
         ("sixth_table_01", "seventh_table_01", 5, "is called sixth_table_<two digits>"),
         ("    task: segmentation", "    tasks: segmentation", 7, "unknown key"),

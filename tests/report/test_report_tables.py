@@ -11,8 +11,10 @@ from report_store import classification_row, make_plan, make_store, segmentation
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_parquet
 from lesion_core.report.score_store import Store
+from lesion_core.report.statistics import write_statistics
 from lesion_core.report.table_cells import measure_of
 from lesion_core.report.tables import write_tables
+from lesion_core.settings.paper import Table, TestTable
 
 
 @pytest.fixture(scope="module")
@@ -69,6 +71,33 @@ def test_classification_accuracy_by_hand(written):
     # recalls: nv 1, mel 1/2, bkl 1
     balanced = cell(written, "sam_vit_table_08", "SAM-ViT (proposed)", "balanced_accuracy")["value"]
     assert balanced == pytest.approx(100 * 2.5 / 3)
+
+
+@pytest.fixture
+def both_tasks():
+    """A plan with one table of both tasks, of two classifiers on the masks of two segmenters."""
+    rows = [
+        {"label": "Frozen", "method": "vit_none", "segmenter": "sam_frozen"},
+        {"label": "Adapted", "method": "vit_cross_attention", "segmenter": "sam_adapter", "proposed": True},
+    ]
+    table = {"task": "both", "dataset": "ham10000", "segmentation_dataset": "isic2018_task1", "rows": rows}
+    own = Table.model_validate({"title": "Own", "metrics": ["dice", "accuracy"], **table})
+    tests = {"own_tests": TestTable(title="Tests", of=["own"])}
+    return make_plan().model_copy(update={"tables": {"own": own}, "tests": tests, "claims": {}})
+
+
+def test_a_classifiers_row_has_the_dice_of_its_segmenter(tmp_path, both_tasks):
+    write_tables(make_store(tmp_path), both_tasks)
+    dice, accuracy = (cell(tmp_path, "own", "Adapted", metric) for metric in ("dice", "accuracy"))
+    assert (dice["value"], dice["method"], dice["dataset"]) == (pytest.approx(85.0), "sam_adapter", "isic2018_task1")
+    assert (accuracy["value"], accuracy["method"]) == (pytest.approx(75.0), "vit_cross_attention")
+    assert read_csv(tmp_path / "tables" / "own.csv")[1]["method"] == "sam_adapter/vit_cross_attention"
+
+
+def test_a_classifiers_row_is_tested_by_its_segmenters_dice(tmp_path, both_tasks):
+    write_statistics(make_store(tmp_path), both_tasks)
+    found = {(t["metric"], t["proposed"], t["other"]) for t in read_csv(tmp_path / "statistics" / "tests.csv")}
+    assert found == {("dice", "sam_adapter", "sam_frozen"), ("accuracy", "vit_cross_attention", "vit_none")}
 
 
 def test_a_table_that_the_plan_has_no_more_goes(tmp_path):

@@ -252,9 +252,9 @@ def test_id_depends_on_content_alone():
 
 def test_an_ablation_touches_its_own_runs_only():
     before = set(config.expand(config.load("paper")))
-    after = set(config.expand(config.load("paper", {"methods": {"sam_adapter_depth_4": {"model": {"depth": 3}}}})))
+    after = set(config.expand(config.load("paper", {"methods": {"sam_adapter_lora": {"model": {"rank": 8}}}})))
     gone = {run.split("-")[0] for run in before - after}
-    assert gone == {"sam_adapter_depth_4"}
+    assert gone == {"sam_adapter_lora"}
     assert len(before - after) == 3
 
 
