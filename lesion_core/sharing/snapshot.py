@@ -22,6 +22,7 @@ from lesion_core.sharing.jobs import jobs_of, read_snapshot
 from lesion_core.sharing.lock import hold
 
 FORMAT = 6  # of Snakemake's records, that of Snakemake 9.27: another one may mean something else
+STORE = Path(".snakemake")
 SLACK_SECONDS = 0.01  # a record has the file's own time, rounded to a float
 
 
@@ -86,11 +87,13 @@ def save(root: Path) -> None:
 
 
 def made_so_far(root: Path) -> list[Made]:
-    """The jobs that made what lies in the results, for the manifest, which a job writes too.
+    """The jobs that made what lies in the results, for the manifest, which a job writes too; none without Snakemake's.
 
     Raises:
         RunError: as `open_store`.
     """
+    if not STORE.is_dir():  # Snakemake would make the folder
+        return []
     root = _as_rules_say(root)
     records = {name: {"record": record} for name, record in _records(root, open_store())}
     return [Made(job.rule, job.started, job.ended, job.inputs, job.outputs) for job in jobs_of(root, records)]

@@ -93,7 +93,7 @@ def test_scoring_stays_on_one_device_under_every_prompt(root, name, fake_sam, pr
     model = build_segmenter(run.spec.model, Layout(root).weights("sam_vit_t"), 0).to(GPU)
     prompts = score_segmentation.prompts_of(run.spec.model.model_copy(update={"adapter": "none"}), scoring)
     assert ("automatic" in prompts) == (run.spec.model.kind == "sam")
-    monkeypatch.setattr("lesion_core.acquire.images.read_mask", lambda path, shape: np.ones(shape, bool))
+    monkeypatch.setattr("lesion_core.inference.score_segmentation.read_mask", lambda path, shape: np.ones(shape, bool))
     folder = Layout(root).harmonized("isic2018_task1", SIZE)
     truths = {entry["image_id"]: folder for entry in Harmonized.open(folder).index}
     # automatic masks choose by values, which fake tensors do not have
