@@ -41,7 +41,7 @@ def prompt_worth_cells(name: str, store: Store, plan: Plan) -> list[dict[str, An
             heading = f"Dice (%), {prompt_name(prompt)}" + ("" if minus is None else f" \u2212 {prompt_name(minus)}")
             value = store.measure(runs, measure)
             cells.append(our_cell(name, _row(plan, method, dataset), column, method, measure, UNIT, value, heading))
-    mark_best(cells)
+    mark_best(cells, plan.trained_on)
     return cells
 
 
@@ -60,7 +60,7 @@ def dual_scoring_cells(name: str, store: Store, plan: Plan) -> list[dict[str, An
                     cells.append(
                         our_cell(name, _row(plan, method, dataset), column, method, measure, UNIT, value, heading)
                     )
-    mark_best(cells)
+    mark_best(cells, plan.trained_on)
     return cells
 
 
@@ -78,7 +78,7 @@ def explanation_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any
                 value = store.measure(runs, measure)
                 label = f"{role.capitalize()} {_row(plan, method, dataset)}: {explainer_name(explainer)}"
                 cells.append(our_cell(name, label, metric, method, measure, UNIT, value, metric_name(metric, UNIT)))
-    mark_best(cells)
+    mark_best(cells, plan.trained_on)
     return cells
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, TypedDict
@@ -113,18 +114,31 @@ def published_part(item: Published | None) -> dict[str, Any]:
     return {"published": item.value, "published_text": item.printed}
 
 
-def mark_best(cells: list[dict[str, Any]]) -> None:
+def mark_best(cells: list[dict[str, Any]], trained_on: Mapping[str, Mapping[str, list[str]]]) -> None:
     """Mark the greatest value, ours and published apart, of each column; one value alone is no contest.
 
-    Like competes with like: the same dataset, and our values with a prompt from the truth apart from those without.
+    Like competes with like: the same dataset, and of our values the same training set, or none, and no prompt from the
+    truth against one without.
+
+    Args:
+        cells: of one table.
+        trained_on: method -> task -> the datasets that it is learnt from (``Plan.trained_on``).
     """
+
+    def learnt(cell: dict[str, Any]) -> list[str]:
+        return trained_on.get(cell["method"] or "", {}).get(cell["kind"] or "", [])
+
     for kind, mark in (("value", "best"), ("published", "best_published")):
-        groups: dict[tuple[Any, ...], list[float]] = {}
+        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
         for cell in cells:
             if cell[kind] is not None and _is_ranked(cell):
-                groups.setdefault(_contest(cell, kind), []).append(cell[kind])
+                groups.setdefault(_contest(cell, kind), []).append(cell)
         for cell in cells:
-            rivals = groups.get(_contest(cell, kind), [])
+            rivals = [
+                rival[kind]
+                for rival in groups.get(_contest(cell, kind), [])
+                if kind == "published" or learnt(rival) == learnt(cell) or not (learnt(rival) and learnt(cell))
+            ]
             cell[mark] = len(rivals) > 1 and cell[kind] is not None and cell[kind] == max(rivals)
 
 

@@ -75,7 +75,7 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
             if measure is None:
                 cell |= {"dataset": dataset_of(table, metric, row), "status": PUBLISHED_ONLY}
             cells.append(cell | published_part(by_row.get(row.label, {}).get(metric)))
-    mark_best(cells)
+    mark_best(cells, plan.trained_on)
     return cells
 
 

@@ -123,6 +123,16 @@ def test_best_is_marked_among_like_rows_only(written):
     assert "Oracle prompts are made from the true mask." in (written / "tables" / "sam_vit_table_05.md").read_text()
 
 
+@pytest.mark.parametrize(("learnt", "best"), [(["isic2018_task1"], 1), ([], 1), (["isic2017"], 0)])
+def test_best_is_marked_between_rows_of_one_training_set_alone(tmp_path, learnt, best):
+    plan = make_plan(runs={"unet": ["unet-s0"]})
+    rows = [segmentation_row("unet-s0", "a", 0.4), segmentation_row("sam_adapter-s0", "a", 0.8)]
+    trained_on = {"unet": {"segmentation": learnt}, "sam_adapter": {"segmentation": ["isic2018_task1"]}}
+    write_tables(make_store(tmp_path, segmentation=rows), plan.model_copy(update={"trained_on": trained_on}))
+    own = [c for c in cells(tmp_path) if c["table"] == "sam_vit_table_05" and c["column"] == "dice"]
+    assert sum(c["best"] for c in own) == best
+
+
 def test_literature_table_is_published_only(written):
     text = (written / "tables" / "sam_vit_table_01.md").read_text()
     assert text.startswith("**Literature**")
