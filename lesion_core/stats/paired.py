@@ -132,7 +132,7 @@ def wilcoxon(difference: np.ndarray) -> tuple[float, float, int]:
     if n == 0:
         return 0.0, 1.0, 0
     if n > EXACT_WILCOXON:
-        result = stats.wilcoxon(kept, method="asymptotic", correction=False)  # type: ignore[call-overload]
+        result = stats.wilcoxon(kept, method="asymptotic", correction=False)
         return float(result.statistic), float(result.pvalue), n
     ranks = stats.rankdata(np.abs(kept))
     statistic = min(float(ranks[kept > 0].sum()), float(ranks[kept < 0].sum()))
