@@ -25,7 +25,6 @@ JOB = re.compile(
     r"^(?:local)?rule (?P<rule>\w+):\n(?P<fields>(?:    .*\n)*)(?:Shell command: (?P<command>.*)\n)?", re.MULTILINE
 )
 FIELD = re.compile(r"^    (\w+): (.*)$", re.MULTILINE)
-RULE = re.compile(r"^\s*rule (?P<name>\w+):\n(?P<body>.*?)(?=^\s*rule |\Z)", re.MULTILINE | re.DOTALL)
 PATIENCE = 3 * 3600 if WHOLE else 900
 ROOT = Path("results") / "smoke"
 
@@ -76,11 +75,14 @@ def job_seconds(folder: Path) -> float:
 
 
 def planned_jobs(said: str) -> dict[str, int]:
-    """Rule -> jobs, out of Snakemake's table; empty where nothing is to be done."""
+    """Rule, without the number of a batch -> jobs, out of Snakemake's table; empty where nothing is to be done."""
     if "Job stats" not in said:
         return {}
     table = said.split("Job stats:")[1].split("total")[0]
-    return {name: int(count) for name, count in re.findall(r"^(\w+)\s+(\d+)\s*$", table, flags=re.MULTILINE)}
+    counts: Counter[str] = Counter()
+    for name, count in re.findall(r"^(\w+?)(?:_\d+)?\s+(\d+)\s*$", table, flags=re.MULTILINE):
+        counts[name] += int(count)
+    return dict(counts)
 
 
 def kill_all(session: int) -> Counter[str]:

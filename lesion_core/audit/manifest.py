@@ -102,6 +102,8 @@ def write_manifest(root: Path, settings: dict[str, Any], plan: Plan, made: Itera
     jobs, left = [], dict(hashes)
     for job in sorted(made, key=lambda job: (job.started, job.rule, job.outputs)):
         told = {name for record in job.outputs for name in recorded.get(record, ())}
+        stages = tuple(name.removesuffix(RECORD) + "stage_" for name in job.outputs if name in recorded)
+        told |= {name for name in left if name.startswith(stages)}  # of a training of several stages
         outputs = {name: left.pop(name) for name in sorted({*job.outputs, *told}) if name in left}
         inputs: dict[str, str | None] = {}
         for name in job.inputs:

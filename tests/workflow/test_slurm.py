@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,13 +15,15 @@ from pathlib import Path
 
 import pytest
 import yaml
-from chain import FIELD, JOB, MATRIX, PATIENCE, REPOSITORY, ROOT, RULE, TINY, WHOLE, products, run
+from chain import FIELD, JOB, MATRIX, PATIENCE, REPOSITORY, ROOT, TINY, WHOLE, products, run
 from conftest import checkout
 
 from lesion_core.settings import load as config
 
 SCRIPT = REPOSITORY / "tests" / "slurm" / "one_node.sh"
 CANNOT = 75
+RULE = re.compile(r"^rule (?P<name>\w+):\n(?P<body>(?:(?: .*)?\n)*)", re.MULTILINE)
+LOOPED = re.compile(r'^ +\(?"((?:train|score)_\w+)",', re.MULTILINE)  # rules that a loop makes
 QUICK = [
     *("--slurm-init-seconds-before-status-checks", "1", "--seconds-between-status-checks", "2"),
     *("--latency-wait", "5", "--slurm-status-command", "squeue", "--slurm-no-account"),
@@ -290,7 +293,8 @@ def test_a_job_on_a_gpu_or_several_cores_asks_for_memory_and_time(tmp_path):
     assert {job.amounts["gpu_memory_mb"] for job in jobs if job.gpus} == {str(compute.gpu_memory_mb)}
     # nothing escapes by standing in no plan
     texts = [path.read_text() for path in sorted((project / "workflow" / "rules").glob("*.smk"))]
-    written = {match["name"] for text in texts for match in RULE.finditer(text) if "gpu=" in match["body"]}
+    written = {match["name"] for text in texts for match in RULE.finditer(text) if "computing(" in match["body"]}
+    written |= {name for text in texts for name in LOOPED.findall(text)}
     assert written == on_gpus != set()
     assert {"catalog", "harmonize", "reference"} <= {job.rule for job in jobs if job.heavy} - on_gpus
     assert "splits" not in {job.rule for job in jobs if job.heavy}
