@@ -296,5 +296,6 @@ def test_a_job_on_a_gpu_or_several_cores_asks_for_memory_and_time(tmp_path):
     written = {match["name"] for text in texts for match in RULE.finditer(text) if "computing(" in match["body"]}
     written |= {name for text in texts for name in LOOPED.findall(text)}
     assert written == on_gpus != set()
-    assert {"catalog", "harmonize", "reference"} <= {job.rule for job in jobs if job.heavy} - on_gpus
+    assert {"catalog", "reference"} <= {job.rule for job in jobs if job.heavy} - on_gpus
+    assert "harmonize" in {job.rule for job in jobs if wanted.items() <= job.amounts.items()}  # one core, much memory
     assert "splits" not in {job.rule for job in jobs if job.heavy}
