@@ -1,4 +1,4 @@
-"""Copies of a photograph as they may stand in another release, and changes that go beyond."""
+"""Copies of an image as they may stand in another release, and changes that go beyond."""
 
 from __future__ import annotations
 

@@ -189,7 +189,7 @@ def augmentation(rounds: int, settings: Augmentation) -> None:
 
 
 def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
-    """Where the time of one harmonized photograph and mask goes."""
+    """Where the time of one harmonized image and mask goes."""
     path = folder / "1.jpg"
     photograph, mask = drawn(1, 450, 600)
     rows = []

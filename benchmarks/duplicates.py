@@ -1,8 +1,8 @@
-"""`make bench-duplicates`: the near-duplicate search on photographs with planted copies, at growing sizes.
+"""`make bench-duplicates`: the near-duplicate search on images with planted copies, at growing sizes.
 
-Every made photograph is another lesion, drawn at 200 x 150 pixels (drawing costs more than searching; the hash looks
+Every synthetic image is another lesion, drawn at 200 x 150 pixels (drawing costs more than searching; the hash looks
 at 64 x 64). A fifth of each collection are copies: resized, recompressed, mirrored or turned by quarters. With
-``--mirror`` real photographs are searched in their place: those of the mirror folder's HAM10000 archives.
+``--mirror`` real images are searched in their place: those of the mirror folder's HAM10000 archives.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ def exponent(seconds: Mapping[int, float]) -> float:
 
 @dataclass
 class Part:
-    """Fingerprints of some photographs, in order; of those that are copied also the copies'.
+    """Fingerprints of some images, in order; of those that are copied also the copies'.
 
     Attributes:
-        originals: of every photograph.
-        copies: number of the photograph -> fingerprint of its copy.
-        heavier: name of a change -> (found by fingerprint, found as a view) of each photograph changed so.
+        originals: of every image.
+        copies: number of the image -> fingerprint of its copy.
+        heavier: name of a change -> (found by fingerprint, found as a view) of each image changed so.
         seconds: that the fingerprints of originals and copies took.
     """
 
@@ -69,7 +69,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Job:
-    """Which photographs a process takes: numbers of made ones, or names in an archive."""
+    """Which images a process takes: numbers of made ones, or names in an archive."""
 
     numbers: range
     copied: int
@@ -114,7 +114,7 @@ def _found(image: np.ndarray, changed: np.ndarray, chosen: Duplicates) -> tuple[
 
 
 def _jobs(sizes: Sequence[int], mirror: Path | None, chosen: Duplicates) -> tuple[list[Job], list[int], list[str]]:
-    """The work, the sizes of the collections searched, and the lesion of each photograph."""
+    """The work, the sizes of the collections searched, and the lesion of each image."""
     if mirror is None:
         copied = int(COPIES * max(sizes))
         originals = max(sizes) - copied
@@ -128,7 +128,7 @@ def _jobs(sizes: Sequence[int], mirror: Path | None, chosen: Duplicates) -> tupl
             stored += [(archive, name) for name in sorted(opened.namelist()) if name.endswith(".jpg")]
     if not stored:
         raise SystemExit(f"no {REAL} in {mirror}")
-    # Copies come on top of the photographs: a quarter of them makes a fifth of the collection.
+    # Copies come on top of the images: a quarter of them makes a fifth of the collection.
     copied = int(COPIES / (1 - COPIES) * len(stored))
     changed = int(10 * CHANGED * len(stored))
     jobs = []
@@ -144,9 +144,9 @@ def _jobs(sizes: Sequence[int], mirror: Path | None, chosen: Duplicates) -> tupl
 def main() -> None:
     """Print recall, precision and seconds for each size, how the seconds grow, and what heavier changes do."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="made photographs in each collection")
-    parser.add_argument("--mirror", type=Path, help="folder with HAM10000 archives, to search real photographs")
-    parser.add_argument("--processes", type=int, default=2, help="that draw the photographs")
+    parser.add_argument("--sizes", type=int, nargs="+", default=SIZES, help="synthetic images in each collection")
+    parser.add_argument("--mirror", type=Path, help="folder with HAM10000 archives, to search real images")
+    parser.add_argument("--processes", type=int, default=2, help="that draw the images")
     given = parser.parse_args()
     chosen = config.load().duplicates
     jobs, sizes, lesions = _jobs(given.sizes, given.mirror, chosen)

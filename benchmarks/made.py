@@ -1,4 +1,4 @@
-"""Photographs for the timings, from the repository's own generator."""
+"""Images for the timings, from the repository's own generator."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
 
 JPEG_QUALITY = 92
-GRAIN = 2.0  # grey levels of sensor noise: without it an enlarged photograph would compress too well
+GRAIN = 2.0  # grey levels of sensor noise: without it an enlarged image would compress too well
 
 
 def drawn(number: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A made photograph uint8 (H, W, 3) RGB and its mask bool (H, W)."""
+    """A synthetic image uint8 (H, W, 3) RGB and its mask bool (H, W)."""
     rng = generator("benchmark", number)
     return photograph(make_lesion(rng, CLASSES[number % len(CLASSES)]), rng, (height, width))
 
 
 def enlarged(number: int, height: int, width: int, factor: int) -> np.ndarray:
-    """A made photograph drawn at 1 / ``factor`` of its size, enlarged, with grain: uint8 (H, W, 3) RGB."""
+    """A synthetic image drawn at 1 / ``factor`` of its size, enlarged, with grain: uint8 (H, W, 3) RGB."""
     import cv2
 
     small, _ = drawn(number, height // factor, width // factor)

@@ -170,7 +170,7 @@ AGES = {"train": 40, "val": 90, "test": 5}
 
 
 def with_metadata(layout: Layout) -> Layout:
-    """Ages and sites that tell the split apart; every third photograph without an age."""
+    """Ages and sites that tell the split apart; every third image without an age."""
     path = layout.harmonized("ham10000", 32) / "index.csv"
     rows = read_csv(path)
     for number, row in enumerate(rows):

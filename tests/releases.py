@@ -45,7 +45,7 @@ def write_text(path: Path, *lines: str) -> Path:
 
 
 def task1(folder: Path, ids: dict[str, int]) -> Path:
-    """ISIC 2018 Task 1: id -> seed of its photograph."""
+    """ISIC 2018 Task 1: id -> seed of its image."""
     for image_id, seed in ids.items():
         save(folder / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.png", photograph(seed))
         write_mask(folder / "ISIC2018_Task1_Training_GroundTruth" / f"{image_id}_segmentation.png")

@@ -31,7 +31,7 @@ TOO_LARGE = f"the image has more than {MAX_PIXELS // 1_000_000} million pixels"
 TWELVE_BITS = 4096
 MASK_THRESHOLD = 128  # a pixel above it is lesion, as in the ISIC challenge's scorer
 GREY_BAND = (16, 239)  # values between are neither background nor lesion, even after JPEG
-MAX_GREY = 0.10  # a file with a larger share of such values is a photograph or a probability map, not a mask
+MAX_GREY = 0.10  # a file with a larger share of such values is an image or a probability map, not a mask
 ASPECT_TOLERANCE = 0.01
 EIGHT_BIT_MODES = {"1", "L", "P", "RGB", "RGBX", "RGBA", "RGBa", "LA", "La", "PA", "CMYK", "YCbCr"}
 SIXTEEN_BIT_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
@@ -85,19 +85,19 @@ class Mask:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph as read: ``pixels`` uint8 (H, W, 3) RGB, and what was converted, as (kind, detail) pairs."""
+    """An image as read: ``pixels`` uint8 (H, W, 3) RGB, and what was converted, as (kind, detail) pairs."""
 
     pixels: np.ndarray
     repairs: tuple[tuple[str, str], ...]
 
 
 def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
-    """Read a photograph as uint8 RGB of shape (H, W, 3), values 0..255, upright: see :func:`inspect_image`."""
+    """Read an image as uint8 RGB of shape (H, W, 3), values 0..255, upright: see :func:`inspect_image`."""
     return inspect_image(path, at_least).pixels
 
 
 def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
-    """Read a photograph as uint8 RGB of shape (H, W, 3), values 0..255, upright, and tell what was converted.
+    """Read an image as uint8 RGB of shape (H, W, 3), values 0..255, upright, and tell what was converted.
 
     Rules:
         * the EXIF orientation is applied (``rotated``);
@@ -108,7 +108,7 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
         * of several frames the first is read (``frames``).
 
     Args:
-        path: the photograph's file.
+        path: the image's file.
         at_least: a JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, as far as both sides keep this many
             pixels; None decodes every pixel. Other formats are always decoded whole.
 
@@ -140,10 +140,10 @@ def read_mask(path: str | Path, shape: tuple[int, int] | None = None) -> np.ndar
 
     Args:
         path: the mask's file.
-        shape: (H, W) of its photograph; None skips the comparison.
+        shape: (H, W) of its image; None skips the comparison.
 
     Raises:
-        MaskError: the file does not decode, is no mask, or its shape cannot be that of its photograph.
+        MaskError: the file does not decode, is no mask, or its shape cannot be that of its image.
     """
     return inspect_mask(path, shape).pixels
 
@@ -156,7 +156,7 @@ def inspect_mask(path: str | Path, shape: tuple[int, int] | None = None) -> Mask
         * two values that are both at most 128 (0 and 1, say): the higher is lesion (``low_values``);
         * more than two values: cut at 128 (``grey_values``), unless over a tenth of the pixels lies
           between 16 and 239, which is refused;
-        * another size than the photograph's: nearest neighbour if the aspect ratios agree within one
+        * another size than the image's: nearest neighbour if the aspect ratios agree within one
           per cent or one pixel (``resized``), refused otherwise;
         * no lesion pixel (``empty``) and lesion pixels only (``full``) are told; the caller decides.
 

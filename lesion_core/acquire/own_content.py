@@ -16,7 +16,7 @@ SETTLED_NS = 2_000_000_000  # coarsest clock of a file system (FAT): a younger f
 
 
 def own_content(custom: Custom, memory: Path) -> str:
-    """SHA-256 over the names and bytes of the table, the photographs and the masks, as the reader lists them.
+    """SHA-256 over the names and bytes of the table, the images and the masks, as the reader lists them.
 
     A file is hashed when its size or one of its times is not the remembered one. The time of its last change of any
     kind (ctime) is among them, which no program can set: an edit that puts the old time back is seen as well.

@@ -1,4 +1,4 @@
-"""Work on many photographs at once: decoding, resizing and look-ups release the interpreter's lock, so threads do."""
+"""Work on many images at once: decoding, resizing and look-ups release the interpreter's lock, so threads do."""
 
 from __future__ import annotations
 

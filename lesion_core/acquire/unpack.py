@@ -29,7 +29,7 @@ from lesion_core.record.outputs import write_record
 
 # Says that a folder is ours: one without it is never replaced. A workflow deletes its declared output, the record.
 MARKER = ".unpacked"
-# Photographs hardly compress and masks do by some ten times; below the floor no ratio is suspicious.
+# Images hardly compress and masks do by some ten times; below the floor no ratio is suspicious.
 MAX_RATIO = 200
 RATIO_FLOOR_BYTES = 256 << 20
 FETCH_AGAIN = "delete it and run the download again"

@@ -117,7 +117,7 @@ def _first_difference(right: Path, here: Path) -> str:
 
 
 def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, tolerance: float, device: str) -> Answer:
-    """A drawn sample of scores, computed anew from the photographs' harmonized pixels and the runs' weights.
+    """A drawn sample of scores, computed anew from the images' harmonized pixels and the runs' weights.
 
     Args:
         root: ``results/<profile>``.
@@ -159,8 +159,8 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
 
 
 def pixels(root: Path, plan: Plan, harmonization: Harmonization, count: int, *, seed: int) -> Answer:
-    """A drawn sample of photographs, harmonized anew, has the stored pixels."""
-    answer = Answer("Do sampled pixels recompute from the photographs?")
+    """A drawn sample of images, harmonized anew, has the stored pixels."""
+    answer = Answer("Do sampled pixels recompute from the images?")
     if count == 0:
         answer.skipped = "ask for it with --recompute N"
         return answer

@@ -50,7 +50,7 @@ def write_certificate(
     if leak:
         ids = [f"{_name(pair['a'])} - {_name(pair['b'])} ({pair['reason']})" for pair in certificate["crossing"]]
         raise LeakageError(
-            f"{len(ids)} pairs of photographs cross the splits",
+            f"{len(ids)} pairs of images cross the splits",
             file=splits_dir / FAILED,
             ids=ids,
             remedy="run the splits stage again on the present catalog; do not edit split files by hand",
@@ -82,7 +82,7 @@ def certify(catalog: Path, edges: Path, splits_dir: Path) -> dict[str, Any]:
         unknown = [key for key in (first, second) if key not in split_of]
         if unknown:
             raise SplitError(
-                "an edge names a photograph that is not in the catalog",
+                "an edge names an image that is not in the catalog",
                 file=edges,
                 ids=["/".join(key) for key in unknown],
                 remedy="run the catalog stage again",

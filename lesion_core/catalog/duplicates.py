@@ -18,7 +18,7 @@ VERIFY_CHUNK = 500  # pairs whose thumbnails are compared at a time: few enough 
 def near_duplicates(
     hashes: np.ndarray, thumbnails: np.ndarray, duplicates: settings.Duplicates
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of photographs that are the same up to size, compression, flips and quarter turns.
+    """Pairs of images that are the same up to size, compression, flips and quarter turns.
 
     Args:
         hashes: uint32 (N, 4) of :func:`lesion_core.catalog.hashing.fingerprint`.

@@ -1,4 +1,4 @@
-"""Reasons why two photographs must share a split: the same lesion, id, pixels, or another view of the lesion."""
+"""Reasons why two images must share a split: the same lesion, id, pixels, or another view of the lesion."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Edge:
 
 
 def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: settings.Duplicates) -> list[Edge]:
-    """All reasons to keep two photographs together, sorted by rows and reason.
+    """All reasons to keep two images together, sorted by rows and reason.
 
     ``lesion``: equal lesion ids (HAM10000, ISIC 2018 Task 3 and ISIC 2019 name lesions alike); ``image_id``: equal
     ids in two datasets, ``_downsampled`` aside; ``near_duplicate``: equal bytes, or equal pixels up to size,
     compression and orientation, with their correlation as value; ``view``: another image of the same lesion,
-    with their agreement (`views.agreement`) as value. Otherwise the value is 1. Of k photographs of equal
+    with their agreement (`views.agreement`) as value. Otherwise the value is 1. Of k images of equal
     lesion, id or bytes k - 1 edges make a chain.
     """
     edges = [
@@ -57,7 +57,7 @@ def find_edges(rows: Sequence[Row], inspected: Sequence[Inspected], duplicates: 
 
 
 def _view_edges(inspected: Sequence[Inspected], views: settings.Views) -> list[Edge]:
-    """Views are looked for once per photograph: its copies are joined with it already."""
+    """Views are looked for once per image: its copies are joined with it already."""
     first_of: dict[str, int] = {}
     for row, seen in enumerate(inspected):
         first_of.setdefault(seen.sha256, row)

@@ -1,4 +1,4 @@
-"""What the catalog and the split tables say together, for the stages that read photographs."""
+"""What the catalog and the split tables say together, for the stages that read images."""
 
 from __future__ import annotations
 

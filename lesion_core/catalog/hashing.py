@@ -1,4 +1,4 @@
-"""Fingerprints of photographs: a perceptual hash whose eight orientations follow from one another, and a thumbnail.
+"""Fingerprints of images: a perceptual hash whose eight orientations follow from one another, and a thumbnail.
 
 The hash holds the signs of 80 low DCT coefficients of a 64 x 64 luma thumbnail (after Zauner, "Implementation and
 benchmarking of perceptual image hash functions", 2010, with the sign in place of the median). Mirroring an image
@@ -19,22 +19,22 @@ HASH_BITS = BANDS * BAND_BITS
 GRID = 64  # thumbnail for the DCT
 FREQUENCIES = 16
 THUMBNAIL = 32  # thumbnail for the check on pixels
-DETAIL_SIGMA = 2.0  # pixels at THUMBNAIL: what is smoother is skin, vignette and blob, alike in all photographs
+DETAIL_SIGMA = 2.0  # pixels at THUMBNAIL: what is smoother is skin, vignette and blob, alike in all images
 MIN_DETAIL = 0.25  # grey levels; a flatter thumbnail tells nothing
 ORIENTATIONS = 8
 # Lowest frequency, sqrt(u^2 + v^2), of each parity of (u, v), (0, 1) being (1, 0) mirrored: what lies below is decided
-# by the dark lesion in the middle of most photographs.
+# by the dark lesion in the middle of most images.
 LOWEST = {(0, 0): 3.0, (1, 0): 1.5, (1, 1): 1.0}
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What is kept of a photograph for the duplicate search.
+    """What is kept of an image for the duplicate search.
 
     Attributes:
         phash: uint32 (4,), 20 bits each; bit k of band b is set where DCT coefficient ``coefficients()[20 b + k]`` is
             positive.
-        thumbnail: float32 (32, 32), high-passed luma of mean 0 and norm 1; all zero if the photograph has no detail.
+        thumbnail: float32 (32, 32), high-passed luma of mean 0 and norm 1; all zero if the image has no detail.
     """
 
     phash: np.ndarray
@@ -47,7 +47,7 @@ class Fingerprint:
 
 
 def fingerprint(image: np.ndarray) -> Fingerprint:
-    """Fingerprint a photograph, uint8 (H, W, 3) RGB; insensitive to its size and aspect ratio."""
+    """Fingerprint an image, uint8 (H, W, 3) RGB; insensitive to its size and aspect ratio."""
     import cv2
 
     small = cv2.resize(image, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float64)
@@ -69,7 +69,7 @@ def coefficients() -> np.ndarray:
     """Row and column frequency of the DCT coefficient behind each bit: intp (80, 2), closed under transposition.
 
     Of each parity of (row, column) the 20 lowest from LOWEST on, dealt out to the bands in turn: neighbouring
-    frequencies agree in many photographs, and a band of such bits would hold few different keys.
+    frequencies agree in many images, and a band of such bits would hold few different keys.
     """
     dealt: list[list[tuple[int, int]]] = [[] for _ in range(BANDS)]
     for (odd_row, odd_column), lowest in LOWEST.items():

@@ -1,4 +1,4 @@
-"""One pass over every file: bytes hashed, each different photograph decoded once, every mask checked."""
+"""One pass over every file: bytes hashed, each different image decoded once, every mask checked."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Pixels:
-    """What a photograph's pixels say.
+    """What an image's pixels say.
 
     Attributes:
         width, height: pixels, upright.
@@ -46,8 +46,8 @@ class Inspected:
     """What the files of one row say.
 
     Attributes:
-        sha256: hex digest of the photograph's bytes.
-        pixels: of the photograph; rows of equal bytes share them.
+        sha256: hex digest of the image's bytes.
+        pixels: of the image; rows of equal bytes share them.
         mask_sha256: hex digest of the mask's bytes; None without a mask that has lesion pixels.
         problems: (kind, detail) of what was repaired or set aside.
     """
@@ -62,7 +62,7 @@ def inspect_rows(rows: Sequence[Row], views: settings.Views) -> list[Inspected]:
     """Inspect all rows on two threads, results in the rows' order; ``views`` says how many features are kept.
 
     Raises:
-        ImageError: naming all photographs that cannot be used.
+        ImageError: naming all images that cannot be used.
         MaskError: naming all masks that cannot be used.
     """
     digests = _collect(rows, _digest, rows, "hashing files", ImageError)
@@ -70,7 +70,7 @@ def inspect_rows(rows: Sequence[Row], views: settings.Views) -> list[Inspected]:
     for row, digest in zip(rows, digests, strict=True):
         first_of.setdefault(digest, row)
     different = list(first_of.values())
-    measured = _collect(different, partial(_measure, views=views), different, "inspecting photographs", ImageError)
+    measured = _collect(different, partial(_measure, views=views), different, "inspecting images", ImageError)
     pixels = dict(zip(first_of, measured, strict=True))
     shapes = [(pixels[digest].height, pixels[digest].width) for digest in digests]
     masks = _collect(zip(rows, shapes, strict=True), _check_mask, rows, "inspecting masks", MaskError)

@@ -14,7 +14,7 @@ from lesion_core.errors import SplitError
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 
-# Two photographs are one patient's if they agree in any of these.
+# Two images are one patient's if they agree in any of these.
 IDENTITIES = {
     "id": lambda row: joining_id(row["image_id"]),
     "bytes": lambda row: row["sha256"],
@@ -24,14 +24,14 @@ IDENTITIES = {
 
 
 def shared_between(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """For each pair of datasets: photographs with one id, lesions and groups in common, and how many stand apart.
+    """For each pair of datasets: images with one id, lesions and groups in common, and how many stand apart.
 
     Args:
         rows: of the catalog, each with its ``split``.
 
     Returns:
-        {first, second, photographs, lesions, groups, parted}: ``parted`` counts ids, lesions and groups in common
-        whose photographs stand in different splits.
+        {first, second, images, lesions, groups, parted}: ``parted`` counts ids, lesions and groups in common
+        whose images stand in different splits.
     """
     places: dict[str, dict[str, dict[str, set[str]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(set)))
     for row in rows:
@@ -46,16 +46,16 @@ def shared_between(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
             for kind in IDENTITIES
             for name in common[kind]
         )
-        counts = {"photographs": len(common["id"]), "lesions": len(common["lesion"]), "groups": len(common["group"])}
+        counts = {"images": len(common["id"]), "lesions": len(common["lesion"]), "groups": len(common["group"])}
         found.append({"first": first, "second": second, **counts, "parted": parted})
     return found
 
 
 def trained_and_tested(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, list[str]]:
-    """Training photographs with masks, test photographs with a class, and those of the latter that meet the former.
+    """Training images with masks, test images with a class, and those of the latter that meet the former.
 
     Returns:
-        Both counts, and "dataset/image_id (id, lesion, ...)" of every test photograph that agrees with a training one.
+        Both counts, and "dataset/image_id (id, lesion, ...)" of every test image that agrees with a training one.
     """
     trained = [row for row in rows if row["split"] == "train" and row["mask_path"] is not None]
     tested = [row for row in rows if row["split"] == "test" and row["label"] is not None]
@@ -72,7 +72,7 @@ def read_split_rows(root: Path) -> list[dict[str, Any]]:
 
     Raises:
         CatalogError: there is no catalog.
-        SplitError: a photograph has no split.
+        SplitError: an image has no split.
     """
     layout = Layout(root)
     rows = read_images(layout.catalog)
@@ -83,7 +83,7 @@ def read_split_rows(root: Path) -> list[dict[str, Any]]:
         splits = {line["image_id"]: line["split"] for line in read_csv(path)}
         own = [row for row in rows if row["dataset"] == dataset]
         if lacking := [row["image_id"] for row in own if row["image_id"] not in splits]:
-            raise SplitError("photographs without a split", file=path, ids=lacking, remedy="run the splits stage again")
+            raise SplitError("images without a split", file=path, ids=lacking, remedy="run the splits stage again")
         for row in own:
             row["split"] = splits[row["image_id"]]
     return rows
@@ -95,14 +95,14 @@ def tell_leakage(root: Path) -> tuple[str, bool]:
     lines, clean = [], True
     for pair in shared_between(rows):
         lines.append(
-            f"{pair['first']} - {pair['second']}: {pair['photographs']} photographs with one id,"
+            f"{pair['first']} - {pair['second']}: {pair['images']} images with one id,"
             f" {pair['lesions']} lesions by id, {pair['groups']} groups in common;"
             f" in different splits: {pair['parted']}"
         )
         clean &= pair["parted"] == 0
     trained, tested, meeting = trained_and_tested(rows)
     lines.append(
-        f"{trained} photographs with masks may train a segmenter, {tested} with a class test classifiers;"
-        f" of these agree with a training photograph in id, bytes, lesion or group: {len(meeting)}"
+        f"{trained} images with masks may train a segmenter, {tested} with a class test classifiers;"
+        f" of these agree with a training image in id, bytes, lesion or group: {len(meeting)}"
     )
     return "\n".join([*lines, *meeting]), clean and not meeting

@@ -1,4 +1,4 @@
-"""Official splits: what a release or a paper prescribes, as far as groups of photographs allow it."""
+"""Official splits: what a release or a paper prescribes, as far as groups of images allow it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lesion_core.catalog.stratify import Prescribed
 from lesion_core.errors import SplitError
 
 SPLIT_OF_PART = {"training": "train", "validation": "val", "test": "test"}
-# Where a group goes whose photographs a release puts into several parts: the training copy follows its twin.
+# Where a group goes whose images a release puts into several parts: the training copy follows its twin.
 SIDES = ("test", "val", "train")
 ORDER = ("train", "val", "test")
 
@@ -19,10 +19,10 @@ ORDER = ("train", "val", "test")
 def prescribe(rows: Sequence[Mapping[str, Any]], splits: settings.Splits) -> tuple[Prescribed, list[str]]:
     """Turn ``splits.official`` into constraints on groups.
 
-    A release's photographs keep their parts; photographs of other datasets in the same group follow. A release without
+    A release's images keep their parts; images of other datasets in the same group follow. A release without
     a validation part (ISIC 2016) gives a share of its training part to validation, val / (train + val). Where a
-    release puts one group into several parts, ``on_conflict`` decides: ``error`` refuses, naming the photographs;
-    ``move`` takes the group's training photographs to the test side (or to validation, if it is that).
+    release puts one group into several parts, ``on_conflict`` decides: ``error`` refuses, naming the images;
+    ``move`` takes the group's training images to the test side (or to validation, if it is that).
 
     Args:
         rows: of the catalog.
@@ -103,8 +103,8 @@ def _allowed(
         ]
     if conflicts and splits.on_conflict == "error":
         raise SplitError(
-            "official splits that part photographs of one group",
+            "official splits that part images of one group",
             ids=conflicts,
-            remedy="set splits.on_conflict to move, which takes training photographs to the test side of their group",
+            remedy="set splits.on_conflict to move, which takes training images to the test side of their group",
         )
     return allowed, sorted(moved)

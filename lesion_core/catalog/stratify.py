@@ -1,4 +1,4 @@
-"""Assign a split to every group of photographs: stratified by dataset and class, within what a release prescribes."""
+"""Assign a split to every group of images: stratified by dataset and class, within what a release prescribes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Prescribed:
         allowed: group -> the splits it may stand in.
         shares: dataset -> its own share of images per split, in place of the common fractions.
         counts: dataset -> images per split that must be met exactly.
-        parted: datasets whose release says where each photograph stands, so that coverage is not ours to mend.
+        parted: datasets whose release says where each image stands, so that coverage is not ours to mend.
     """
 
     allowed: Mapping[str, Sequence[str]] = field(default_factory=dict)
@@ -52,9 +52,9 @@ def split_groups(
     of a cell are kept for splits that have none of it yet. Then groups are moved until prescribed counts are met.
 
     Args:
-        images: (group_id, dataset, class) of every photograph, class "" without a label; in any order.
+        images: (group_id, dataset, class) of every image, class "" without a label; in any order.
         fractions: share of images for "train", "val" and "test"; a split with share 0 stays empty.
-        seed: the same seed and photographs give the same splits, in whatever order they come.
+        seed: the same seed and images give the same splits, in whatever order they come.
         prescribed: what official splits ask for.
 
     Raises:
@@ -90,10 +90,10 @@ def split_groups(
         wanted = np.array([counts[name] for name in names])
         if (reached := assignment.meet(wanted, own, others)) is not None:
             raise SplitError(
-                f"{dataset} cannot be split into {_spelled(names, wanted)}: groups of photographs that must stay"
+                f"{dataset} cannot be split into {_spelled(names, wanted)}: groups of images that must stay"
                 f" together allow {_spelled(names, reached)} at the closest that was found",
                 ids=[dataset],
-                remedy="change the counts, or look in edges.parquet for what joins so many photographs",
+                remedy="change the counts, or look in edges.parquet for what joins so many images",
             )
     _require_covered(cells, weights, chosen, names, mended & (shares > 0).all(axis=0))
     return {group: names[choice] for group, choice in zip(groups, chosen, strict=True)}
@@ -247,9 +247,9 @@ def _require_enough_groups(cells: Sequence[Cell], weights: np.ndarray, splits: i
         groups = int((weights[:, columns] > 0).any(axis=1).sum())
         if groups < splits:
             raise SplitError(
-                f"{dataset} has {groups} groups of photographs for {splits} splits",
+                f"{dataset} has {groups} groups of images for {splits} splits",
                 ids=[dataset],
-                remedy="add photographs, or look in edges.parquet for what joins so many of them",
+                remedy="add images, or look in edges.parquet for what joins so many of them",
             )
 
 
@@ -268,5 +268,5 @@ def _require_covered(
         raise SplitError(
             "classes that cannot stand in every split",
             ids=lacking,
-            remedy="add photographs of these classes, or look in edges.parquet for what joins their groups",
+            remedy="add images of these classes, or look in edges.parquet for what joins their groups",
         )

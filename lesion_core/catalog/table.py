@@ -1,4 +1,4 @@
-"""The catalog: every photograph of every dataset in one table, and the pairs that no split may part."""
+"""The catalog: every image of every dataset in one table, and the pairs that no split may part."""
 
 from __future__ import annotations
 
@@ -66,11 +66,11 @@ def build_catalog(
     Args:
         datasets: name of settings.DATASETS -> folder with its unpacked archives side by side.
         root: paths in the catalog are relative to it.
-        duplicates: when two photographs count as the same.
+        duplicates: when two images count as the same.
         custom: the user's own dataset, needed if ``datasets`` has ``custom``.
 
     Raises:
-        CatalogError, MaskError: labels, metadata or masks do not fit the photographs.
+        CatalogError, MaskError: labels, metadata or masks do not fit the images.
         ImageError, MaskError: files that cannot be used; all of them are named.
     """
     rows = sorted(
@@ -79,7 +79,7 @@ def build_catalog(
     )
     if not rows:
         raise CatalogError("no dataset is given", remedy="list at least one under data.datasets")
-    say(f"catalog: {len(rows)} photographs of {len(datasets)} datasets")
+    say(f"catalog: {len(rows)} images of {len(datasets)} datasets")
     inspected = inspect_rows(rows, duplicates.views)
     edges = find_edges(rows, inspected, duplicates)
     roots = components(len(rows), [(edge.first, edge.second) for edge in edges])
@@ -211,7 +211,7 @@ def _describe_joins(rows: Sequence[Row], edges: Sequence[Edge], group_ids: Seque
 
 
 def _describe_shared(rows: Sequence[Row], group_ids: Sequence[str]) -> dict[str, dict[str, int]]:
-    """What two datasets have in common: photographs by id, lesions by id, and groups however joined."""
+    """What two datasets have in common: images by id, lesions by id, and groups however joined."""
     kinds: dict[str, dict[str, set[str]]] = {name: defaultdict(set) for name in ("image_ids", "lesion_ids", "groups")}
     for row, group_id in zip(rows, group_ids, strict=True):
         kinds["image_ids"][row.dataset].add(joining_id(row.image_id))

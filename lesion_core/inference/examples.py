@@ -1,4 +1,4 @@
-"""What a classifier is shown of a dataset's split: photographs, the masks its run names, and their flags."""
+"""What a classifier is shown of a dataset's split: images, the masks its run names, and their flags."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TRUE_MASKS = "true"
 
 @dataclass(frozen=True)
 class Examples:
-    """Labelled photographs of one dataset and split.
+    """Labelled images of one dataset and split.
 
     Attributes:
         records: (n) index entries: image_id, lesion_id, label, split, ...
@@ -38,7 +38,7 @@ class Examples:
     masks: np.ndarray | None
 
     def flags(self) -> list[str]:
-        """Per photograph: ``empty`` or ``full`` where the mask cuts nothing out, so that the whole photograph was
+        """Per image: ``empty`` or ``full`` where the mask cuts nothing out, so that the whole image was
         shown; ``""`` otherwise."""
         return [""] * len(self.records) if self.masks is None else [mask_flag(mask) for mask in self.masks]
 
@@ -60,7 +60,7 @@ def labelled_examples(
     batch_size: int = 8,
     device: str = "cpu",
 ) -> Examples | None:
-    """Labelled photographs of a split as a classifier is to see them.
+    """Labelled images of a split as a classifier is to see them.
 
     Args:
         loaded: the classifier.
@@ -73,7 +73,7 @@ def labelled_examples(
         None where the run is given true masks and the dataset publishes none at all.
 
     Raises:
-        MaskError: a photograph has no mask.
+        MaskError: an image has no mask.
     """
     layout = Layout(Path(root))
     data = Harmonized.open(layout.harmonized(dataset, loaded.size))

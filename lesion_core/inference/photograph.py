@@ -1,4 +1,4 @@
-"""Classes for single photographs of any size, with the probability map of a segmenter as mask."""
+"""Classes for single images of any size, with the probability map of a segmenter as mask."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from lesion_core.settings.run import Run
 UNKNOWN: Mapping[str, Any] = dict.fromkeys(FIELDS)
 SCORES = {"classification": "scores.parquet", "joint": "scores_classification.parquet"}
 
-# a photograph's name without ending, its pixels uint8 (H, W, 3), its probability map float32 (S, S) -> columns
+# an image's name without ending, its pixels uint8 (H, W, 3), its probability map float32 (S, S) -> columns
 Classify = Callable[[str, np.ndarray, np.ndarray], dict[str, Any]]
 
 
@@ -36,7 +36,7 @@ def photograph_classifier(
     image_ids: Sequence[str] = (),
     segmenter_run: str | None = None,
 ) -> Classify:
-    """What classifies a photograph as the scoring stage does: ``predicted``, ``p_<class>``, ``temperature`` and
+    """What classifies an image as the scoring stage does: ``predicted``, ``p_<class>``, ``temperature`` and
     ``calibrated_<class>``.
 
     ``p_<class>`` are the network's own probabilities, those of the score store; ``calibrated_<class>`` are
@@ -46,9 +46,9 @@ def photograph_classifier(
     Args:
         run_dir: a classification or joint run's folder.
         device: where the model is.
-        metadata: CSV with the columns image_id (the photograph's name without ending), age (years), sex and site, for
+        metadata: CSV with the columns image_id (the image's name without ending), age (years), sex and site, for
             a classifier that reads them; an empty cell, or no line: not known.
-        image_ids: the photographs' names without ending; no other may stand in ``metadata``.
+        image_ids: the images' names without ending; no other may stand in ``metadata``.
         segmenter_run: id of the run that makes the masks; it is told if the classifier learnt on another's.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Photographs to probability maps to masks: one path for scoring, pseudo-masks and ``lesion predict``."""
+"""Images to probability maps to masks: one path for scoring, pseudo-masks and ``lesion predict``."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def probabilities(
     Args:
         segmenter: a loaded run.
         images: (N, S, S, 3) uint8 RGB, may be memory-mapped.
-        sizes: (height, width) of the N photographs that they were squeezed from, in pixels.
+        sizes: (height, width) of the N images that they were resized from, in pixels.
         batch_size: images per forward pass.
         device: where the model is.
 
@@ -85,26 +85,24 @@ def _maps(
 
 
 def list_photographs(folder: Path) -> list[Path]:
-    """The folder's photographs, sorted by name.
+    """The folder's images, sorted by name.
 
     Raises:
-        ImageError: the folder is missing, empty, two photographs share a stem (their masks would collide), or see
+        ImageError: the folder is missing, empty, two images share a stem (their masks would collide), or see
             ``list_files``.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ImageError("The folder of photographs does not exist", file=folder, remedy="give an existing folder")
+        raise ImageError("The folder of images does not exist", file=folder, remedy="give an existing folder")
     paths = list_files(folder)
     if not paths:
         raise ImageError(
-            "No photographs in the folder", file=folder, remedy=f"put files ending in {', '.join(IMAGE_SUFFIXES)} there"
+            "No images in the folder", file=folder, remedy=f"put files ending in {', '.join(IMAGE_SUFFIXES)} there"
         )
     stems = [path.stem for path in paths]
     twins = sorted({stem for stem in stems if stems.count(stem) > 1}) if len(set(stems)) < len(stems) else []
     if twins:
-        raise ImageError(
-            "Photographs share a name but for the ending", file=folder, ids=twins, remedy="rename one of each"
-        )
+        raise ImageError("Images share a name but for the ending", file=folder, ids=twins, remedy="rename one of each")
     return paths
 
 
@@ -116,20 +114,20 @@ def predict_folder(
     classify: Classify | None = None,
     device: str = "cpu",
 ) -> int:
-    """Write for every photograph ``<stem>.png`` (0 or 255, the photograph's own size) and one ``predictions.csv``.
+    """Write for every image ``<stem>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
 
     Args:
         segmenter: a loaded run.
-        images: folder of photographs of any size.
+        images: folder of images of any size.
         out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
-        classify: returns columns of a photograph, see `photograph_classifier`.
+        classify: returns columns of an image, see `photograph_classifier`.
         device: where the model is.
 
     Returns:
-        The number of photographs.
+        The number of images.
 
     Raises:
-        ImageError: a photograph does not decode (nothing is skipped silently), or ``out`` is ``images``.
+        ImageError: an image does not decode (nothing is skipped silently), or ``out`` is ``images``.
         RunError: the run needs clicks.
     """
     unaided_prompt(segmenter.run)
@@ -137,7 +135,7 @@ def predict_folder(
     out = Path(out)
     if out.resolve() == Path(images).resolve():
         raise ImageError(
-            "The masks would lie among the photographs, over those that are PNG files",
+            "The masks would lie among the images, over those that are PNG files",
             file=out,
             remedy="give another folder with --out",
         )

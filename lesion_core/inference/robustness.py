@@ -1,6 +1,6 @@
-"""Accuracy and calibration of a classifier on corrupted photographs, from the file to the class.
+"""Accuracy and calibration of a classifier on corrupted images, from the file to the class.
 
-Each photograph is corrupted at its own size, then harmonized, segmented (where the run uses pseudo-masks or is joint)
+Each image is corrupted at its own size, then harmonized, segmented (where the run uses pseudo-masks or is joint)
 and classified: a blurred border harms the mask, and the mask the class, as it would in use.
 """
 
@@ -37,12 +37,12 @@ CLEAN = "none"
 def measure_robustness(
     run_dir: Path, run: Run, root: Path, datasets: list[str], settings: Robustness, out: Path, *, device: str = "cpu"
 ) -> None:
-    """Write one row per dataset, corruption and strength; strength 0 is the photographs as they are.
+    """Write one row per dataset, corruption and strength; strength 0 is the images as they are.
 
     Args:
         run_dir, run: a classification or joint run.
         root: ``results/<profile>``.
-        datasets: whose labelled test photographs are corrupted; at most ``settings.images`` of each.
+        datasets: whose labelled test images are corrupted; at most ``settings.images`` of each.
         settings: corruptions with their amounts.
         out: the CSV.
         device: where the models are.
@@ -99,7 +99,7 @@ def _chosen(rows: np.ndarray, most: int | None, dataset: str) -> np.ndarray:
 def _corrupted(
     files: list[Path], image_ids: list[str], settings: Robustness
 ) -> Iterator[tuple[tuple[str, int], list[np.ndarray]]]:
-    """(corruption, strength) -> photographs, uint8 (H, W, 3) each; first the clean ones."""
+    """(corruption, strength) -> images, uint8 (H, W, 3) each; first the clean ones."""
     clean = [read_image(path) for path in files]
     yield (CLEAN, 0), clean
     for kind in sorted(settings.corruptions):

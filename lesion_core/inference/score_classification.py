@@ -61,7 +61,7 @@ def predictor(
 
     Args:
         run_dir, run, root, scoring, device: see ``score_classification``.
-        views: changes of a batch (N, S, S, ...) whose probabilities are averaged; none: the photographs as they are.
+        views: changes of a batch (N, S, S, ...) whose probabilities are averaged; none: the images as they are.
     """
     loaded = load_classifier(run_dir, device=device)
 

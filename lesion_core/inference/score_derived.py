@@ -20,7 +20,7 @@ from lesion_core.settings.run import Run
 
 
 def dihedral(turns: int, flipped: bool, batch: np.ndarray) -> np.ndarray:
-    """One of the eight symmetries of a square on photographs (N, S, S, 3) or masks (N, S, S)."""
+    """One of the eight symmetries of a square on images (N, S, S, 3) or masks (N, S, S)."""
     turned = np.rot90(batch, turns, axes=(1, 2))
     return turned[:, :, ::-1] if flipped else turned
 
@@ -74,7 +74,7 @@ def predict_derived(run: Run, root: Path, scoring: Scoring, out: Path, *, device
         if len(parts) < len(members):
             return None
         records, _, flags = parts[0]
-        # a photograph is flagged where any member saw it whole
+        # an image is flagged where any member saw it whole
         flags = [next((flag for flag in every if flag), "") for every in zip(*(part[2] for part in parts), strict=True)]
         return records, np.mean([part[1] for part in parts], axis=0), flags
 

@@ -49,7 +49,7 @@ def score_segmentation(
         run: whose scores they are (for a joint run, not the segmenter's own run).
         root: ``results/<profile>``.
         scoring: datasets, prompts, jitter, refinement.
-        out_scores: one row per image, prompt and resolution: ``native`` (the photograph's own size, as the challenge
+        out_scores: one row per image, prompt and resolution: ``native`` (the image's own size, as the challenge
             scores) and ``model`` (the model's square input). SAM runs are scored under every prompt, others without.
         out_masks: zip of the native masks without a prompt, ``<dataset>/<image_id>.png``, and of the true ones,
             ``truth/<dataset>/<image_id>.png``: figures and page draw these, and open no test mask themselves.
@@ -187,7 +187,7 @@ def _automatic_lesions(
     images: torch.Tensor,
     scoring: Scoring,
 ) -> torch.Tensor:
-    """Logits (B, 1, s, s); image by image, since a frame is one photograph's and the grid's points are many."""
+    """Logits (B, 1, s, s); image by image, since a frame is one image's and the grid's points are many."""
     each = zip(sizes, zip(embeddings.split(1), images.split(1), strict=True), strict=True)
     found = [automatic_lesions(segmenter.facing([size]), *one, scoring.automatic_masks) for size, one in each]
     return torch.cat(found)

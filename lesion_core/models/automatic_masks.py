@@ -69,7 +69,7 @@ def automatic_lesions(
     segments everything, and a lesion is what is darker than the skin around it.
 
     Args:
-        segmenter: a SAM; in its own frame, of one photograph.
+        segmenter: a SAM; in its own frame, of one image.
         embeddings: (B, C, g, g) of the images.
         images: (B, 3, S, S) float RGB, 0..255.
         settings: grid and thresholds.

@@ -51,10 +51,10 @@ def crop(values: Tensor, boxes: Tensor) -> Tensor:
 
 
 def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, margin: float) -> tuple[Tensor, Tensor]:
-    """The classifier's view of a photograph (paper A, section 3.4), differentiable in images and soft masks.
+    """The classifier's view of an image (paper A, section 3.4), differentiable in images and soft masks.
 
     full: I. masked: I * M. blend: a * (I * M) + (1 - a) * I. crop: image and mask in the lesion's box, see
-    ``lesion_box``. A mask without lesion (nowhere >= 0.5) cuts nothing out: the whole photograph is shown.
+    ``lesion_box``. A mask without lesion (nowhere >= 0.5) cuts nothing out: the whole image is shown.
 
     Args:
         images: (B, 3, S, S) float, 0..255. masks: (B, 1, S, S) float, 0..1.

@@ -1,4 +1,4 @@
-"""The dual network with clinical metadata (paper C): photograph and segmented lesion, cross-attention, metadata."""
+"""The dual network with clinical metadata (paper C): image and segmented lesion, cross-attention, metadata."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ AGE_BINS = 12  # 0-9, 10-19, ..., 110 and more: fixed, so that no other image's 
 
 
 class LesionAttention(nn.Module):
-    """F = softmax(Q K' / sqrt(d_head)) V: Q and V from the photograph, K from the segmented lesion (paper C).
+    """F = softmax(Q K' / sqrt(d_head)) V: Q and V from the image, K from the segmented lesion (paper C).
 
-    Tokens (B, T, d) of both encoders -> (B, T, d). Where the lesion's tokens resemble a token's query, the photograph's
+    Tokens (B, T, d) of both encoders -> (B, T, d). Where the lesion's tokens resemble a token's query, the image's
     own features at those places are gathered.
     """
 
@@ -103,8 +103,8 @@ class DualNetwork(ClassifierModule):
     -> logits (B, 7), order ``CLASSES``.
 
     Two encoders of the same architecture and separate weights; the second one sees ``settings.input`` (masked, crop or
-    blend; ``full`` is the ablation without segmentation: both see the photograph). With ``fusion: cross_attention`` the
-    photograph's tokens gain what ``LesionAttention`` gathers, without it (``none``) the lesion's tokens are added. The
+    blend; ``full`` is the ablation without segmentation: both see the image). With ``fusion: cross_attention`` the
+    image's tokens gain what ``LesionAttention`` gathers, without it (``none``) the lesion's tokens are added. The
     mean token and the projected metadata are added (additive fusion), then a linear head.
 
     Args:
@@ -156,7 +156,7 @@ class DualNetwork(ClassifierModule):
         tokens = tokens + (lesion_tokens if self.attention is None else self.attention(tokens, lesion_tokens))
         fused = self.norm(tokens.mean(dim=1))
         if self.metadata is not None:
-            if metadata is None:  # a photograph of which nothing is known, e.g. of ``lesion predict``
+            if metadata is None:  # an image of which nothing is known, e.g. of ``lesion predict``
                 metadata = images.new_zeros(len(images), 3)
                 metadata[:, 0] = NO_AGE
             fused = fused + self.metadata_project(self.metadata(metadata))

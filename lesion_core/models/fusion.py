@@ -69,7 +69,7 @@ class Fusion(nn.Module):
     """Z and masks -> fused tokens (B, 1 + N, d).
 
     none: Z. concat: W [Z ; M] + b along the features. cross_attention: Z + F; the residual is our choice,
-    since V holds the mask alone and F by itself would forget the photograph, and F starts small, as M does in
+    since V holds the mask alone and F by itself would forget the image, and F starts small, as M does in
     concat: fusion departs from what no fusion knows. gated: g * F + (1 - g) * Z with
     g = sigmoid(W_g [Z ; F] + b_g).
     """

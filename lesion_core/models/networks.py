@@ -89,7 +89,7 @@ def build_network(
     Args:
         kind: a key of ``ARCHITECTURES``, or ``deep_unet``.
         encoder: a name of segmentation-models-pytorch (``resnet34``, ``efficientnet-b3``, ``tu-...`` for timm); None:
-            the tiny twin, which U-Net and Deep-UNet have.
+            the scaled-down version, which U-Net and Deep-UNet have.
         encoder_weights: a name of segmentation-models-pytorch, e.g. ``imagenet``; None: random.
         weights: a file with the encoder's tensors, read instead of a download if ``encoder_weights`` is given.
 

@@ -231,8 +231,8 @@ def build_segmae(model: SegmentationModel, weights: Path | None = None, *, pretr
     """A SegMAE from settings, in eval mode; random parts start from torch's global generator.
 
     Args:
-        model: ``encoder``: ``vit_b_16``, or None for the tiny twin; ``encoder_weights: imagenet``: timm's ViT-B/16 into
-            the transformer (its patch embedding too, without a stem).
+        model: ``encoder``: ``vit_b_16``, or None for a scaled-down one; ``encoder_weights: imagenet``: timm's ViT-B/16
+            into the transformer (its patch embedding too, without a stem).
         weights: a file in timm's names, read instead of a download.
         pretrained: False: a random start whatever ``encoder_weights`` is.
 

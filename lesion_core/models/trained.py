@@ -54,11 +54,11 @@ class LoadedSegmenter:
         return cast(SegmentationMethod, self.run.spec).model
 
     def facing(self, sizes: Sequence[tuple[int, int]]) -> Any:
-        """The model as it sees photographs of these (height, width), squeezed as they come: in SAM's frame if it is so.
+        """The model as it sees images of these (height, width), resized as they come: in SAM's frame if it is so.
 
-        Photographs that are square fill both frames alike.
+        Images that are square fill both frames alike.
         """
-        if self.settings.frame == "squeezed" or all(height == width for height, width in sizes):
+        if self.settings.frame == "resized" or all(height == width for height, width in sizes):
             return self.model
         return PaddedSam(self.model, sizes)
 

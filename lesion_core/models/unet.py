@@ -1,4 +1,4 @@
-"""The tiny twin of the U-Net, in plain torch."""
+"""The scaled-down version of the U-Net, in plain torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Photographs and masks of a user's own dataset: they lie where the user has them, outside the results."""
+"""Images and masks of a user's own dataset: they lie where the user has them, outside the results."""
 
 from __future__ import annotations
 

@@ -63,7 +63,7 @@ class SegmentationModel(Strict):
     adapter_init: Literal["zero", "random"] = "zero"
     lora_targets: Literal["qv", "qkvo"] = "qv"
     embedding_cache: Literal["none", "fp16", "fp32"] = "none"
-    frame: Literal["squeezed", "padded"] = "squeezed"
+    frame: Literal["resized", "padded"] = "resized"
     encoder: str | None = None
     encoder_weights: str | None = None
     width: Count | None = None
@@ -113,13 +113,13 @@ class SegmentationModel(Strict):
         if idle := [key for key in fields if key not in used and getattr(self, key) != fields[key].default]:
             raise ValueError(f"{name} does not use {', '.join(idle)}: leave it out")
         if self.backbone == "medsam" and self.frame == "padded":
-            raise ValueError("frame must be squeezed for medsam: its weights were trained on squeezed images")
+            raise ValueError("frame must be resized for medsam: its training images were resized without aspect ratio")
         if self.encoder_weights and not self.encoder:
             raise ValueError("encoder_weights needs an encoder")
         if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
             raise ValueError(f"kind {self.kind} needs an encoder")
         if self.kind == "segmae" and self.encoder not in (None, "vit_b_16"):
-            raise ValueError("the encoder of kind segmae is vit_b_16, or null for the tiny twin")
+            raise ValueError("the encoder of kind segmae is vit_b_16, or null for the scaled-down version")
         if self.width is not None and self.width % WIDTH_STEPS[self.kind]:
             raise ValueError(f"width must be a multiple of {WIDTH_STEPS[self.kind]} for kind {self.kind}")
         if self.image_size % self.multiple:

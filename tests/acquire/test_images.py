@@ -1,4 +1,4 @@
-"""Decoding of photographs and masks: every stated rule, and planted faults."""
+"""Decoding of images and masks: every stated rule, and planted faults."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made photographs: repeatable, well masked, of learnable classes, and packed as the official archives are."""
+"""Synthetic images: repeatable, well masked, of learnable classes, and packed as the official archives are."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def decode(content: bytes, flag: int = -1) -> np.ndarray:
     return cv2.imdecode(np.frombuffer(content, np.uint8), flag)
 
 
-# Photographs
+# Images
 
 
 @pytest.mark.parametrize("label", CLASSES)
@@ -130,7 +130,7 @@ def test_batch_is_keyed_per_index() -> None:
 
 
 def test_lesions_stand_out_in_colour_but_not_trivially() -> None:
-    """Inside and outside differ in most photographs, yet one global threshold does not solve the task."""
+    """Inside and outside differ in most images, yet one global threshold does not solve the task."""
     import cv2
 
     dice = []
@@ -192,7 +192,7 @@ def test_labels_carry_the_information(described: tuple[np.ndarray, np.ndarray]) 
 
 
 def test_photographs_of_one_lesion_resemble_each_other() -> None:
-    """Two photographs of a lesion are nearer in description than photographs of two lesions of its class."""
+    """Two images of a lesion are nearer in description than images of two lesions of its class."""
     same, other = [], []
     for i in range(24):
         pair = []
@@ -301,7 +301,7 @@ def test_masks_fit_their_photographs(mirror: Path) -> None:
 
 
 def test_task1_leaks_by_id_and_by_lesion(mirror: Path) -> None:
-    """Some Task 1 photographs stand in HAM10000 with the same bytes, some show its lesions under other ids."""
+    """Some Task 1 images stand in HAM10000 with the same bytes, some show its lesions under other ids."""
     ham = {shot.image_id for shot in cohort.make_cohort(CHOSEN).ham}
     lesions = {shot.case.lesion_id for shot in cohort.make_cohort(CHOSEN).ham}
     task1 = cohort.make_cohort(CHOSEN).task1

@@ -336,13 +336,13 @@ def test_ph2_folder_from_the_users_setting_to_the_manifest(tmp_path: Path) -> No
     assert sorted(found) == ["PH2Dataset/PH2 Dataset images/i.bmp", "PH2Dataset/PH2_dataset.txt"]
 
 
-# Real photographs, where they are at hand
+# Real images, where they are at hand
 
 
 @pytest.mark.parametrize(("dataset", "count"), [("isic2018_task3", 1038), ("isic2018_task1", 1765)])
 def test_shared_photographs(dataset: str, count: int, tmp_path: Path) -> None:
     mirror = os.environ.get("LESION_SHARED_DATA", "")
     if not mirror or not Path(mirror).is_dir():
-        pytest.skip("LESION_SHARED_DATA names no folder with the photographs")
+        pytest.skip("LESION_SHARED_DATA names no folder with the images")
     fetch_dataset(dataset, tmp_path / "d", mirror=mirror, ph2=None, retries=0, timeout=1.0)
     assert len(hashes(unpack_dataset(dataset, tmp_path / "d", tmp_path / "x"))) == count

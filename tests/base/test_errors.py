@@ -62,7 +62,7 @@ def test_command_line_exits_with_2_and_no_traceback(tmp_path):
     command += ["--segmenter", str(tmp_path), "--images", str(tmp_path), "--out", str(tmp_path / "out")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "error: ImageError: No photographs in the folder" in done.stderr
+    assert "error: ImageError: No images in the folder" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (tmp_path / "out").exists()
 

@@ -17,7 +17,7 @@ CHOSEN = Duplicates(max_hamming=9, min_correlation=0.95)
 
 @pytest.fixture
 def data(tmp_path):
-    """Task 1 shares a photograph with HAM10000 under its id, and one under another id, turned; Task 3 and ISIC 2019
+    """Task 1 shares an image with HAM10000 under its id, and one under another id, turned; Task 3 and ISIC 2019
     share a lesion with HAM10000 under other ids."""
     root = tmp_path / "root"
     datasets = {
@@ -79,7 +79,7 @@ def test_rows_groups_and_report(data):
     assert len(one["phash"]) == 20
     assert rows["isic2018_task1", "ISIC_0000004"]["label"] is None
     groups = {key: row["group_id"] for key, row in rows.items()}
-    # One lesion in two datasets; one id in two datasets; one photograph under two ids; an id with a suffix.
+    # One lesion in two datasets; one id in two datasets; one image under two ids; an id with a suffix.
     assert groups["isic2018_task3", "ISIC_0000011"] == groups["ham10000", "ISIC_0000002"] == "ham10000:ISIC_0000001"
     assert groups["isic2018_task1", "ISIC_0000003"] == "ham10000:ISIC_0000003"
     assert groups["isic2018_task1", "ISIC_0000010"] == "ham10000:ISIC_0000008"

@@ -38,7 +38,7 @@ def clean_rows() -> list[dict]:
 
 def test_what_two_datasets_share_by_hand() -> None:
     assert shared_between(clean_rows()) == [
-        {"first": "ham10000", "second": "isic2018_task1", "photographs": 1, "lesions": 0, "groups": 2, "parted": 0}
+        {"first": "ham10000", "second": "isic2018_task1", "images": 1, "lesions": 0, "groups": 2, "parted": 0}
     ]
     assert trained_and_tested(clean_rows()) == (2, 2, [])
 
@@ -74,7 +74,7 @@ def test_the_command_says_it_and_its_exit_status_too(tmp_path: Path) -> None:
     write(tmp_path, clean_rows())
     done = CliRunner().invoke(app, ["leakage", "--root", str(tmp_path)])
     assert done.exit_code == 0
-    assert "ham10000 - isic2018_task1: 1 photographs with one id" in done.output
+    assert "ham10000 - isic2018_task1: 1 images with one id" in done.output
     rows = clean_rows()
     rows[5]["lesion_id"] = "L3"
     write(tmp_path, rows)
@@ -91,6 +91,6 @@ def test_the_mirrors_sixty_photographs_are_joined_and_no_training_photograph_tes
     text, clean = tell_leakage(Path(RESULTS))
     assert clean, text
     line = next(line for line in text.splitlines() if line.startswith("ham10000 - isic2018_task1"))
-    photographs, groups = (int(re.search(rf"(\d+) {what}", line).group(1)) for what in ("photographs", "groups"))
-    assert photographs == 60
+    images, groups = (int(re.search(rf"(\d+) {what}", line).group(1)) for what in ("images", "groups"))
+    assert images == 60
     assert groups >= 60 + 40  # and most of the 53 lesions that stand in both under different ids

@@ -92,7 +92,7 @@ def torn() -> tuple[list[dict], list[dict]]:
 
 def test_a_release_that_parts_a_group_is_refused_with_the_ids(tmp_path) -> None:
     rows, edges = torn()
-    with pytest.raises(SplitError, match="part photographs of one group") as caught:
+    with pytest.raises(SplitError, match="part images of one group") as caught:
         build(tmp_path, rows, chosen({"isic2017": "release"}), edges)
     assert set(caught.value.ids) == {
         "isic2017/isic2017_00000 (training)",

@@ -22,7 +22,7 @@ CHOSEN = Splits(seed=1, train=0.7, val=0.1, test=0.2)
 
 
 def made_images(seed, groups, labels=("nv", "mel", "df"), shares=(0.8, 0.15, 0.05)):
-    """(group, dataset, class) of groups of one to four photographs, some of them in both datasets."""
+    """(group, dataset, class) of groups of one to four images, some of them in both datasets."""
     rng = np.random.default_rng(seed)
     images = []
     for group in range(groups):
@@ -119,7 +119,7 @@ def catalog_row(dataset, image_id, group_id, label=None, lesion_id=None, sha256=
 
 @pytest.fixture
 def catalog(tmp_path):
-    """Sixty lesions in HAM10000; twenty of the photographs stand in Task 1 too."""
+    """Sixty lesions in HAM10000; twenty of the images stand in Task 1 too."""
     rows, edges = [], []
     for number in range(60):
         group = f"ham10000:ISIC_{number:07d}"
@@ -144,7 +144,7 @@ def split(folder):
 
 
 def move(path, image_id):
-    """Put one photograph into another split by hand."""
+    """Put one image into another split by hand."""
     rows = read_csv(path)
     for row in rows:
         if row["image_id"] == image_id:
@@ -188,7 +188,7 @@ def test_a_photograph_moved_by_hand_is_found(catalog, dataset, image_id, reason)
 
 
 def test_wrong_groups_do_not_deceive_the_certificate(catalog, tmp_path):
-    """Two photographs of equal bytes that the catalog put into different groups."""
+    """Two images of equal bytes that the catalog put into different groups."""
     rows = [catalog_row("ph2", f"IMD{number:03d}", f"ph2:IMD{number:03d}", "nv", sha256="same") for number in range(9)]
     write_table(tmp_path / "bad.parquet", COLUMNS, rows)
     write_table(tmp_path / "none.parquet", EDGE_COLUMNS, [])

@@ -1,4 +1,4 @@
-"""Every odd photograph and mask that a release may hold: converted and told in the report, or refused by id."""
+"""Every odd image and mask that a release may hold: converted and told in the report, or refused by id."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ BROKEN = {
 
 
 class Clinic:
-    """A user's dataset with one good photograph and mask, to which odd ones are added."""
+    """A user's dataset with one good image and mask, to which odd ones are added."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

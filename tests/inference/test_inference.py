@@ -186,7 +186,7 @@ def test_predict_folder_and_its_refusals(root, segmenter, tmp_path):
         list_photographs(tmp_path / "nowhere")
     (photographs / "a.png").unlink()
     before = (photographs / "b.png").read_bytes()
-    with pytest.raises(ImageError, match="among the photographs"):
+    with pytest.raises(ImageError, match="among the images"):
         predict_folder(segmenter, photographs, tmp_path / "out" / ".." / "in")
     assert (photographs / "b.png").read_bytes() == before
 

@@ -61,7 +61,7 @@ def test_nothing_is_done_at_no_strength():
 
 @pytest.fixture
 def layout(tmp_path):
-    """Photographs on disk that are what the harmonized arrays hold."""
+    """Images on disk that are what the harmonized arrays hold."""
     layout = make_root(tmp_path)
     data = Harmonized.open(layout.harmonized("ham10000", 32))
     rows = []

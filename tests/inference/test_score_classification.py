@@ -80,7 +80,7 @@ def test_the_temperature_comes_from_validation_images_alone(layout: Layout):
     told = read_json(folder / "scores_calibration.json")
     assert told["validation_images"] == len(truth) == 14
     assert told["validation_ece_calibrated"] == pytest.approx(ece(truth, softmax(logits, expected)), abs=1e-6)
-    # other test photographs: other scores, the same temperature
+    # other test images: other scores, the same temperature
     path = layout.harmonized("ham10000", 32) / "images.npy"
     images = np.load(path)
     images[[row for row in range(len(images)) if row >= 49]] = 7
@@ -257,7 +257,7 @@ def test_the_eight_views_are_the_symmetries_of_a_square():
     batch = np.arange(2 * 4 * 4 * 3).reshape(2, 4, 4, 3)
     views = {view(batch).tobytes() for view in EIGHT_VIEWS}
     assert len(views) == 8
-    # closed: turned photographs have the same views
+    # closed: turned images have the same views
     assert {view(np.rot90(batch, axes=(1, 2))).tobytes() for view in EIGHT_VIEWS} == views
     assert {view(batch[:, ::-1]).tobytes() for view in EIGHT_VIEWS} == views
     assert EIGHT_VIEWS[5](batch[..., 0]).shape == (2, 4, 4)

@@ -130,7 +130,7 @@ def with_threshold(segmenter, threshold):
 
 @pytest.mark.parametrize("threshold", [0.5, 0.52])
 def test_every_score_is_of_its_own_prompt(root, segmenter, scoring, tmp_path, threshold):
-    """Each probability map made by hand; upsampled to the photograph's size first, cut at the threshold after."""
+    """Each probability map made by hand; upsampled to the image's size first, cut at the threshold after."""
     import cv2
 
     segmenter = with_threshold(segmenter, threshold)

@@ -1,4 +1,4 @@
-"""The lesion classifier: what it sees of a photograph, what flows through the mask, what its weights are."""
+"""The lesion classifier: what it sees of an image, what flows through the mask, what its weights are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Deep-UNet: its parts by hand, the tiny twin's size and training, strict state."""
+"""Deep-UNet: its parts by hand, the scaled-down version's size and training, strict state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The dual network: metadata, query and value from the photograph and key from the lesion, ablations."""
+"""The dual network: metadata, query and value from the image and key from the lesion, ablations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The harmonize stage on made photographs: pixels, sealing, determinism, leaks, refusal; and the colour steps."""
+"""The harmonize stage on synthetic images: pixels, sealing, determinism, leaks, refusal; and the colour steps."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from lesion_core.pixels.reference import (
 from lesion_core.seeding import generator
 from lesion_core.settings import Harmonization
 
-# A gain per channel and a gamma: what another camera and another lamp do to a photograph.
+# A gain per channel and a gamma: what another camera and another lamp do to an image.
 CASTS = {"clinic_a": ((1.0, 1.0, 1.0), 1.0), "clinic_b": ((0.75, 0.9, 1.1), 1.0), "clinic_c": ((1.0, 0.85, 0.7), 1.3)}
 
 

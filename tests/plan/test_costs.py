@@ -101,7 +101,7 @@ def test_images_are_counted_by_release_and_share_or_in_made_splits(settings, tmp
     write_csv(tmp_path / "splits" / "ph2.csv", ("image_id", "split"), [*rows, {"image_id": "7", "split": "test"}])
     assert image_counts(settings, tmp_path) == counted | {"ph2": (5, 2)}
     made = image_counts(config.load("smoke"))
-    assert made["ham10000"] == (69, 10)  # 70 lesions of 1.4 photographs
+    assert made["ham10000"] == (69, 10)  # 70 lesions of 1.4 images
 
 
 def test_what_is_not_measured_is_named(settings, runs):

@@ -260,7 +260,7 @@ def test_predict_masks_have_the_photographs_size(smoke, tmp_path):
 
 @pytest.mark.parametrize("method", ["vit_cross_attention", "dual_network", "joint_proposed"])
 def test_predict_gives_the_scored_probabilities(method, smoke, tmp_path):
-    """The same photographs by ``lesion predict`` and in the score store: probabilities, temperature, answer."""
+    """The same images by ``lesion predict`` and in the score store: probabilities, temperature, answer."""
     root, dataset = smoke / RESULTS, "ham10000"
     run = next(run for run in config.expand(config.load("smoke")).values() if run.method == method)
     classifier = root / "runs" / run.place / run.run_id

@@ -1,7 +1,7 @@
 """A user's own dataset: a folder of images, a CSV, and optionally a folder of masks.
 
 The CSV has a column ``image_id`` (the file's name without its suffix) and any of ``lesion_id``, ``label``, ``age``,
-``sex``, ``site``. Photographs that must not be parted (of one lesion, or of one patient) share a ``lesion_id``.
+``sex``, ``site``. Images that must not be parted (of one lesion, or of one patient) share a ``lesion_id``.
 A mask is called like its image, or like its image with ``_segmentation``, ``_lesion`` or ``_mask`` behind it.
 """
 

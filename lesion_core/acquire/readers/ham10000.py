@@ -1,4 +1,4 @@
-"""HAM10000: photographs, metadata with lesion ids, and the masks that P. Tschandl published later."""
+"""HAM10000: images, metadata with lesion ids, and the masks that P. Tschandl published later."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ LICENCE = "CC BY-NC 4.0"
 
 
 def read(dataset: str, folder: Path) -> list[Row]:
-    """Rows of all photographs; ``mask_path`` where a mask is published.
+    """Rows of all images; ``mask_path`` where a mask is published.
 
     Raises:
-        CatalogError: photographs and metadata do not name the same ids, or a row is not as released.
-        MaskError: a mask without its photograph.
+        CatalogError: images and metadata do not name the same ids, or a row is not as released.
+        MaskError: a mask without its image.
     """
     images: dict[str, Path] = {}
     for name in IMAGE_FOLDERS:
@@ -41,7 +41,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
         found = files_by_id(folder / name)
         twice = sorted(images.keys() & found.keys())
         if twice:
-            raise CatalogError("photographs that lie in two folders", file=folder, ids=twice, remedy="keep one")
+            raise CatalogError("images that lie in two folders", file=folder, ids=twice, remedy="keep one")
         images.update(found)
     metadata_path = one_path(folder, METADATA)
     metadata = read_table(metadata_path, COLUMNS, [SOURCE], key="image_id")

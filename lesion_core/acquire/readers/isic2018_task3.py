@@ -1,4 +1,4 @@
-"""ISIC 2018 Task 3: photographs, one-hot labels, lesion groupings. Its training set is HAM10000."""
+"""ISIC 2018 Task 3: images, one-hot labels, lesion groupings. Its training set is HAM10000."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ISIC 2019: photographs, one-hot labels of nine classes, metadata with lesion ids where known."""
+"""ISIC 2019: images, one-hot labels of nine classes, metadata with lesion ids where known."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LABELS = "ISIC_2019_Training_GroundTruth.csv"
 METADATA = "ISIC_2019_Training_Metadata.csv"
 COLUMNS = ("MEL", "NV", "BCC", "AK", "BKL", "DF", "VASC", "SCC", "UNK")
 # Actinic keratosis is half of HAM10000's akiec. Invasive squamous cell carcinoma and "unknown" are none of
-# the seven classes: these photographs stay in the catalog, for grouping, without a label.
+# the seven classes: these images stay in the catalog, for grouping, without a label.
 CLASS_OF = {
     "MEL": "mel",
     "NV": "nv",

@@ -1,4 +1,4 @@
-"""ISIC 2016 and 2017 Part 1 and ISIC 2018 Task 1: photographs and lesion masks, no labels."""
+"""ISIC 2016 and 2017 Part 1 and ISIC 2018 Task 1: images and lesion masks, no labels."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from lesion_core.acquire.readers.rows import (
 from lesion_core.errors import CatalogError, MaskError
 
 MASK_ENDING = "_segmentation"
-SUPERPIXELS = "_superpixels"  # ISIC 2017 keeps a superpixel map beside each photograph
+SUPERPIXELS = "_superpixels"  # ISIC 2017 keeps a superpixel map beside each image
 
-# dataset -> (part, photographs, masks, table of ages and sexes if there is one), one line per part of the release
+# dataset -> (part, images, masks, table of ages and sexes if there is one), one line per part of the release
 PARTS: dict[str, tuple[tuple[str, str, str, str | None], ...]] = {
     "isic2016": (
         ("training", "ISBI2016_ISIC_Part1_Training_Data", "ISBI2016_ISIC_Part1_Training_GroundTruth", None),

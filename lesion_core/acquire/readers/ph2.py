@@ -1,4 +1,4 @@
-"""PH2: full-size photographs, masks, and a text table whose columns stand between double pipes."""
+"""PH2: full-size images, masks, and a text table whose columns stand between double pipes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
 
     Raises:
         CatalogError: the table is not as released, or cases and rows do not match.
-        MaskError: a photograph without its mask, or a mask without its photograph.
+        MaskError: an image without its mask, or a mask without its image.
     """
     table_path = one_path(folder, TABLE)
     labels = read_labels(table_path)
@@ -56,7 +56,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
         if mask.is_file():
             masks[case.name] = mask
         if not image.is_file() and not mask.is_file():
-            raise CatalogError("a case without photograph and mask", file=case, ids=[case.name], remedy=REMEDY)
+            raise CatalogError("a case without image and mask", file=case, ids=[case.name], remedy=REMEDY)
     require_images_of_masks(masks, images, top)
     require_masks_of_images(images, masks, top)
     require_same_ids(images, labels, top, table_path)

@@ -16,22 +16,22 @@ from lesion_core.paths import IMAGE_SUFFIXES
 MISSING = {"", "unknown", "na", "n/a", "nan", "none", "null"}
 SEXES = {"male": "male", "m": "male", "female": "female", "f": "female"}
 MAX_AGE = 120.0
-DOWNSAMPLED = "_downsampled"  # ISIC 2019 marks ids so whose photographs it scaled down
+DOWNSAMPLED = "_downsampled"  # ISIC 2019 marks ids so whose images it scaled down
 REMEDY = "download and unpack the release again, or correct the file"
 
 
 @dataclass(frozen=True)
 class Row:
-    """One photograph as its release describes it.
+    """One image as its release describes it.
 
     Attributes:
         dataset: name of the settings, e.g. ``ham10000``.
         image_id: unique within the dataset.
-        path: the photograph's file.
+        path: the image's file.
         licence: its terms of use.
         lesion_id, label, age, sex, site, dx_type: None where the release does not say; label is one of the classes.
         mask_path: the lesion mask's file, None without one.
-        part: ``training``, ``validation`` or ``test`` where the release divides its photographs.
+        part: ``training``, ``validation`` or ``test`` where the release divides its images.
         notes: (kind, detail) of what the release says but the catalog cannot hold, for the report.
     """
 
@@ -56,7 +56,7 @@ class Row:
 
 
 def joining_id(image_id: str) -> str:
-    """The id under which one photograph stands in several ISIC releases."""
+    """The id under which one image stands in several ISIC releases."""
     return image_id.removesuffix(DOWNSAMPLED)
 
 

@@ -1,4 +1,4 @@
-"""Made dermoscopy photographs with exact masks: for the smoke profile, for tests and for pretraining."""
+"""Made dermoscopy images with exact masks: for the smoke profile, for tests and for pretraining."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made mirror: the official archives' names and inner layouts, filled with made photographs."""
+"""A made mirror: the official archives' names and inner layouts, filled with synthetic images."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ Pictures = Mapping[str, tuple[bytes, bytes]]
 
 
 def write_mirror(settings: settings.Synthetic, out: Path) -> None:
-    """Write HAM10000, ISIC 2018 Task 1 and Task 3, and PH2 archives of made photographs into ``out``.
+    """Write HAM10000, ISIC 2018 Task 1 and Task 3, and PH2 archives of synthetic images into ``out``.
 
     The same settings give the same bytes. Each file is written atomically; SHA256SUMS comes last and covers
     all others, so its presence says that the mirror is whole.
 
     Raises:
-        SettingsError: more photographs are asked for than there are ids.
+        SettingsError: more images are asked for than there are ids.
     """
     out = Path(out)
     cohort = make_cohort(settings)
     shots = {shot.image_id: shot for shot in (*cohort.ham, *cohort.task1)}
     pictures: dict[str, tuple[bytes, bytes]] = {}
-    for image_id in track(sorted(shots), "making photographs"):
+    for image_id in track(sorted(shots), "making images"):
         pictures[image_id] = _encode(settings, shots[image_id])
 
     written = [
@@ -63,7 +63,7 @@ def write_mirror(settings: settings.Synthetic, out: Path) -> None:
 
 
 def _encode(chosen: settings.Synthetic, shot: Shot) -> tuple[bytes, bytes]:
-    """JPEG bytes and mask PNG bytes (0 and 255) of one photograph."""
+    """JPEG bytes and mask PNG bytes (0 and 255) of one image."""
     rng = generator(chosen.seed, "photograph", shot.number)
     image, mask = photograph(shot.case.lesion, rng, _size(rng, chosen.size))
     jpeg = encode_image(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)

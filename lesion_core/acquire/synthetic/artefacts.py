@@ -8,7 +8,7 @@ from lesion_core.acquire.synthetic.noise import field
 
 
 def hair(rng: np.random.Generator, image: np.ndarray) -> None:
-    """Draw dark or light hairs over a float32 (H, W, 3) photograph, in place."""
+    """Draw dark or light hairs over a float32 (H, W, 3) image, in place."""
     import cv2
 
     height, width = image.shape[:2]

@@ -60,7 +60,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Shot:
-    """One photograph: its id, its case and its seed number within the collection."""
+    """One image: its id, its case and its seed number within the collection."""
 
     image_id: str
     case: Case
@@ -69,7 +69,7 @@ class Shot:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Photographs by archive, each list sorted by image id; ``ham`` and ``task3`` share shots, ``task1`` a few."""
+    """Images by archive, each list sorted by image id; ``ham`` and ``task3`` share shots, ``task1`` a few."""
 
     ham: list[Shot]
     task1: list[Shot]
@@ -91,7 +91,7 @@ def make_cohort(chosen: settings.Synthetic) -> Cohort:
     """Lesions, patients and ids for one mirror; depends on ``chosen`` alone.
 
     Raises:
-        SettingsError: more photographs are asked for than there are ids.
+        SettingsError: more images are asked for than there are ids.
     """
     rng = generator(chosen.seed, "cohort")
     cases = [
@@ -108,14 +108,14 @@ def make_cohort(chosen: settings.Synthetic) -> Cohort:
     needed = photographs + chosen.isic2018_task1
     if needed > LAST_ID - FIRST_ID:
         raise SettingsError(
-            f"{needed} made photographs are asked for, but there are only {LAST_ID - FIRST_ID} ids",
+            f"{needed} synthetic images are asked for, but there are only {LAST_ID - FIRST_ID} ids",
             remedy="lower synthetic.ham10000_lesions, photographs_per_lesion or isic2018_task1",
         )
     lesion_ids = rng.choice(8000, len(labels), replace=False)
     people = [_case(chosen.seed, i, label, int(lesion_ids[i])) for i, label in enumerate(labels)]
 
     ham_owner = list(range(len(cases))) + rng.integers(0, len(cases), photographs - len(cases)).tolist()
-    # A lesion has at most a handful of photographs in HAM10000: siblings come from all lesions alike.
+    # A lesion has at most a handful of images in HAM10000: siblings come from all lesions alike.
     sibling_owner = rng.integers(0, len(cases), siblings).tolist()
     fresh_owner = list(range(len(cases), len(labels)))
     owners = ham_owner + sibling_owner + fresh_owner

@@ -1,4 +1,4 @@
-"""Photographs of made lesions with their true masks."""
+"""Images of made lesions with their true masks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lesion_core.acquire.synthetic.skin import BLOOD, DEVICES, MELANIN, base_col
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
 
-WHOLE = 0.8  # share of photographs that frame the whole lesion where it fits
+WHOLE = 0.8  # share of images that frame the whole lesion where it fits
 
 
 def photograph(
@@ -22,11 +22,11 @@ def photograph(
     size: int | tuple[int, int] = 256,
     device: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One photograph of ``lesion`` with its own pose, zoom, light, skin, hair and camera.
+    """One image of ``lesion`` with its own pose, zoom, light, skin, hair and camera.
 
     Args:
         lesion: from ``make_lesion``; the same lesion can be photographed any number of times.
-        rng: decides all that may differ between photographs.
+        rng: decides all that may differ between images.
         size: side in pixels, or (height, width).
         device: index into ``skin.DEVICES``; None draws one by its share.
 
@@ -94,9 +94,9 @@ def _in_front(rng: np.random.Generator, image: np.ndarray, circle: float) -> np.
 
 
 def _pose(rng: np.random.Generator, inside: np.ndarray, unit: float, shape: tuple[int, int]) -> np.ndarray:
-    """Affine (2, 3) from canvas pixels to photograph pixels: turn, stretch, shift.
+    """Affine (2, 3) from canvas pixels to image pixels: turn, stretch, shift.
 
-    Most lesions are framed whole where they fit; some are cut by the photograph's border.
+    Most lesions are framed whole where they fit; some are cut by the image's border.
     """
     height, width = shape
     side = len(inside)

@@ -17,12 +17,12 @@ MINIMUM_CONTRAST = 0.16
 
 @dataclass(frozen=True)
 class Lesion:
-    """One lesion. Everything that stays the same between its photographs.
+    """One lesion. Everything that stays the same between its images.
 
     Attributes:
         label: one of ``settings.CLASSES``.
         seed: key of the lesion's own random fields.
-        area: fraction of the photograph it covers at zoom 1, 0.02..0.75.
+        area: fraction of the image it covers at zoom 1, 0.02..0.75.
         values: strengths by name (see ``recipes``); structures that are absent are 0.
         radii: contour as radius per angle, float32 (720,); the enclosed area is pi before warping.
         lobes: further round parts, float32 (n, 3): x, y, radius.

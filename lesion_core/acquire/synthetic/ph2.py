@@ -82,7 +82,7 @@ def make_cases(seed: int, count: int) -> list[Ph2Case]:
 
 
 def draw_case(seed: int, case: Ph2Case, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """The case's photograph (RGB uint8, 765:572 within a few pixels, ``side`` wide) and mask bool."""
+    """The case's image (RGB uint8, 765:572 within a few pixels, ``side`` wide) and mask bool."""
     rng = generator(seed, "ph2 photograph", case.number)
     width = side + int(rng.integers(-1, 2))
     height = round(side * 572 / 765) + int(rng.integers(-2, 3))

@@ -1,7 +1,7 @@
 """What each class looks like: ranges of strengths and chances of structures.
 
 Set by hand: structures from the dermoscopy literature, ranges by comparing contact sheets, mean colours and
-lesion areas with real photographs. Classes overlap on purpose.
+lesion areas with real images. Classes overlap on purpose.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Recipe:
     """One class: see ``lesion.make_lesion`` for how the numbers are used.
 
     Attributes:
-        area: median fraction of the photograph; area_spread: standard deviation of its logarithm.
+        area: median fraction of the image; area_spread: standard deviation of its logarithm.
         ranges: uniform ranges of strengths.
         chances: probability of each structure.
         lobed: chance of further lobes; faint: chance of a pale lesion; red: pale ones stay visible by blood.

@@ -14,7 +14,7 @@ class Device:
     """A dermoscope and its light.
 
     Attributes:
-        skin: mean RGB of light skin in its photographs; spread: standard deviation of that colour.
+        skin: mean RGB of light skin in its images; spread: standard deviation of that colour.
         share: how often it occurs; circle: chance of a round black frame.
     """
 
@@ -37,7 +37,7 @@ DEVICES: tuple[Device, ...] = (
 )
 PH2_DEVICES = (4, 5, 6)
 
-# Absorption per unit of pigment (R, G, B), in log reflectance of the photograph.
+# Absorption per unit of pigment (R, G, B), in log reflectance of the image.
 MELANIN = np.array([0.42, 0.86, 1.06], np.float32)
 BLOOD = np.array([0.23, 0.95, 0.54], np.float32)
 
@@ -65,7 +65,7 @@ def skin_maps(rng: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndar
 
 
 def base_colour(rng: np.random.Generator, device: Device) -> np.ndarray:
-    """Mean RGB of this photograph's skin, float32 (3,), by device, skin type and exposure."""
+    """Mean RGB of this image's skin, float32 (3,), by device, skin type and exposure."""
     colour = np.array(device.skin) + device.spread * (0.7 * rng.standard_normal() + 0.5 * rng.standard_normal(3))
     type_depth = max(0.0, rng.normal(0.02, 0.09)) + (rng.random() < 0.06) * rng.uniform(0.15, 0.5)
     return np.clip(colour * np.exp(-type_depth * MELANIN), 45, 246).astype(np.float32)

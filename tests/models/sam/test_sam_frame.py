@@ -1,4 +1,4 @@
-"""SAM's own frame: what segment_anything's resizing, padding and whole forward give, seen from the squeezed square."""
+"""SAM's own frame: what segment_anything's resizing, padding and whole forward give, seen from the resized square."""
 
 # ruff: noqa: F811 - fixtures come from another file
 from __future__ import annotations
@@ -40,13 +40,13 @@ def sam():
 
 
 @pytest.fixture(scope="module")
-def squeezed() -> torch.Tensor:
+def resized() -> torch.Tensor:
     images = generator("test_sam_frame").integers(0, 256, (len(SIZES), SIDE // 8, SIDE // 8, 3)).astype(np.uint8)
     return to_input(images.repeat(8, axis=1).repeat(8, axis=2), "cpu").contiguous()
 
 
 def contents(images: torch.Tensor) -> list[torch.Tensor]:
-    """The photographs at the size that SAM would give them, whole numbers."""
+    """The images at the size that SAM would give them, whole numbers."""
     found = []
     for image, size in zip(images, SIZES, strict=True):
         content = torch.nn.functional.interpolate(
@@ -61,22 +61,22 @@ def test_the_content_has_segment_anythings_size(height, width, side):
     assert content_size(height, width, side) == ResizeLongestSide.get_preprocess_shape(height, width, side)
 
 
-def test_embeddings_are_segment_anythings_of_padded_photographs(sam, squeezed):
+def test_embeddings_are_segment_anythings_of_padded_photographs(sam, resized):
     with torch.inference_mode():
-        padded = torch.stack([sam.sam.preprocess(content) for content in contents(squeezed)])
-        ours, theirs = PaddedSam(sam, SIZES).encode(squeezed), sam.sam.image_encoder(padded)
+        padded = torch.stack([sam.sam.preprocess(content) for content in contents(resized)])
+        ours, theirs = PaddedSam(sam, SIZES).encode(resized), sam.sam.image_encoder(padded)
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
-        assert not torch.equal(PaddedSam(sam, SIZES).encode(squeezed)[:3], sam.encode(squeezed)[:3])
+        assert not torch.equal(PaddedSam(sam, SIZES).encode(resized)[:3], sam.encode(resized)[:3])
 
 
-def test_masks_and_iou_are_those_of_segment_anythings_whole_forward(sam, squeezed):
-    """Boxes that SAM gets in its own frame; its answer, squeezed, is ours."""
+def test_masks_and_iou_are_those_of_segment_anythings_whole_forward(sam, resized):
+    """Boxes that SAM gets in its own frame; its answer, resized, is ours."""
     boxes = torch.tensor([[20.0, 30.0, 90.0, 100.0]]).repeat(len(SIZES), 1)
     padded = PaddedSam(sam, SIZES)
     with torch.inference_mode():
-        ours = padded.decode(padded.encode(squeezed), Prompts(boxes=boxes))
-        quality = padded.decode_all(padded.encode(squeezed), Prompts(boxes=boxes))[1]
-        for row, content in enumerate(contents(squeezed)):
+        ours = padded.decode(padded.encode(resized), Prompts(boxes=boxes))
+        quality = padded.decode_all(padded.encode(resized), Prompts(boxes=boxes))[1]
+        for row, content in enumerate(contents(resized)):
             height, width = content.shape[1:]
             shares = torch.tensor([width, height, width, height]) / SIDE
             told = {"image": content, "boxes": (boxes[row : row + 1] + 0.5) * shares - 0.5}
@@ -98,13 +98,13 @@ def test_prompts_and_logits_by_hand(sam):
     # a logit that grows by 1 per row of the content and is a wall below it
     rows = torch.arange(SIDE // 4, dtype=torch.float32)
     low = torch.where(rows < 24, rows, 1000.0)[None, None, :, None].expand(1, 1, -1, SIDE // 4)
-    seen = padded._squeezed(low, SIDE // 4)
+    seen = padded._resized(low, SIDE // 4)
     expected = (rows + 0.5) * 0.75 - 0.5
     torch.testing.assert_close(seen[0, 0, 1:-1, 5], expected[1:-1], rtol=0, atol=1e-4)
     assert seen.max() < 1000.0 / 2  # the wall is out of sight, but for what interpolation draws from the next row
 
 
-def test_a_click_on_the_squeezed_photograph_hits_the_same_skin(sam):
+def test_a_click_on_the_resized_photograph_hits_the_same_skin(sam):
     """A bright speck and its click move together."""
     images = torch.zeros(1, 3, SIDE, SIDE)
     images[0, :, 80:84, 40:44] = 255.0
@@ -118,9 +118,9 @@ def test_a_click_on_the_squeezed_photograph_hits_the_same_skin(sam):
     assert (x, y) == (pytest.approx(float(centre_x), abs=0.02), pytest.approx(float(centre_y), abs=0.02))
 
 
-def test_one_size_per_photograph(sam, squeezed):
+def test_one_size_per_photograph(sam, resized):
     with pytest.raises(ImageError, match="4 images but 2 sizes"):
-        PaddedSam(sam, SIZES[:2]).encode(squeezed)
+        PaddedSam(sam, SIZES[:2]).encode(resized)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_square_photographs_fill_both_frames(padded_run):
     [
         ({"methods": {"sam_adapter": {"model": {"frame": "padded"}}}}, "does not use frame"),
         ({"methods": {"unet": {"model": {"frame": "padded"}}}}, "does not use frame"),
-        ({"methods": {"medsam_zero_shot": {"model": {"frame": "padded"}}}}, "trained on squeezed"),
+        ({"methods": {"medsam_zero_shot": {"model": {"frame": "padded"}}}}, "resized without aspect ratio"),
         ({"explain": {"methods": ["sam_h_frozen"]}}, "SAM's frame"),
     ],
 )
