@@ -36,10 +36,10 @@ def write_dataset(root, dataset: str, size: int, seed: int, splits: list[str]) -
         mask = (x - centre[0]) ** 2 + (y - centre[1]) ** 2 < radius**2
         image = np.where(mask[..., None], [90, 60, 50], [210, 170, 150]) + rng.normal(0, 8, (size, size, 3))
         images.append(image.clip(0, 255).astype(np.uint8))
-        sealed = split == "test"
-        if not sealed:
+        closed = split == "test"
+        if not closed:
             masks.append(mask.astype(np.uint8) * 255)
-        numbers = {"row": row, "mask_row": -1 if sealed else len(masks) - 1, "width": size, "height": size}
+        numbers = {"row": row, "mask_row": -1 if closed else len(masks) - 1, "width": size, "height": size}
         blank = dict.fromkeys(COLUMNS, "")
         index.append({**blank, **numbers, "image_id": f"{dataset}_{row:02d}", "group_id": f"g{row}", "split": split})
     np.save(folder / "images.npy", np.stack(images))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from lesion_core.audit import integrity, protocol, recompute, seal
+from lesion_core.audit import integrity, opened, protocol, recompute
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.errors import SettingsError
@@ -31,7 +31,7 @@ def audit(
         seed: of their draw.
         tolerance: largest difference of a recomputed score.
         device: ``cpu`` or ``cuda``, for recomputed scores.
-        only: names of the questions to ask (``files``, ``sealed``, ...); None asks all.
+        only: names of the questions to ask (``files``, ``masks``, ...); None asks all.
 
     Raises:
         RunError: there is no manifest, so nothing vouches for the folder.
@@ -53,7 +53,7 @@ def audit(
         "settings": lambda: integrity.settings(root, plan),
         "inputs": lambda: integrity.inputs(root, plan, manifest),
         "splits": lambda: protocol.splits(root),
-        "sealed": lambda: seal.sealed(root, plan),
+        "masks": lambda: opened.masks_closed(root, plan),
         "selection": lambda: protocol.selection(root, plan),
         "score_store": lambda: recompute.score_store(root, plan),
         "tables": lambda: recompute.tables(root, plan, subgroups, robustness),

@@ -59,7 +59,7 @@ class Harmonized:
         names: the datasets, in the order of their rows.
         images: uint8 (N, S, S, 3) RGB, read-only (memory-mapped; ``Stacked`` for a combination).
         masks: uint8 (M, S, S) soft refined masks, binary by ``>= 128``; training and validation only, since the
-            masks of test images are sealed.
+            masks of test images stay closed.
         index: N dicts in row order: dataset, row, image_id, lesion_id, group_id, split, label (str or None), mask_row
             (-1 if there is no mask), width, height (of the image), age (float or None), sex, site (str or None).
     """
@@ -144,11 +144,11 @@ class Harmonized:
         """uint8 (S, S), 0..255, a read-only view.
 
         Raises:
-            MaskError: the image has no mask, or it is sealed because the image is a test image.
+            MaskError: the image has no mask, or it stays closed because the image is a test image.
         """
         entry = self.index[int(row)]
         if entry["mask_row"] == NO_MASK:
-            why = "the mask of a test image is sealed" if entry["split"] == "test" else "the image has no mask"
+            why = "the mask of a test image stays closed" if entry["split"] == "test" else "the image has no mask"
             raise MaskError(why, ids=[f"{entry['dataset']}/{entry['image_id']}"])
         return self.masks[entry["mask_row"]]
 
@@ -228,4 +228,4 @@ def _check(folder: Path, images: np.ndarray, masks: np.ndarray, index: list[dict
     if wrong := [entry for entry in index if entry["label"] is not None and entry["label"] not in CLASSES]:
         refuse(f"a label is none of {', '.join(CLASSES)}", wrong)
     if wrong := [entry for entry in index if entry["split"] == "test" and entry["mask_row"] != NO_MASK]:
-        refuse("test images have masks here, though those are sealed", wrong)
+        refuse("test images have masks here, though those stay closed", wrong)

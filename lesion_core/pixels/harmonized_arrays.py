@@ -21,7 +21,7 @@ from lesion_core.progress import say
 from lesion_core.settings import Harmonization
 
 SHEET_SAMPLES = 12
-SEALED_SPLIT = "test"
+CLOSED_SPLIT = "test"
 COLOURS = ("red", "green", "blue")
 STATISTICS = (
     "image_id",
@@ -47,7 +47,7 @@ def harmonize_dataset(
     """Write a dataset's images and masks at one size as memory-mappable arrays.
 
     Writes into ``out``: images.npy uint8 (N, size, size, 3) RGB; masks.npy uint8 (M, size, size), soft refined masks
-    of training and validation images only (the masks of test images are sealed: they are not even opened);
+    of training and validation images only (the masks of test images stay closed: they are not even opened);
     contact_sheet.png; statistics.csv (mean colours 0..255 before and after, share of the lesion); and last index.csv,
     so that a folder with an index is complete. N follows the image ids, sorted.
 
@@ -72,9 +72,9 @@ def harmonize_dataset(
     wanted = None if settings.histogram == "none" or reference is None else read_reference(reference)
     masks = 0
     for row, entry in enumerate(entries):
-        sealed = entry["split"] == SEALED_SPLIT or entry["mask_path"] is None
-        entry.update(row=row, mask_row=NO_MASK if sealed else masks)
-        masks += not sealed
+        closed = entry["split"] == CLOSED_SPLIT or entry["mask_path"] is None
+        entry.update(row=row, mask_row=NO_MASK if closed else masks)
+        masks += not closed
     shown = _sheet_rows(entries)
     out.mkdir(parents=True, exist_ok=True)
     # An index left from an earlier run must not vouch for the arrays that replace its own.

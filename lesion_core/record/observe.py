@@ -1,4 +1,4 @@
-"""What a process opens and uses, noted while it runs: the audit's evidence that test masks stayed sealed."""
+"""What a process opens and uses, noted while it runs: the audit's evidence that test masks stayed closed."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from lesion_core.acquire.synthetic.draw import photograph
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.audit.integrity import files
 from lesion_core.audit.manifest import Job, Manifest, product_files
-from lesion_core.audit.seal import sealed
+from lesion_core.audit.opened import masks_closed
 from lesion_core.catalog.splits import build_splits
 from lesion_core.catalog.table import build_catalog, read_images
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file
@@ -207,7 +207,7 @@ def test_a_test_mask_of_the_own_dataset_that_training_opened_is_named(audited: P
     run.save(folder)
 
     def named() -> list[str]:
-        return [line for line in sealed(audited, plan).problems if run.run_id in line]
+        return [line for line in masks_closed(audited, plan).problems if run.run_id in line]
 
     job(OPENS, str(audited), str(folder))
     assert "test mask" not in "".join(named())

@@ -1,4 +1,4 @@
-"""Harmonized datasets: typed index, sealed masks, combination without copies, refusal of broken folders."""
+"""Harmonized datasets: typed index, closed masks, combination without copies, refusal of broken folders."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_pixels_are_those_of_the_files_and_test_masks_are_sealed(tmp_path: Path)
     data = Harmonized.open(folder)
     np.testing.assert_array_equal(data.image(3), np.load(folder / "images.npy")[3])
     np.testing.assert_array_equal(data.soft_mask(4), np.load(folder / "masks.npy")[2])
-    with pytest.raises(MaskError, match="sealed") as caught:
+    with pytest.raises(MaskError, match="closed") as caught:
         data.soft_mask(2)
     assert caught.value.ids == ("ph2/c",)
     with pytest.raises(MaskError, match="no mask"):
@@ -173,7 +173,7 @@ def test_broken_arrays_are_refused(tmp_path: Path) -> None:
         (",mel,", ",melanoma,", "a label is none of"),
         ("val,,1,", "val,,2,", "masks"),
         (",test,", ",train,", None),
-        ("b,,gb,val", "b,,gb,test", "sealed"),
+        ("b,,gb,val", "b,,gb,test", "closed"),
         ("55.0", "old", "number is unreadable"),
         ("lesion_id", "lesion", "expected the columns"),
     ],

@@ -1,4 +1,4 @@
-"""The harmonize stage on synthetic images: pixels, sealing, determinism, leaks, refusal; and the colour steps."""
+"""The harmonize stage on synthetic images: pixels, closed test masks, determinism, leaks, refusal, colour."""
 
 from __future__ import annotations
 
@@ -206,10 +206,10 @@ def test_masks_of_test_images_are_never_opened(root: Root) -> None:
     finally:
         WATCHING[0] = False
     names = {Path(path).name for path in OPENED}
-    sealed = {Path(row["mask_path"]).name for row in root.rows[:10] if row["mask_path"] and row["split"] == "test"}
+    closed = {Path(row["mask_path"]).name for row in root.rows[:10] if row["mask_path"] and row["split"] == "test"}
     read = {Path(row["mask_path"]).name for row in root.rows[:10] if row["mask_path"] and row["split"] != "test"}
-    assert sealed
-    assert not names & sealed
+    assert closed
+    assert not names & closed
     assert read <= names  # the watch does see what is opened
 
 

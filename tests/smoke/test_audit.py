@@ -233,7 +233,7 @@ def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace
         replace(path)
         path.unlink()
         write_json(path, content | {"opened": [*content["opened"], mask]})
-    (answer,) = audit(root, LOCK, only=["sealed"])
+    (answer,) = audit(root, LOCK, only=["masks"])
     assert [line.split(":")[0] for line in answer.problems] == [mask, mask]
 
 
@@ -270,7 +270,7 @@ def test_a_test_mask_that_training_opened_is_named(root, replace):
     replace(path)
     path.unlink()
     write_json(path, content | {"opened": [*content["opened"], mask]})
-    assert "Were test masks left alone by everything but scoring?" in found(root, mask, "sealed")
+    assert "Were test masks left alone by everything but scoring?" in found(root, mask, "masks")
 
 
 def test_another_epoch_than_validation_selects_is_named(root, replace):

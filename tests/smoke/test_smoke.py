@@ -202,13 +202,13 @@ def test_killed_training_resumes_to_the_same_bytes(smoke, tmp_path, method):
 def test_training_does_without_test_masks(smoke, tmp_path, method):
     """Every test mask is deleted; training must neither notice nor come to another result."""
     root, run = copied_run(smoke, tmp_path, method)
-    sealed = 0
+    closed = 0
     for row in read_parquet(root / "catalog" / "images.parquet").to_pylist():
         split = {r["image_id"]: r["split"] for r in read_csv(root / "splits" / f"{row['dataset']}.csv")}
         if row["mask_path"] and split[row["image_id"]] == "test":
             (root / row["mask_path"]).unlink()
-            sealed += 1
-    assert sealed > 5
+            closed += 1
+    assert closed > 5
     log = tmp_path / "opened.txt"
     (tmp_path / "sitecustomize.py").write_text(
         "import sys\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow
 import pytest
 
-from lesion_core.audit.seal import sealed
+from lesion_core.audit.opened import masks_closed
 from lesion_core.files import read_json, write_bytes, write_csv, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.settings import Plan
@@ -71,7 +71,7 @@ RECORDS = (
 
 
 def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(root, plan):
-    answer = sealed(root, plan)
+    answer = masks_closed(root, plan)
     assert answer.problems == []
     for kind in ("2 of training", "1 of the reference", "1 of harmonization", "1 of pseudo-masks", "1 of robustness"):
         assert kind in answer.evidence
@@ -82,7 +82,7 @@ def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(r
 def test_a_test_mask_in_any_record_is_named_with_its_job(root, plan, pattern):
     [path] = root.glob(pattern)
     told(path, [*read_json(path)["opened"], TEST_MASK])
-    [problem] = sealed(root, plan).problems
+    [problem] = masks_closed(root, plan).problems
     assert problem.startswith(f"{TEST_MASK}: a test mask, opened by ")
 
 
@@ -91,7 +91,7 @@ def test_what_scoring_stored_is_sealed_too(root, plan, pattern):
     [path] = root.glob(pattern)
     stored = "runs/segmentation/unet-s0/test_masks.zip"
     told(path, [stored])
-    assert [line.split(":")[0] for line in sealed(root, plan).problems] == [stored]
+    assert [line.split(":")[0] for line in masks_closed(root, plan).problems] == [stored]
 
 
 @pytest.mark.parametrize("pattern", [*RECORDS, "figures/provenance.json", "figures/page.provenance.json"])
@@ -101,11 +101,11 @@ def test_a_job_without_a_record_is_named(root, plan, pattern):
         told(path, None)
     else:
         path.unlink()
-    [problem] = sealed(root, plan).problems
+    [problem] = masks_closed(root, plan).problems
     assert problem.startswith(f"{path.relative_to(root).as_posix()}: does not tell")
 
 
 def test_arrays_at_sizes_of_earlier_settings_are_not_asked(root, plan):
     """They may be of other splits: no run of the matrix reads them."""
     write_csv(root / "harmonized" / "ph2" / "999" / "index.csv", ["image_id", "split", "mask_row"], [])
-    assert sealed(root, plan).problems == []
+    assert masks_closed(root, plan).problems == []

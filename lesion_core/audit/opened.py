@@ -19,7 +19,7 @@ DISPLAY = "display"  # jobs that may open what scoring stored, to show it
 Splits = dict[tuple[str, str], str]  # (dataset, image id) -> train, val or test
 
 
-def sealed(root: Path, plan: Plan) -> Answer:
+def masks_closed(root: Path, plan: Plan) -> Answer:
     """No job but scoring opened a test image's mask or what scoring stored of it; no harmonized array holds one.
 
     What a job opened is what it recorded itself, in the ``provenance.json`` of what it made.
