@@ -28,19 +28,19 @@ from lesion_core.pixels.resize import resize_square
 from lesion_core.settings import Augmentation, Harmonization
 from lesion_core.settings import load as config
 
-PHOTOGRAPHS = 4
+IMAGES = 4
 MATCHED = (256, 512, 1024)
 LARGE = (3000, 4000)  # 12 megapixels
 ROUGH_SIGMA = 8.0  # the plain chain's fastest plausible elastic field
 
 
-def matching(rounds: int, template: np.ndarray, photograph: np.ndarray) -> None:
+def matching(rounds: int, template: np.ndarray, original: np.ndarray) -> None:
     """Histogram specification beside ``skimage.exposure.match_histograms`` on the same arrays."""
     from skimage.exposure import match_histograms
 
     rows = []
     for size in MATCHED:
-        image, like = resize_square(photograph, size), resize_square(template, size)
+        image, like = resize_square(original, size), resize_square(template, size)
         counts = histogram.channel_histograms(like)
         identical = np.array_equal(
             histogram.specify_histogram(image, counts), match_histograms(image, like, channel_axis=-1)
@@ -79,7 +79,7 @@ def harmonization(rounds: int, folder: Path, template: np.ndarray, settings: Har
     from skimage.transform import resize
 
     size = 1024
-    paths = [save_jpeg(drawn(number, 450, 600)[0], folder / f"{number}.jpg") for number in range(PHOTOGRAPHS)]
+    paths = [save_jpeg(drawn(number, 450, 600)[0], folder / f"{number}.jpg") for number in range(IMAGES)]
     like = resize_square(template, size)
     reference = histogram.channel_histograms(like)
 
@@ -100,15 +100,15 @@ def harmonization(rounds: int, folder: Path, template: np.ndarray, settings: Har
 
     taken = in_turns({"ours": ours, "skimage": skimage_resize, "opencv": opencv_resize}, rounds)
     rows = [
-        ("ours", both(taken["ours"], PHOTOGRAPHS), ""),
+        ("ours", both(taken["ours"], IMAGES), ""),
         (
             "decode, skimage resize (linear), skimage matching",
-            both(taken["skimage"], PHOTOGRAPHS),
+            both(taken["skimage"], IMAGES),
             faster(taken["skimage"], taken["ours"], 4),
         ),
         (
             "decode, OpenCV resize (cubic, as ours), skimage matching",
-            both(taken["opencv"], PHOTOGRAPHS),
+            both(taken["opencv"], IMAGES),
             f"{faster(taken['opencv'], taken['ours'])} (no goal: only the matching differs)",
         ),
     ]
@@ -191,21 +191,21 @@ def augmentation(rounds: int, settings: Augmentation) -> None:
 def steps(rounds: int, folder: Path, settings: Harmonization) -> None:
     """Where the time of one harmonized image and mask goes."""
     path = folder / "1.jpg"
-    photograph, mask = drawn(1, 450, 600)
+    original, mask = drawn(1, 450, 600)
     rows = []
     for size in (256, 512, 1024):
-        image = resize_square(photograph, size)
+        image = resize_square(original, size)
         counts = histogram.channel_histograms(image)
         reference = histogram.channel_histograms(resize_square(drawn(9, 450, 600)[0], size))
         tables = histogram.specification_tables(counts, reference)
         candidates = {
             "decode": lambda: read_image(path),
-            "resize": lambda size=size: resize_square(photograph, size),
+            "resize": lambda size=size: resize_square(original, size),
             "grey world (optional)": lambda size=size: prepare_image(
-                photograph, size, settings.model_copy(update={"colour": "grey_world"}), []
+                original, size, settings.model_copy(update={"colour": "grey_world"}), []
             ),
             "hair removal (optional)": lambda size=size: prepare_image(
-                photograph, size, settings.model_copy(update={"hair_removal": True}), []
+                original, size, settings.model_copy(update={"hair_removal": True}), []
             ),
             "histogram": lambda image=image: histogram.channel_histograms(image),
             "tables": lambda counts=counts, reference=reference: histogram.specification_tables(counts, reference),

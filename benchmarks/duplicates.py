@@ -163,7 +163,7 @@ def main() -> None:
         searching[size], row = _search(size, originals, copies, lesions, chosen, hashing)
         rows.append(row)
     headings = (
-        "Photographs",
+        "Images",
         "Copies",
         "Recall",
         "Precision",
@@ -226,7 +226,7 @@ def _show_heavier(parts: Sequence[Part]) -> None:
         if len(found):
             shares = (found[:, 0], found[:, 1], found.any(axis=1))
             rows.append((name, len(found), *(f"{share.mean():.3f}" for share in shares)))
-    headings = ("Change", "Photographs", "Found by hash", "Verified as a view", "By either")
+    headings = ("Change", "Images", "Found by hash", "Verified as a view", "By either")
     show("Changes beyond those of a copy", headings, rows)
 
 

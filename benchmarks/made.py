@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
@@ -19,7 +19,7 @@ GRAIN = 2.0  # grey levels of sensor noise: without it an enlarged image would c
 def drawn(number: int, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     """A synthetic image uint8 (H, W, 3) RGB and its mask bool (H, W)."""
     rng = generator("benchmark", number)
-    return photograph(make_lesion(rng, CLASSES[number % len(CLASSES)]), rng, (height, width))
+    return synthetic_image(make_lesion(rng, CLASSES[number % len(CLASSES)]), rng, (height, width))
 
 
 def enlarged(number: int, height: int, width: int, factor: int) -> np.ndarray:

@@ -16,7 +16,7 @@ PH2_HEADER = (
 PH2_LEGEND = "\n\nLegends for Clinical Diagnosis: \n   0 - Common Nevus;\n   2 - Melanoma.\n"
 
 
-def photograph(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
+def synthetic_image(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
     """Different noise for every seed, uint8 (H, W, 3)."""
     small = np.random.default_rng(seed).integers(0, 256, (6, 8, 3)).astype(np.uint8)
     return np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
@@ -47,7 +47,7 @@ def write_text(path: Path, *lines: str) -> Path:
 def task1(folder: Path, ids: dict[str, int]) -> Path:
     """ISIC 2018 Task 1: id -> seed of its image."""
     for image_id, seed in ids.items():
-        save(folder / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.png", photograph(seed))
+        save(folder / "ISIC2018_Task1-2_Training_Input" / f"{image_id}.png", synthetic_image(seed))
         write_mask(folder / "ISIC2018_Task1_Training_GroundTruth" / f"{image_id}_segmentation.png")
     write_text(folder / "ISIC2018_Task1-2_Training_Input" / "ATTRIBUTION.txt", "see there")
     return folder
@@ -56,7 +56,7 @@ def task1(folder: Path, ids: dict[str, int]) -> Path:
 def task3(folder: Path, rows: dict[str, tuple[int, str, str]]) -> Path:
     """ISIC 2018 Task 3: id -> (seed, lesion id, class)."""
     for image_id, (seed, _, _) in rows.items():
-        save(folder / "ISIC2018_Task3_Training_Input" / f"{image_id}.png", photograph(seed))
+        save(folder / "ISIC2018_Task3_Training_Input" / f"{image_id}.png", synthetic_image(seed))
     write_text(
         folder / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv",
         ",".join(("image", *TASK3_CLASSES)),
@@ -73,7 +73,7 @@ def task3(folder: Path, rows: dict[str, tuple[int, str, str]]) -> Path:
 def isic2019(folder: Path, rows: dict[str, tuple[int, str, str]]) -> Path:
     """ISIC 2019: id -> (seed, lesion id or "", class)."""
     for image_id, (seed, _, _) in rows.items():
-        save(folder / "ISIC_2019_Training_Input" / f"{image_id}.png", photograph(seed))
+        save(folder / "ISIC_2019_Training_Input" / f"{image_id}.png", synthetic_image(seed))
     write_text(
         folder / "ISIC_2019_Training_GroundTruth.csv",
         ",".join(("image", *ISIC2019_CLASSES)),
@@ -90,7 +90,7 @@ def isic2019(folder: Path, rows: dict[str, tuple[int, str, str]]) -> Path:
 def ham10000(folder: Path, rows: dict[str, tuple[int, str, str]], masks: bool = True) -> Path:
     """HAM10000: id -> (seed, lesion id, class)."""
     for image_id, (seed, _, _) in rows.items():
-        save(folder / f"{image_id}.png", photograph(seed))
+        save(folder / f"{image_id}.png", synthetic_image(seed))
         if masks:
             write_mask(folder / "HAM10000_segmentations_lesion_tschandl" / f"{image_id}_segmentation.png")
     write_text(
@@ -105,7 +105,7 @@ def ph2(folder: Path, rows: dict[str, tuple[int, int]]) -> Path:
     """PH2: case -> (seed, clinical diagnosis 0, 1 or 2)."""
     top = folder / "PH2Dataset"
     for case, (seed, _) in rows.items():
-        save(top / "PH2 Dataset images" / case / f"{case}_Dermoscopic_Image" / f"{case}.bmp", photograph(seed))
+        save(top / "PH2 Dataset images" / case / f"{case}_Dermoscopic_Image" / f"{case}.bmp", synthetic_image(seed))
         write_mask(top / "PH2 Dataset images" / case / f"{case}_lesion" / f"{case}_lesion.bmp")
     lines = [
         f"|| {case} ||                        ||    {diagnosis} ||  0 |  T | A | A | A |  A ||   2  3 ||"

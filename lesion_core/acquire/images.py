@@ -84,7 +84,7 @@ class Mask:
 
 
 @dataclass(frozen=True)
-class Photograph:
+class ReadImage:
     """An image as read: ``pixels`` uint8 (H, W, 3) RGB, and what was converted, as (kind, detail) pairs."""
 
     pixels: np.ndarray
@@ -96,7 +96,7 @@ def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
     return inspect_image(path, at_least).pixels
 
 
-def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
+def inspect_image(path: str | Path, at_least: int | None = None) -> ReadImage:
     """Read an image as uint8 RGB of shape (H, W, 3), values 0..255, upright, and tell what was converted.
 
     Rules:
@@ -119,7 +119,7 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
     image, repairs = _open(path, at_least)
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         grey, detail = _eight_bits(image, path)
-        return Photograph(np.repeat(grey[:, :, None], 3, axis=2), (*repairs, ("sixteen_bit", detail), GREY))
+        return ReadImage(np.repeat(grey[:, :, None], 3, axis=2), (*repairs, ("sixteen_bit", detail), GREY))
     if image.mode not in EIGHT_BIT_MODES:
         raise ImageError(f"pixels of type {image.mode} are not supported", file=path, remedy="save it as 8-bit RGB")
     if image.mode in CONVERTED:
@@ -130,7 +130,7 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> Photograph:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     # A copy, since Pillow's own buffer is read-only.
-    return Photograph(np.array(image.convert("RGB"), dtype=np.uint8), tuple(repairs))
+    return ReadImage(np.array(image.convert("RGB"), dtype=np.uint8), tuple(repairs))
 
 
 def read_mask(path: str | Path, shape: tuple[int, int] | None = None) -> np.ndarray:

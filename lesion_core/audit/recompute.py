@@ -176,8 +176,8 @@ def pixels(root: Path, plan: Plan, harmonization: Harmonization, count: int, *, 
     for number, row in sorted(everything[position] for position in chosen):
         data = arrays[number]
         image_id = data.index[row]["image_id"]
-        photograph = read_original(where[data.name, image_id], data.size, harmonization)
-        made = harmonize_image(photograph, data.size, reference, harmonization, data.names)
+        original = read_original(where[data.name, image_id], data.size, harmonization)
+        made = harmonize_image(original, data.size, reference, harmonization, data.names)
         if not np.array_equal(made, data.images[row]):
             answer.problems.append(f"harmonized/{data.name}/{data.size}/images.npy: {image_id} has other pixels")
     answer.evidence = f"{len(chosen)} of {len(everything)} stored images harmonized anew and compared bit for bit"

@@ -90,10 +90,10 @@ def _digest(row: Row) -> str:
 
 
 def _measure(row: Row, views: settings.Views) -> Pixels:
-    photograph = inspect_image(row.path)
-    height, width = photograph.pixels.shape[:2]
-    prints = fingerprint(photograph.pixels)
-    return Pixels(width, height, prints, local_features(photograph.pixels, views), photograph.repairs)
+    original = inspect_image(row.path)
+    height, width = original.pixels.shape[:2]
+    prints = fingerprint(original.pixels)
+    return Pixels(width, height, prints, local_features(original.pixels, views), original.repairs)
 
 
 def _check_mask(item: tuple[Row, tuple[int, int]]) -> tuple[str | None, tuple[tuple[str, str], ...]]:

@@ -195,12 +195,12 @@ def predict(
 ) -> None:
     """Masks (and classes) for your own images."""
     from lesion_core.errors import SettingsError
-    from lesion_core.inference.predict import list_photographs, predict_folder
+    from lesion_core.inference.predict import list_images, predict_folder
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.device import job_device
 
-    image_ids = [path.stem for path in list_photographs(images)]
+    image_ids = [path.stem for path in list_images(images)]
     if metadata is not None and classifier is None:
         raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
     chosen = job_device(device or "auto")
@@ -208,13 +208,11 @@ def predict(
     make_deterministic(loaded.run.threads)
     classify = None
     if classifier is not None:
-        from lesion_core.inference.photograph import photograph_classifier
+        from lesion_core.inference.one_image import image_classifier
         from lesion_core.settings.run import Run
 
         made_by = Run.load(segmenter).run_id
-        classify = photograph_classifier(
-            classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=made_by
-        )
+        classify = image_classifier(classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=made_by)
     predict_folder(loaded, images, out, classify=classify, device=chosen)
 
 

@@ -13,7 +13,7 @@ from lesion_core.acquire.images import inspect_image, write_image
 from lesion_core.acquire.readers.rows import list_files
 from lesion_core.errors import ImageError, RunError
 from lesion_core.files import write_csv
-from lesion_core.inference.photograph import Classify
+from lesion_core.inference.one_image import Classify
 from lesion_core.inference.refine import count_components, refine_mask, upsample
 from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
@@ -84,7 +84,7 @@ def _maps(
         return finish(model.decode(embeddings, boxes), size)
 
 
-def list_photographs(folder: Path) -> list[Path]:
+def list_images(folder: Path) -> list[Path]:
     """The folder's images, sorted by name.
 
     Raises:
@@ -120,7 +120,7 @@ def predict_folder(
         segmenter: a loaded run.
         images: folder of images of any size.
         out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
-        classify: returns columns of an image, see `photograph_classifier`.
+        classify: returns columns of an image, see `image_classifier`.
         device: where the model is.
 
     Returns:
@@ -131,7 +131,7 @@ def predict_folder(
         RunError: the run needs clicks.
     """
     unaided_prompt(segmenter.run)
-    paths = list_photographs(images)
+    paths = list_images(images)
     out = Path(out)
     if out.resolve() == Path(images).resolve():
         raise ImageError(
@@ -145,10 +145,10 @@ def predict_folder(
     rows: list[dict[str, Any]] = []
     for path in track(paths, "predict"):
         found = inspect_image(path)
-        photograph = found.pixels
-        height, width = photograph.shape[:2]
+        original = found.pixels
+        height, width = original.shape[:2]
         pixels = harmonize_image(
-            photograph,
+            original,
             segmenter.size,
             segmenter.reference,
             segmenter.run.harmonization,
@@ -168,7 +168,7 @@ def predict_folder(
                 "area": round(float(mask.mean()), 6),
                 "components": count_components(native >= segmenter.run.extraction.threshold),
                 "confidence": round(confidence(native, mask), 6),
-                **({} if classify is None else classify(path.stem, photograph, probability)),
+                **({} if classify is None else classify(path.stem, original, probability)),
             }
         )
     write_csv(out / "predictions.csv", list(rows[0]), rows)

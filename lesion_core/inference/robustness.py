@@ -64,8 +64,8 @@ def measure_robustness(
         for start in track(starts, f"robustness of {run.method} on {dataset}", total=len(starts)):
             batch = records[start : start + BATCH]
             files = [paths[dataset, record["image_id"]] for record in batch]
-            for condition, photographs in _corrupted(files, [record["image_id"] for record in batch], settings):
-                values = _classify(loaded, segmenter, photographs, batch, device)
+            for condition, originals in _corrupted(files, [record["image_id"] for record in batch], settings):
+                values = _classify(loaded, segmenter, originals, batch, device)
                 found.setdefault(condition, []).append(values)
         truth = np.array([CLASSES.index(record["label"]) for record in records], dtype=np.int64)
         identity = {"run_id": run.run_id, "method": run.method, "seed": run.seed, "dataset": dataset, "n": len(records)}
@@ -116,12 +116,12 @@ def _corrupted(
 def _classify(
     loaded: LoadedClassifier,
     segmenter: LoadedSegmenter | None,
-    photographs: list[np.ndarray],
+    originals: list[np.ndarray],
     records: list[dict[str, Any]],
     device: str,
 ) -> np.ndarray:
     def at(size: int, reference: np.ndarray | None, run: Run) -> np.ndarray:
-        pairs = zip(photographs, records, strict=True)
+        pairs = zip(originals, records, strict=True)
         return np.stack(
             [harmonize_image(image, size, reference, run.harmonization, [record["dataset"]]) for image, record in pairs]
         )
@@ -129,7 +129,7 @@ def _classify(
     masks = None
     if segmenter is not None and loaded.needs_masks:
         images = at(segmenter.size, segmenter.reference, segmenter.run)
-        sizes = [photograph.shape[:2] for photograph in photographs]
+        sizes = [original.shape[:2] for original in originals]
         maps = probabilities(segmenter, images, sizes, batch_size=len(images), device=device)
         masks = np.concatenate([np.round(part * 255).astype(np.uint8) for part in maps])
     images = at(loaded.size, loaded.reference, loaded.run)

@@ -35,7 +35,7 @@ def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tupl
     made = settings.synthetic
     sizes = dict(RELEASED)
     if made is not None:
-        lesions = round(made.ham10000_lesions * made.photographs_per_lesion)
+        lesions = round(made.ham10000_lesions * made.images_per_lesion)
         sizes |= {"isic2018_task1": made.isic2018_task1, "ham10000": lesions, "isic2018_task3": made.isic2018_task3}
         sizes["ph2"] = made.ph2
     shares = settings.splits

@@ -17,7 +17,7 @@ class Synthetic(Strict):
     size: Annotated[int, Field(ge=32)]
     isic2018_task1: Count
     ham10000_lesions: Count
-    photographs_per_lesion: Annotated[float, Field(ge=1.0)]
+    images_per_lesion: Annotated[float, Field(ge=1.0)]
     isic2018_task3: Count
     ph2: Count
 

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.audit.integrity import files
 from lesion_core.audit.manifest import Job, Manifest, product_files
@@ -45,7 +45,7 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
         lesion = make_lesion(draw, CLASSES[number % 7])
         for view in range(2 if number % 5 == 0 else 1):
             name = f"case{number:02d}{'ab'[view]}"
-            pixels, mask = photograph(lesion, draw, (72, 96))
+            pixels, mask = synthetic_image(lesion, draw, (72, 96))
             Image.fromarray(pixels).save(folder / "images" / f"{name}.jpg", quality=95)
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / "masks" / f"{name}.png")
             age = "" if number % 4 == 0 else str(30 + number)
@@ -121,7 +121,7 @@ def manifest_of(root: Path, plan: Plan) -> Manifest:
 
 
 @pytest.mark.parametrize("column", ["path", "mask_path"])
-def test_one_byte_of_an_own_photograph_or_mask_is_found_and_named(root: Path, plan: Plan, column: str) -> None:
+def test_one_byte_of_an_own_image_or_mask_is_found_and_named(root: Path, plan: Plan, column: str) -> None:
     rows = read_images(Layout(root).catalog)
     name = rows[len(rows) // 2][column]
     path = root / name
@@ -181,7 +181,7 @@ def audited(root: Path):
     shutil.rmtree(copy)
 
 
-def test_harmonization_records_the_own_photographs_and_masks_by_the_catalogs_names(audited: Path, settings) -> None:
+def test_harmonization_records_the_own_images_and_masks_by_the_catalogs_names(audited: Path, settings) -> None:
     layout = Layout(audited)
     split = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
     rows = read_images(layout.catalog)

@@ -99,13 +99,13 @@ def test_task1_rows_and_faults(tmp_path):
 def test_isic2016_and_2017_layouts(tmp_path):
     for part in ("Training", "Test"):
         releases.save(
-            tmp_path / f"ISBI2016_ISIC_Part1_{part}_Data" / f"ISIC_{part}.jpg", releases.photograph(len(part))
+            tmp_path / f"ISBI2016_ISIC_Part1_{part}_Data" / f"ISIC_{part}.jpg", releases.synthetic_image(len(part))
         )
         releases.write_mask(tmp_path / f"ISBI2016_ISIC_Part1_{part}_GroundTruth" / f"ISIC_{part}_Segmentation.png")
     assert [row.image_id for row in read_dataset("isic2016", tmp_path)] == ["ISIC_Test", "ISIC_Training"]
     data = tmp_path / "ISIC-2017_Training_Data"
-    releases.save(data / "ISIC_0000000.jpg", releases.photograph(1))
-    releases.save(data / "ISIC_0000000_superpixels.png", releases.photograph(2))
+    releases.save(data / "ISIC_0000000.jpg", releases.synthetic_image(1))
+    releases.save(data / "ISIC_0000000_superpixels.png", releases.synthetic_image(2))
     releases.write_text(
         data / "ISIC-2017_Training_Data_metadata.csv", "image_id,age_approximate,sex", "ISIC_0000000,unknown,female"
     )
@@ -179,7 +179,7 @@ PH2_EMPTY = releases.PH2_HEADER + releases.PH2_LEGEND
 
 def test_custom_dataset(tmp_path):
     for image_id in ("a", "b"):
-        releases.save(tmp_path / "images" / f"{image_id}.png", releases.photograph(ord(image_id)))
+        releases.save(tmp_path / "images" / f"{image_id}.png", releases.synthetic_image(ord(image_id)))
     releases.write_mask(tmp_path / "masks" / "a_mask.png")
     table = releases.write_text(tmp_path / "t.csv", "image_id,label,lesion_id", "a,MEL,p1", "b,,p1")
     custom = Custom(images=str(tmp_path / "images"), csv=str(table), masks=str(tmp_path / "masks"), licence="mine")
@@ -193,7 +193,7 @@ def test_custom_dataset(tmp_path):
     edit(table, "label", "diagnosis")
     with pytest.raises(CatalogError, match="unknown columns"):
         read_dataset("custom", tmp_path, custom)
-    releases.save(tmp_path / "images" / "a.bmp", releases.photograph(1))
+    releases.save(tmp_path / "images" / "a.bmp", releases.synthetic_image(1))
     with pytest.raises(CatalogError, match="same id"):
         read_dataset("custom", tmp_path, custom)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from pydantic import ValidationError
 
 from lesion_core.acquire.images import read_image
-from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.errors import ImageError
 from lesion_core.pixels.harmonize import harmonize_image, read_original
@@ -31,8 +31,8 @@ SETTINGS = {
 @pytest.fixture(scope="module")
 def jpeg(tmp_path_factory: pytest.TempPathFactory) -> Path:
     draw = generator(0, "scaled decoding")
-    pixels, _ = photograph(make_lesion(draw, "mel"), draw, (600, 800))
-    path = tmp_path_factory.mktemp("photographs") / "a.jpg"
+    pixels, _ = synthetic_image(make_lesion(draw, "mel"), draw, (600, 800))
+    path = tmp_path_factory.mktemp("originals") / "a.jpg"
     Image.fromarray(pixels).save(path, quality=92)
     return path
 
@@ -55,7 +55,7 @@ def test_scaled_decoding_is_close_and_off_by_default(jpeg: Path) -> None:
     assert difference < 0.5 * np.abs(whole - np.roll(reduced, 1, axis=1)).mean()
 
 
-def test_a_photograph_that_is_small_enough_is_decoded_alike(jpeg: Path) -> None:
+def test_a_image_that_is_small_enough_is_decoded_alike(jpeg: Path) -> None:
     settings = Harmonization(**SETTINGS, scaled_decoding=True)
     np.testing.assert_array_equal(read_original(jpeg, 512, settings), read_image(jpeg))
 

@@ -24,7 +24,7 @@ CHOSEN = Synthetic(
     size=64,
     isic2018_task1=20,
     ham10000_lesions=45,
-    photographs_per_lesion=1.4,
+    images_per_lesion=1.4,
     isic2018_task3=30,
     ph2=10,
 )
@@ -89,8 +89,8 @@ def test_any_size_is_drawn(size: int | tuple[int, int]) -> None:
 
 def test_area_follows_the_lesion_and_shape_the_resolution() -> None:
     lesion = synthetic.make_lesion(generator("area"), "nv")
-    _, small = synthetic.photograph(lesion, generator("same"), 96)
-    _, large = synthetic.photograph(lesion, generator("same"), 192)
+    _, small = synthetic.synthetic_image(lesion, generator("same"), 96)
+    _, large = synthetic.synthetic_image(lesion, generator("same"), 192)
     halved = large.reshape(96, 2, 96, 2).mean((1, 3)) >= 0.5
     assert (small & halved).sum() / (small | halved).sum() > 0.9
 
@@ -191,14 +191,14 @@ def test_labels_carry_the_information(described: tuple[np.ndarray, np.ndarray]) 
     assert held_out_accuracy(rows, generator("shuffle").permutation(labels)) < 0.27
 
 
-def test_photographs_of_one_lesion_resemble_each_other() -> None:
+def test_images_of_one_lesion_resemble_each_other() -> None:
     """Two images of a lesion are nearer in description than images of two lesions of its class."""
     same, other = [], []
     for i in range(24):
         pair = []
         lesion = synthetic.make_lesion(generator("pair", i), "mel")
         for shot in range(2):
-            image, mask = synthetic.photograph(lesion, generator("pair", i, shot), 80, device=0)
+            image, mask = synthetic.synthetic_image(lesion, generator("pair", i, shot), 80, device=0)
             pair.append(features(image, mask))
         same.append(pair)
     same = np.array(same)
@@ -265,7 +265,7 @@ def test_inner_layouts(mirror: Path) -> None:
         assert len(inside) > len(extra)
 
 
-def test_ham_metadata_fits_its_photographs(mirror: Path) -> None:
+def test_ham_metadata_fits_its_images(mirror: Path) -> None:
     rows = table((mirror / "HAM10000_metadata.csv").read_bytes())
     assert list(rows[0]) == ["lesion_id", "image_id", "dx", "dx_type", "age", "sex", "localization"]
     ids = [row["image_id"] for row in rows]
@@ -285,7 +285,7 @@ def test_ham_metadata_fits_its_photographs(mirror: Path) -> None:
     assert all(len(ids) >= 6 for ids in lesions.values())
 
 
-def test_masks_fit_their_photographs(mirror: Path) -> None:
+def test_masks_fit_their_images(mirror: Path) -> None:
     sizes = set()
     for name in names(mirror / "ISIC2018_Task1_Training_GroundTruth.zip"):
         if name.endswith(".txt"):
@@ -379,7 +379,7 @@ def test_class_counts() -> None:
     assert sum(cohort.class_counts(3)) == 3
 
 
-def test_too_many_photographs_are_refused(tmp_path: Path) -> None:
+def test_too_many_images_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="ids"):
         synthetic.write_mirror(CHOSEN.model_copy(update={"isic2018_task1": 11000}), tmp_path)
     with pytest.raises(SettingsError, match="PH2"):

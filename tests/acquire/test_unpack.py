@@ -340,7 +340,7 @@ def test_ph2_folder_from_the_users_setting_to_the_manifest(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("dataset", "count"), [("isic2018_task3", 1038), ("isic2018_task1", 1765)])
-def test_shared_photographs(dataset: str, count: int, tmp_path: Path) -> None:
+def test_shared_images(dataset: str, count: int, tmp_path: Path) -> None:
     mirror = os.environ.get("LESION_SHARED_DATA", "")
     if not mirror or not Path(mirror).is_dir():
         pytest.skip("LESION_SHARED_DATA names no folder with the images")

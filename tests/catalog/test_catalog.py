@@ -33,7 +33,7 @@ def data(tmp_path):
         },
     )
     releases.task1(datasets["isic2018_task1"], {"ISIC_0000003": 3, "ISIC_0000004": 4, "ISIC_0000010": 10})
-    turned = np.rot90(releases.photograph(8))[:, ::-1]
+    turned = np.rot90(releases.synthetic_image(8))[:, ::-1]
     releases.save(
         datasets["isic2018_task1"] / "ISIC2018_Task1-2_Training_Input" / "ISIC_0000010.png",
         np.asarray(Image.fromarray(turned).resize((36, 48), Image.Resampling.BICUBIC)),
@@ -106,7 +106,7 @@ def test_same_input_same_bytes(data):
     assert [sha256_file(root / "catalog" / name) for name in names] == before
 
 
-def test_all_bad_photographs_are_named_and_nothing_is_written(data):
+def test_all_bad_images_are_named_and_nothing_is_written(data):
     root, datasets = data
     for image_id in ("ISIC_0000001", "ISIC_0000003"):
         path = datasets["ham10000"] / f"{image_id}.png"
@@ -146,8 +146,8 @@ def test_repairs_are_told(data):
     assert rows["ham10000", "ISIC_0000003"]["mask_path"] is not None
 
 
-def test_rotated_photograph_is_measured_upright(tmp_path):
-    stored = Image.fromarray(releases.photograph(1, 24, 32))
+def test_rotated_image_is_measured_upright(tmp_path):
+    stored = Image.fromarray(releases.synthetic_image(1, 24, 32))
     exif = stored.getexif()
     exif[0x0112] = 6
     (tmp_path / "images").mkdir()

@@ -21,7 +21,7 @@ from lesion_core.settings import Duplicates
 CHOSEN = Duplicates(max_hamming=9, min_correlation=0.95)
 
 
-def photograph(seed: int, height: int = 150, width: int = 200) -> np.ndarray:
+def synthetic_image(seed: int, height: int = 150, width: int = 200) -> np.ndarray:
     """Skin-like texture with a dark blob in the middle, as dermoscopy looks: uint8 (H, W, 3)."""
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width] / height
@@ -49,7 +49,7 @@ def brute_force(hashes: np.ndarray, max_hamming: int) -> list[list[int]]:
 
 
 def test_hash_of_every_orientation_follows_from_one_hash():
-    image = photograph(0)
+    image = synthetic_image(0)
     derived = hash_orientations(fingerprint(image).phash[None])[:, 0]
     assert (derived[0] == fingerprint(image).phash).all()
     assert len({version.tobytes() for version in derived}) == 8
@@ -77,7 +77,7 @@ def test_hash_bits_are_the_signs_of_the_dct():
 
 
 def test_hash_is_twenty_hexadecimal_digits_and_repeats():
-    first, second = fingerprint(photograph(1)), fingerprint(photograph(1))
+    first, second = fingerprint(synthetic_image(1)), fingerprint(synthetic_image(1))
     assert first.hex == second.hex
     assert len(first.hex) == 20
     assert [int(first.hex[start : start + 5], 16) for start in range(0, 20, 5)] == first.phash.tolist()
@@ -109,7 +109,7 @@ def test_candidates_equal_brute_force(seed, max_hamming, count):
     assert candidate_pairs(hashes, max_hamming).tolist() == brute_force(hashes, max_hamming)
 
 
-def test_no_or_one_photograph_has_no_pairs():
+def test_no_or_one_image_has_no_pairs():
     assert candidate_pairs(np.zeros((0, BANDS), np.uint32), 5).shape == (0, 2)
     assert candidate_pairs(np.zeros((1, BANDS), np.uint32), 5).shape == (0, 2)
     assert best_correlation(np.zeros((1, 32, 32), np.float32), np.zeros((0, 2), np.intp)).shape == (0,)
@@ -117,7 +117,7 @@ def test_no_or_one_photograph_has_no_pairs():
 
 def test_planted_duplicates_are_found_and_nothing_else():
     rng = np.random.default_rng(3)
-    images = [photograph(seed) for seed in range(120)]
+    images = [synthetic_image(seed) for seed in range(120)]
     truth = set()
     for copy in range(60):
         image = images[copy]

@@ -87,7 +87,7 @@ def test_the_command_says_it_and_its_exit_status_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(RESULTS is None, reason="set LESION_MINI_RESULTS to a results/mini made from the mirror folder")
-def test_the_mirrors_sixty_photographs_are_joined_and_no_training_photograph_tests_a_classifier() -> None:
+def test_the_mirrors_sixty_images_are_joined_and_no_training_image_tests_a_classifier() -> None:
     text, clean = tell_leakage(Path(RESULTS))
     assert clean, text
     line = next(line for line in text.splitlines() if line.startswith("ham10000 - isic2018_task1"))

@@ -119,7 +119,7 @@ def test_move_takes_the_training_copy_to_its_twin_and_says_so(tmp_path) -> None:
     ]
 
 
-def test_two_releases_that_disagree_on_a_photograph_are_a_conflict() -> None:
+def test_two_releases_that_disagree_on_a_image_are_a_conflict() -> None:
     rows = isic2017((20, 5, 10)) + [
         row("isic2016", k, part="training" if k < 12 else "test", group="isic2017:isic2017_00030" if k == 3 else None)
         for k in range(20)
@@ -190,7 +190,7 @@ def test_segmaes_counts_are_met_exactly(tmp_path) -> None:
 
 @given(st.integers(0, 10_000), st.lists(st.sampled_from([1, 1, 1, 2, 3, 5]), min_size=30, max_size=80))
 @hypothesis_settings(max_examples=25, deadline=None)
-def test_counts_are_met_wherever_single_photographs_allow_it(seed: int, sizes: list[int]) -> None:
+def test_counts_are_met_wherever_single_images_allow_it(seed: int, sizes: list[int]) -> None:
     sizes = [*sizes, *[1] * 15]
     images = [
         (f"g{number}", "ph2", ("nv", "mel")[number % 2]) for number, size in enumerate(sizes) for _ in range(size)

@@ -51,7 +51,7 @@ def test_fractions_are_close_for_every_dataset_and_class():
             assert abs(counts[name] - share * total) <= max(3, 0.02 * total), (cell, counts)
 
 
-def test_the_order_of_the_photographs_does_not_matter_but_the_seed_does():
+def test_the_order_of_the_images_does_not_matter_but_the_seed_does():
     images = made_images(1, 200)
     shuffled = list(images)
     np.random.default_rng(0).shuffle(shuffled)
@@ -178,7 +178,7 @@ def test_files_and_certificate(catalog):
         ("isic2018_task1", "ISIC_0002005", "view"),
     ],
 )
-def test_a_photograph_moved_by_hand_is_found(catalog, dataset, image_id, reason):
+def test_a_image_moved_by_hand_is_found(catalog, dataset, image_id, reason):
     split(catalog)
     move(catalog / "splits" / f"{dataset}.csv", image_id)
     certificate = certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits")

@@ -17,7 +17,7 @@ from lesion_core.catalog.lesion_map import lesion_map, markings
 from lesion_core.catalog.views import DEFAULT, agreement, find_views, local_features, view_candidates
 from lesion_core.files import read_csv
 from lesion_core.settings import Duplicates
-from tests.catalog.test_duplicates import jpeg, photograph
+from tests.catalog.test_duplicates import jpeg, synthetic_image
 
 HASHED = Duplicates(max_hamming=9, min_correlation=0.95)
 
@@ -76,9 +76,9 @@ def hairs(image: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("marking", [ruler, ink, vignette, hairs])
 def test_a_shared_marking_joins_no_lesions_and_parts_no_views(marking) -> None:
-    images = [marking(photograph(seed)) for seed in range(30)]
+    images = [marking(synthetic_image(seed)) for seed in range(30)]
     # The ruler is printed in the field: it stays where it is while the skin moves.
-    images += [marking(another_view(photograph(copy), 12 * copy, 1.1, 4)) for copy in range(5)]
+    images += [marking(another_view(synthetic_image(copy), 12 * copy, 1.1, 4)) for copy in range(5)]
     pairs, agreed = find_views([local_features(image) for image in images])
     assert {tuple(pair) for pair in pairs.tolist()} == {(copy, 30 + copy) for copy in range(5)}
     assert (agreed >= DEFAULT.min_agreement).all()
@@ -86,7 +86,7 @@ def test_a_shared_marking_joins_no_lesions_and_parts_no_views(marking) -> None:
 
 @pytest.mark.parametrize("marking", [ruler, ink, vignette, hairs])
 def test_markings_are_no_skin(marking) -> None:
-    plain = photograph(3)
+    plain = synthetic_image(3)
     marked = marking(plain.copy())
     drawn = (marked != plain).any(axis=2)
     found = markings(marked)
@@ -107,7 +107,7 @@ def test_the_lesion_is_found_in_a_shaded_field_beside_a_ruler_and_under_a_hair()
 
 @pytest.mark.parametrize(("degrees", "zoom", "shift"), [(0, 1.5, 10), (35, 0.8, -12), (170, 1.2, 0)])
 def test_another_view_is_recognised_where_the_hash_is_not(degrees, zoom, shift):
-    image = photograph(7)
+    image = synthetic_image(7)
     view = another_view(image, degrees, zoom, shift)
     assert agreement(local_features(image), local_features(view)) >= 20
     prints = [fingerprint(image), fingerprint(view)]
@@ -116,21 +116,21 @@ def test_another_view_is_recognised_where_the_hash_is_not(degrees, zoom, shift):
 
 
 def test_a_mirror_image_is_no_view():
-    image = photograph(7)
+    image = synthetic_image(7)
     assert agreement(local_features(image), local_features(np.ascontiguousarray(image[:, ::-1]))) == 0
 
 
 def test_views_of_images_without_features():
     flat = local_features(np.full((60, 80, 3), 128, np.uint8))
     assert flat.points.shape == (0, 2)
-    assert agreement(flat, local_features(photograph(0))) == 0
+    assert agreement(flat, local_features(synthetic_image(0))) == 0
     assert view_candidates([flat.descriptors]).shape == (0, 2)
     assert find_views([flat, flat])[0].shape == (0, 2)
     assert find_views([])[0].shape == (0, 2)
 
 
 def test_a_black_image_and_a_tiny_one_are_read():
-    for image in (np.zeros((60, 80, 3), np.uint8), photograph(0, 9, 12)):
+    for image in (np.zeros((60, 80, 3), np.uint8), synthetic_image(0, 9, 12)):
         assert len(local_features(image).points) <= DEFAULT.features
 
 

@@ -83,7 +83,7 @@ class Clinic:
     def mask(self, name: str, values: np.ndarray) -> None:
         Image.fromarray(values).save(self.root / "masks" / f"{name}.png")
 
-    def photograph(self, name: str, seed: int) -> None:
+    def add_image(self, name: str, seed: int) -> None:
         Image.fromarray(pixels(seed)).save(self.root / "images" / f"{name}.png")
 
     def build(self) -> tuple[dict[str, dict], set[tuple[str, str]]]:
@@ -103,7 +103,7 @@ def clinic(tmp_path: Path) -> Clinic:
     return Clinic(tmp_path)
 
 
-def test_every_odd_photograph_is_converted_and_told(clinic: Clinic) -> None:
+def test_every_odd_image_is_converted_and_told(clinic: Clinic) -> None:
     for name, (write, _) in ODD.items():
         write(clinic.root / "images" / name)
     rows, told = clinic.build()
@@ -113,7 +113,7 @@ def test_every_odd_photograph_is_converted_and_told(clinic: Clinic) -> None:
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_photographs_read_as_eight_bit_colour(tmp_path: Path, name: str) -> None:
+def test_odd_images_read_as_eight_bit_colour(tmp_path: Path, name: str) -> None:
     write, kinds = ODD[name]
     write(tmp_path / name)
     found = inspect_image(tmp_path / name)
@@ -128,7 +128,7 @@ def test_sixteen_bit_colour_keeps_the_high_byte(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), pixels(4))
 
 
-def test_broken_photographs_are_refused_together_by_id(clinic: Clinic) -> None:
+def test_broken_images_are_refused_together_by_id(clinic: Clinic) -> None:
     Image.fromarray(pixels(12)).save(clinic.root / "images" / "cut.jpg")
     for name, content in BROKEN.items():
         path = clinic.root / "images" / name
@@ -151,7 +151,7 @@ def test_odd_masks_are_repaired_and_told(clinic: Clinic) -> None:
         "grey": (jpeg_like, "grey_values", True),
     }
     for number, (name, (values, _, _)) in enumerate(masks.items()):
-        clinic.photograph(name, 20 + number)
+        clinic.add_image(name, 20 + number)
         clinic.mask(name, values)
     rows, told = clinic.build()
     assert told == {(name, kind) for name, (_, kind, _) in masks.items()}
@@ -168,17 +168,17 @@ def test_odd_masks_are_repaired_and_told(clinic: Clinic) -> None:
         ("coloured", pixels(30), "coloured"),
     ],
 )
-def test_what_is_no_mask_of_its_photograph_is_refused_by_id(
+def test_what_is_no_mask_of_its_image_is_refused_by_id(
     clinic: Clinic, name: str, values: np.ndarray, message: str
 ) -> None:
-    clinic.photograph(name, 40)
+    clinic.add_image(name, 40)
     clinic.mask(name, values)
     with pytest.raises(MaskError, match=message) as caught:
         clinic.build()
     assert caught.value.ids == (f"custom/{name}",)
 
 
-def test_a_mask_without_its_photograph_and_a_broken_mask_are_refused_by_id(clinic: Clinic) -> None:
+def test_a_mask_without_its_image_and_a_broken_mask_are_refused_by_id(clinic: Clinic) -> None:
     clinic.mask("alone", clinic.lesion())
     with pytest.raises(LesionError, match="masks without an image") as caught:
         clinic.build()

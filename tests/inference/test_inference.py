@@ -10,7 +10,7 @@ import pytest
 from lesion_core.acquire.synthetic import draw_batch
 from lesion_core.errors import ImageError, MaskError, RunError, WeightsError
 from lesion_core.files import read_csv, read_parquet, write_csv
-from lesion_core.inference.predict import confidence, list_photographs, predict_folder
+from lesion_core.inference.predict import confidence, list_images, predict_folder
 from lesion_core.inference.pseudo_masks import flags, write_pseudo_masks
 from lesion_core.inference.score_segmentation import model_size, score_segmentation
 from lesion_core.models.trained import foundation_weights, load_segmenter
@@ -165,12 +165,12 @@ def test_model_size_counts_half_a_pixel_as_lesion():
 def test_predict_folder_and_its_refusals(root, segmenter, tmp_path):
     import cv2
 
-    photographs = tmp_path / "in"
-    photographs.mkdir()
+    originals = tmp_path / "in"
+    originals.mkdir()
     images, _, _ = draw_batch(3, range(2), 96)
-    cv2.imwrite(str(photographs / "b.png"), images[0][:, :70, ::-1])
-    cv2.imwrite(str(photographs / "a.jpg"), images[1][:50, :, ::-1])
-    assert predict_folder(segmenter, photographs, tmp_path / "out") == 2
+    cv2.imwrite(str(originals / "b.png"), images[0][:, :70, ::-1])
+    cv2.imwrite(str(originals / "a.jpg"), images[1][:50, :, ::-1])
+    assert predict_folder(segmenter, originals, tmp_path / "out") == 2
     rows = read_csv(tmp_path / "out" / "predictions.csv")
     assert [(row["image"], row["width"], row["height"]) for row in rows] == [
         ("a.jpg", "96", "50"),
@@ -179,16 +179,16 @@ def test_predict_folder_and_its_refusals(root, segmenter, tmp_path):
     for row in rows:
         mask = cv2.imread(str(tmp_path / "out" / row["mask"]), cv2.IMREAD_UNCHANGED)
         assert mask.shape == (int(row["height"]), int(row["width"]))
-    cv2.imwrite(str(photographs / "a.png"), images[0])
+    cv2.imwrite(str(originals / "a.png"), images[0])
     with pytest.raises(ImageError, match="ids: a"):
-        list_photographs(photographs)
+        list_images(originals)
     with pytest.raises(ImageError, match="does not exist"):
-        list_photographs(tmp_path / "nowhere")
-    (photographs / "a.png").unlink()
-    before = (photographs / "b.png").read_bytes()
+        list_images(tmp_path / "nowhere")
+    (originals / "a.png").unlink()
+    before = (originals / "b.png").read_bytes()
     with pytest.raises(ImageError, match="among the images"):
-        predict_folder(segmenter, photographs, tmp_path / "out" / ".." / "in")
-    assert (photographs / "b.png").read_bytes() == before
+        predict_folder(segmenter, originals, tmp_path / "out" / ".." / "in")
+    assert (originals / "b.png").read_bytes() == before
 
 
 def test_a_folder_that_is_no_run_is_refused(tmp_path):

@@ -11,7 +11,7 @@ from PIL import Image
 from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import CatalogError, ImageError
 from lesion_core.files import read_csv
-from lesion_core.inference.photograph import check_categories, read_metadata
+from lesion_core.inference.one_image import check_categories, read_metadata
 from lesion_core.inference.predict import predict_folder
 from lesion_core.models.trained import load_segmenter
 from lesion_core.settings import load as config
@@ -86,7 +86,7 @@ def segmenter(tmp_path):
 
 
 @pytest.fixture
-def photographs(tmp_path):
+def originals(tmp_path):
     folder = tmp_path / "in"
     folder.mkdir()
     grey = np.full((300, 400), 200, np.uint8)
@@ -96,16 +96,16 @@ def photographs(tmp_path):
     return folder
 
 
-def test_conversions_stand_beside_each_mask(segmenter, photographs, tmp_path):
-    Image.fromarray(np.asarray(Image.open(photographs / "a.png")).astype(np.int32)).save(photographs / "wide.tif")
-    predict_folder(segmenter, photographs, tmp_path / "out")
+def test_conversions_stand_beside_each_mask(segmenter, originals, tmp_path):
+    Image.fromarray(np.asarray(Image.open(originals / "a.png")).astype(np.int32)).save(originals / "wide.tif")
+    predict_folder(segmenter, originals, tmp_path / "out")
     rows = {row["image"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
     assert rows["a.png"]["conversions"] == "greyscale: one channel repeated"
     assert rows["wide.tif"]["conversions"].startswith("sixteen_bit: values up to 255 kept")
     assert rows["wide.tif"]["area"] == rows["a.png"]["area"] != "0.0"
 
 
-def test_a_disk_that_is_full_in_mid_run_leaves_no_empty_mask(segmenter, photographs, small_disk):
+def test_a_disk_that_is_full_in_mid_run_leaves_no_empty_mask(segmenter, originals, small_disk):
     out = small_disk("size=400k")
 
     def fill_then_free(name, pixels, probability):
@@ -119,13 +119,13 @@ def test_a_disk_that_is_full_in_mid_run_leaves_no_empty_mask(segmenter, photogra
         return {}
 
     with pytest.raises(OSError, match="No space") as caught:
-        predict_folder(segmenter, photographs, out, classify=fill_then_free)
+        predict_folder(segmenter, originals, out, classify=fill_then_free)
     assert caught.value.filename.endswith("b.png")
     assert sorted(path.name for path in out.iterdir()) == ["a.png", "fill"]
     assert (out / "a.png").stat().st_size
 
 
-def test_a_broken_image_is_named(segmenter, photographs, tmp_path):
-    (photographs / "b.png").write_bytes((photographs / "b.png").read_bytes()[:-30])
+def test_a_broken_image_is_named(segmenter, originals, tmp_path):
+    (originals / "b.png").write_bytes((originals / "b.png").read_bytes()[:-30])
     with pytest.raises(ImageError, match=r"b\.png"):
-        predict_folder(segmenter, photographs, tmp_path / "out")
+        predict_folder(segmenter, originals, tmp_path / "out")

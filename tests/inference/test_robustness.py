@@ -111,7 +111,7 @@ def test_the_clean_row_is_the_score_and_noise_beyond_reason_is_chance(layout):
     assert read_csv(layout.root / "all.csv") == few
 
 
-def test_photographs_are_corrected_as_their_dataset_was(layout):
+def test_images_are_corrected_as_their_dataset_was(layout):
     home = layout.harmonized("ham10000", 32)
     np.save(home / "images.npy", np.stack([grey_world(image) for image in np.load(home / "images.npy")]))
     run = plain(make_run(epochs=3))
@@ -127,7 +127,7 @@ def test_photographs_are_corrected_as_their_dataset_was(layout):
         assert float(clean[name]) == pytest.approx(expected[name], abs=1e-5)
 
 
-def test_the_mask_is_made_of_the_corrupted_photograph(layout, monkeypatch):
+def test_the_mask_is_made_of_the_corrupted_image(layout, monkeypatch):
     from safetensors.torch import save_file
 
     from lesion_core.inference import robustness

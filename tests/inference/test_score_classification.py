@@ -122,7 +122,7 @@ def test_masks_that_cut_nothing_out_are_flagged_in_the_scores(layout: Layout):
 
 
 @pytest.mark.parametrize("kind", ["masked", "blend", "crop"])
-def test_without_a_lesion_the_whole_photograph_is_shown(kind: str):
+def test_without_a_lesion_the_whole_image_is_shown(kind: str):
     images = torch.rand(3, 3, 8, 8) * 255
     masks = torch.zeros(3, 1, 8, 8)
     masks[1] = 1.0
@@ -207,7 +207,7 @@ def test_a_missing_true_mask_is_named_and_a_dataset_without_any_is_left_out(layo
     assert labelled_examples(loaded, folder, run, layout.root, "ham10000", "test") is None
 
 
-def test_a_photograph_without_pseudo_mask_is_named_when_it_is_scored(layout: Layout):
+def test_a_image_without_pseudo_mask_is_named_when_it_is_scored(layout: Layout):
     ids = ids_of(layout)
     home = make_pseudo_masks(layout, ids)
     run = make_run(masks="sam_adapter", segmenter=SEGMENTER, fusion="concat", epochs=1)

@@ -107,7 +107,7 @@ def test_every_metadata_parameter_learns():
 
 
 @pytest.mark.parametrize("heads", [1, 4, 8])
-def test_query_and_value_come_from_the_photograph_and_the_key_from_the_lesion(heads: int):
+def test_query_and_value_come_from_the_image_and_the_key_from_the_lesion(heads: int):
     seed_torch(1)
     attention = LesionAttention(16, heads).eval()
     image, lesion = torch.randn(2, 5, 16), torch.randn(2, 5, 16)
@@ -155,7 +155,7 @@ def test_ablations_take_away_exactly_their_part():
     assert not torch.allclose(without(images, masks, metadata), without(images, other, metadata), atol=1e-5)
 
 
-def test_nothing_known_is_what_a_photograph_without_metadata_gets():
+def test_nothing_known_is_what_a_image_without_metadata_gets():
     images, masks, _ = sample()
     model = model_of()
     torch.testing.assert_close(model(images, masks), model(images, masks, UNKNOWN.expand(2, 3)))

@@ -104,7 +104,7 @@ def test_cross_attention_agrees_with_torch():
     torch.testing.assert_close(module(image_tokens, mask_tokens), expected)
 
 
-def test_cross_attention_keeps_the_photograph():
+def test_cross_attention_keeps_the_image():
     module = fusion("cross_attention")
     image_tokens, masks = sample()
     attended = module.attention(image_tokens, module.mask_tokens(masks))

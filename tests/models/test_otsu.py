@@ -17,7 +17,7 @@ SKIN = (220, 180, 160)
 LESION = (110, 70, 50)
 
 
-def photograph() -> tuple[np.ndarray, np.ndarray]:
+def synthetic_image() -> tuple[np.ndarray, np.ndarray]:
     """A dark ellipse with a bright hole, and a smaller dark square; skin with noise."""
     y, x = np.mgrid[:80, :120]
     lesion = ((x - 70) / 30) ** 2 + ((y - 40) / 20) ** 2 < 1
@@ -30,7 +30,7 @@ def photograph() -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("channel", ["blue", "grey", "lightness"])
 def test_largest_dark_component_with_its_hole_filled(channel):
-    image, lesion = photograph()
+    image, lesion = synthetic_image()
     found = otsu_mask(image, channel)
     assert found.dtype == bool
     assert (found != lesion).mean() < 0.01
@@ -41,7 +41,7 @@ def test_largest_dark_component_with_its_hole_filled(channel):
 def test_threshold_is_that_of_scikit_image():
     import cv2
 
-    image, _ = photograph()
+    image, _ = synthetic_image()
     blurred = cv2.GaussianBlur(np.ascontiguousarray(image[..., 2]), (5, 5), 0)
     ours, _ = cv2.threshold(blurred, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     theirs = threshold_otsu(blurred)
@@ -53,7 +53,7 @@ def test_a_flat_image_has_no_lesion():
 
 
 def test_segmenter_protocol():
-    image, _ = photograph()
+    image, _ = synthetic_image()
     model = build_segmenter(SegmentationModel(kind="otsu", image_size=80), None, 0)
     images = torch.from_numpy(np.stack([image, image[::-1].copy()])).permute(0, 3, 1, 2).float()
     before = images.clone()

@@ -147,7 +147,7 @@ def test_segmentation_loss_is_the_weighted_sum():
     assert float(loss) == pytest.approx(expected, rel=1e-6)
 
 
-def test_steps_take_turns_on_the_same_photographs(root):
+def test_steps_take_turns_on_the_same_images(root):
     task = task_of(SegMAETask, root, run_of())
     for epoch in range(2):
         rows = task.epoch_rows(epoch)

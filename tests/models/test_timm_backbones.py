@@ -101,7 +101,7 @@ def test_a_baseline_takes_a_step_and_is_restored(backbone: str, patch: int):
 
 
 @pytest.mark.parametrize("backbone", ["convnext_tiny", "densenet201", "swin_tiny"])
-def test_convolutional_tokens_are_aligned_with_the_photograph(backbone: str):
+def test_convolutional_tokens_are_aligned_with_the_image(backbone: str):
     """Forward in earnest, on a small image: a change in a corner moves that corner's token most."""
     torch.manual_seed(1)
     encoder = build_encoder(backbone, 128, 32, pretrained=False).eval()

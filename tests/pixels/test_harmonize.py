@@ -46,7 +46,7 @@ def settings_with(**changes: object) -> Harmonization:
     return Harmonization(**{**values, **changes})
 
 
-def _photograph(seed: int, height: int = 45, width: int = 60) -> tuple[np.ndarray, np.ndarray]:
+def _synthetic_image(seed: int, height: int = 45, width: int = 60) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     rows, columns = np.mgrid[:height, :width]
     mask = (columns - width * 0.5) ** 2 + (rows - height * 0.4) ** 2 < (height * 0.25) ** 2
@@ -73,7 +73,7 @@ class Root:
         self.write()
 
     def _add(self, dataset: str, seed: int, split: str, masked: bool = False, label: str | None = None) -> None:
-        image, mask = _photograph(seed, *((45, 60) if seed % 2 else (50, 40)))
+        image, mask = _synthetic_image(seed, *((45, 60) if seed % 2 else (50, 40)))
         name = f"{dataset}{len(self.rows):02d}"
         path = self.folder / "data" / dataset / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -176,14 +176,14 @@ def test_stage_and_function_give_the_same_pixels(root: Root) -> None:
     data = Harmonized.open(root.make())
     wanted = reference.read_reference(root.reference)
     for row in (0, 3, 9):
-        photograph = np.asarray(Image.open(root.folder / root.row(data.index[row]["image_id"])["path"]))
-        expected = harmonize.harmonize_image(photograph, SIZE, wanted, settings_with(), [])
+        original = np.asarray(Image.open(root.folder / root.row(data.index[row]["image_id"])["path"]))
+        expected = harmonize.harmonize_image(original, SIZE, wanted, settings_with(), [])
         np.testing.assert_array_equal(data.image(row), expected)
 
 
 def test_each_dataset_gets_its_own_correction_and_a_mixture_the_common_one(root: Root) -> None:
     settings = settings_with(histogram="none", colour="shades_of_grey", colour_for={"isic2017": "grey_world"})
-    image = _photograph(1, SIZE, SIZE)[0]
+    image = _synthetic_image(1, SIZE, SIZE)[0]
     grey, shades = colour.grey_world(image), colour.shades_of_grey(image)
     assert not np.array_equal(grey, shades)
     for datasets, expected in ((["isic2017"], grey), (["ph2"], shades), (["isic2017", "ph2"], shades), ([], shades)):
@@ -254,14 +254,14 @@ def test_the_reference_knows_no_other_split(root: Root) -> None:
     assert not np.array_equal(root.make_reference(), before)
 
 
-def test_specification_equals_scikit_image_on_a_reference_photograph() -> None:
-    image, template = _photograph(1)[0], _photograph(2)[0]
+def test_specification_equals_scikit_image_on_a_reference_image() -> None:
+    image, template = _synthetic_image(1)[0], _synthetic_image(2)[0]
     found = harmonize.harmonize_image(image, SIZE, histogram.channel_histograms(template), settings_with(), [])
     np.testing.assert_array_equal(found, match_histograms(resize_square(image, SIZE), template, channel_axis=-1))
 
 
 def test_none_only_resizes_and_needs_no_reference(root: Root) -> None:
-    image = _photograph(3)[0]
+    image = _synthetic_image(3)[0]
     np.testing.assert_array_equal(
         harmonize.harmonize_image(image, SIZE, None, settings_with(histogram="none"), []), resize_square(image, SIZE)
     )
@@ -286,7 +286,7 @@ def test_impossible_images_are_refused(shape: tuple[int, ...]) -> None:
         harmonize.harmonize_image(np.zeros(shape, np.uint8), SIZE, None, settings_with(histogram="none"), [])
 
 
-def test_a_broken_photograph_leaves_nothing_half_written(root: Root) -> None:
+def test_a_broken_image_leaves_nothing_half_written(root: Root) -> None:
     out = root.make()
     (root.folder / root.rows[4]["path"]).write_bytes(b"no image")
     with pytest.raises(ImageError) as caught:
@@ -323,7 +323,7 @@ def test_no_training_image_is_refused(root: Root) -> None:
         root.make_reference()
 
 
-def test_harmonization_brings_photographs_together(root: Root) -> None:
+def test_harmonization_brings_images_together(root: Root) -> None:
     rows = read_csv(root.make() / "statistics.csv")
     for name in ("red", "green", "blue"):
         before = np.std([float(row[f"{name}_before"]) for row in rows])
@@ -351,7 +351,7 @@ def test_grey_world_by_hand_and_shades_of_grey_formula() -> None:
 def _hairy() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     import cv2
 
-    image, _ = _photograph(7, 450, 600)
+    image, _ = _synthetic_image(7, 450, 600)
     image = cv2.GaussianBlur(image, (0, 0), 2)
     hair = np.zeros((450, 600), np.uint8)
     for start, end in (((20, 30), (560, 400)), ((50, 420), (500, 40)), ((300, 5), (310, 440))):
@@ -375,7 +375,7 @@ def test_hair_is_found_and_removed_and_the_lesion_stays() -> None:
 
 def test_order_of_the_steps() -> None:
     _, hairy, _ = _hairy()
-    wanted = histogram.channel_histograms(_photograph(9)[0])
+    wanted = histogram.channel_histograms(_synthetic_image(9)[0])
     every = settings_with(colour="shades_of_grey", hair_removal=True)
     expected = histogram.specify_histogram(
         resize_square(colour.remove_hair(colour.shades_of_grey(hairy)), SIZE), wanted
@@ -393,7 +393,7 @@ def test_resize_averages_down_and_does_not_shift() -> None:
 
 
 def test_contact_sheet_outlines_without_painting_into_its_input() -> None:
-    image, mask = _photograph(0, 64, 64)
+    image, mask = _synthetic_image(0, 64, 64)
     soft = mask.astype(np.uint8) * 255
     before = image.copy(), soft.copy()
     plain = contact_sheet([Sample("one", image, image, None)] * 4, "title")

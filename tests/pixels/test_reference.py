@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 from scipy.stats import wasserstein_distance
 
-from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.acquire.synthetic.lesion import make_lesion
 from lesion_core.catalog.table import COLUMNS
 from lesion_core.files import read_json, write_csv, write_parquet
@@ -63,7 +63,7 @@ def test_mapped_frequencies_are_those_of_the_mapped_image() -> None:
     np.testing.assert_allclose(mapped(channel_histograms(image) / (50 * 40), tables), expected, atol=1e-12)
 
 
-def test_a_large_photograph_is_sampled_on_a_grid() -> None:
+def test_a_large_image_is_sampled_on_a_grid() -> None:
     image = np.random.default_rng(0).integers(0, 256, (600, 800, 3)).astype(np.uint8)
     expected = channel_histograms(np.ascontiguousarray(image[::2, ::2]))
     np.testing.assert_allclose(colour_frequencies(image), expected / expected.sum(axis=1, keepdims=True))
@@ -76,7 +76,7 @@ def test_specification_brings_made_cameras_together(tmp_path: Path, histogram: s
         tables[dataset] = []
         for number in range(6):
             draw = generator(3, dataset, number)
-            pixels, _ = photograph(make_lesion(draw, ("nv", "mel")[number % 2]), draw, (60, 80), device=0)
+            pixels, _ = synthetic_image(make_lesion(draw, ("nv", "mel")[number % 2]), draw, (60, 80), device=0)
             cast = 255.0 * (pixels / 255.0 * np.array(gains)) ** gamma
             path = tmp_path / f"{dataset}_{number}.png"
             Image.fromarray(np.clip(np.rint(cast), 0, 255).astype(np.uint8)).save(path)

@@ -246,7 +246,7 @@ def test_a_table_cell_that_the_scores_do_not_give_is_named_with_its_line(root, r
     assert answers[0].problems[0].startswith("tables/sam_vit_table_05.md: line ")
 
 
-def test_a_photograph_moved_across_the_splits_is_named(root, replace):
+def test_a_image_moved_across_the_splits_is_named(root, replace):
     path = root / "splits" / "ham10000.csv"
     rows = read_parquet(root / "catalog" / "edges.parquet").to_pylist()
     edge = next(row for row in rows if row["dataset_a"] == row["dataset_b"] == "ham10000" and row["reason"] == "lesion")

@@ -229,31 +229,31 @@ def test_training_does_without_test_masks(smoke, tmp_path, method):
     assert "_lesion.bmp" not in opened
 
 
-def test_predict_masks_have_the_photographs_size(smoke, tmp_path):
+def test_predict_masks_have_the_images_size(smoke, tmp_path):
     import cv2
     import numpy as np
 
     from lesion_core.acquire.synthetic import draw_batch
 
-    photographs = tmp_path / "photographs"
-    photographs.mkdir()
+    originals = tmp_path / "originals"
+    originals.mkdir()
     images, _, _ = draw_batch(5, range(3), 256)
     for number, (height, width) in enumerate(((100, 333), (450, 600), (64, 64))):
         resized = cv2.resize(images[number], (width, height))
-        cv2.imwrite(str(photographs / f"photo {number}.jpg"), resized[:, :, ::-1])
-    cv2.imwrite(str(photographs / "grey.png"), np.full((40, 50), 128, np.uint8))
+        cv2.imwrite(str(originals / f"photo {number}.jpg"), resized[:, :, ::-1])
+    cv2.imwrite(str(originals / "grey.png"), np.full((40, 50), 128, np.uint8))
     runs = smoke / RESULTS / "runs"
     segmenter = next((runs / "segmentation").glob("sam_adapter-*"))
     classifier = next((runs / "classification").glob("vit_cross_attention-*"))
-    arguments = ["--images", photographs, "--out", tmp_path / "out", "--device", "cpu"]
+    arguments = ["--images", originals, "--out", tmp_path / "out", "--device", "cpu"]
     done = lesion(tmp_path, "predict", "--segmenter", segmenter, "--classifier", classifier, *arguments)
     assert done.returncode == 0, done.stderr
     rows = {row["image"]: row for row in read_csv(tmp_path / "out" / "predictions.csv")}
     assert sorted(rows) == ["grey.png", "photo 0.jpg", "photo 1.jpg", "photo 2.jpg"]
     for name, row in rows.items():
         mask = cv2.imread(str(tmp_path / "out" / row["mask"]), cv2.IMREAD_UNCHANGED)
-        photograph = cv2.imread(str(photographs / name))
-        assert mask.shape == photograph.shape[:2] == (int(row["height"]), int(row["width"]))
+        original = cv2.imread(str(originals / name))
+        assert mask.shape == original.shape[:2] == (int(row["height"]), int(row["width"]))
         assert set(np.unique(mask)) <= {0, 255}
         assert abs(sum(float(row[key]) for key in row if key.startswith("p_")) - 1) < 1e-4
 
@@ -296,7 +296,7 @@ def test_predict_gives_the_scored_probabilities(method, smoke, tmp_path):
         assert calibrated == pytest.approx([power / sum(powers) for power in powers], abs=1e-3)
 
 
-def test_predict_refuses_a_broken_photograph(smoke, tmp_path):
+def test_predict_refuses_a_broken_image(smoke, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 no image")
     segmenter = next((smoke / RESULTS / "runs" / "segmentation").glob("otsu-*"))

@@ -152,7 +152,7 @@ def test_the_table_from_scores_and_catalog(layout):
     assert "one class alone" in one_class["note"]
 
 
-def test_metadata_of_the_same_photograph_in_another_release(layout):
+def test_metadata_of_the_same_image_in_another_release(layout):
     known = read_metadata(layout)
     assert known["isic2018_task3", "im07"] == {"age": 7.0, "sex": "female", "site": "back"}
     assert known["ham10000", "im07"]["site"] == "back"

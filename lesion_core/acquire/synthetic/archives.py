@@ -15,7 +15,7 @@ from lesion_core import settings
 from lesion_core.acquire.images import encode_image
 from lesion_core.acquire.synthetic import ph2
 from lesion_core.acquire.synthetic.cohort import Shot, make_cohort
-from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.files import atomic_path, sha256_file, write_bytes, write_text
 from lesion_core.progress import track
 from lesion_core.seeding import generator
@@ -65,7 +65,7 @@ def write_mirror(settings: settings.Synthetic, out: Path) -> None:
 def _encode(chosen: settings.Synthetic, shot: Shot) -> tuple[bytes, bytes]:
     """JPEG bytes and mask PNG bytes (0 and 255) of one image."""
     rng = generator(chosen.seed, "photograph", shot.number)
-    image, mask = photograph(shot.case.lesion, rng, _size(rng, chosen.size))
+    image, mask = synthetic_image(shot.case.lesion, rng, _size(rng, chosen.size))
     jpeg = encode_image(image, ".jpg", cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
     return jpeg, encode_image(mask.astype(np.uint8) * 255, ".png", cv2.IMWRITE_PNG_COMPRESSION, 6)
 

@@ -104,27 +104,27 @@ def make_cohort(chosen: settings.Synthetic) -> Cohort:
     fresh = max(0, chosen.isic2018_task1 - own - siblings)
     further = rng.choice(len(FREQUENCIES), fresh, p=np.array(FREQUENCIES) / sum(FREQUENCIES))
     labels = cases + [settings.CLASSES[int(i)] for i in further]
-    photographs = max(len(cases), round(chosen.ham10000_lesions * chosen.photographs_per_lesion))
-    needed = photographs + chosen.isic2018_task1
+    in_ham = max(len(cases), round(chosen.ham10000_lesions * chosen.images_per_lesion))
+    needed = in_ham + chosen.isic2018_task1
     if needed > LAST_ID - FIRST_ID:
         raise SettingsError(
             f"{needed} synthetic images are asked for, but there are only {LAST_ID - FIRST_ID} ids",
-            remedy="lower synthetic.ham10000_lesions, photographs_per_lesion or isic2018_task1",
+            remedy="lower synthetic.ham10000_lesions, images_per_lesion or isic2018_task1",
         )
     lesion_ids = rng.choice(8000, len(labels), replace=False)
     people = [_case(chosen.seed, i, label, int(lesion_ids[i])) for i, label in enumerate(labels)]
 
-    ham_owner = list(range(len(cases))) + rng.integers(0, len(cases), photographs - len(cases)).tolist()
+    ham_owner = list(range(len(cases))) + rng.integers(0, len(cases), in_ham - len(cases)).tolist()
     # A lesion has at most a handful of images in HAM10000: siblings come from all lesions alike.
     sibling_owner = rng.integers(0, len(cases), siblings).tolist()
     fresh_owner = list(range(len(cases), len(labels)))
     owners = ham_owner + sibling_owner + fresh_owner
     numbers = FIRST_ID + rng.choice(LAST_ID - FIRST_ID + 1, len(owners), replace=False)
     shots = [Shot(f"ISIC_{numbers[i]:07d}", people[owner], i) for i, owner in enumerate(owners)]
-    ham, apart = shots[:photographs], shots[photographs:]
-    shared = [ham[i] for i in rng.choice(photographs, min(own, photographs), replace=False)]
+    ham, apart = shots[:in_ham], shots[in_ham:]
+    shared = [ham[i] for i in rng.choice(in_ham, min(own, in_ham), replace=False)]
     task1 = (shared + apart)[: chosen.isic2018_task1]
-    subset = rng.choice(photographs, min(chosen.isic2018_task3, photographs), replace=False)
+    subset = rng.choice(in_ham, min(chosen.isic2018_task3, in_ham), replace=False)
     return Cohort(
         ham=_by_id(ham),
         task1=_by_id(task1),

@@ -16,7 +16,7 @@ from lesion_core.settings import CLASSES
 WHOLE = 0.8  # share of images that frame the whole lesion where it fits
 
 
-def photograph(
+def synthetic_image(
     lesion: Lesion,
     rng: np.random.Generator,
     size: int | tuple[int, int] = 256,
@@ -166,7 +166,7 @@ def draw(
     device: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """A new lesion of class ``label``, photographed once: uint8 (H, W, 3) RGB and mask bool (H, W)."""
-    return photograph(make_lesion(rng, label), rng, size, device)
+    return synthetic_image(make_lesion(rng, label), rng, size, device)
 
 
 def draw_batch(seed: int, indices: Sequence[int], size: int) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from lesion_core.acquire.images import encode_image
-from lesion_core.acquire.synthetic.draw import photograph
+from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.acquire.synthetic.lesion import Lesion, make_lesion
 from lesion_core.acquire.synthetic.skin import PH2_DEVICES
 from lesion_core.errors import SettingsError
@@ -86,7 +86,7 @@ def draw_case(seed: int, case: Ph2Case, side: int) -> tuple[np.ndarray, np.ndarr
     rng = generator(seed, "ph2 photograph", case.number)
     width = side + int(rng.integers(-1, 2))
     height = round(side * 572 / 765) + int(rng.integers(-2, 3))
-    return photograph(case.lesion, rng, (height, width), int(rng.choice(PH2_DEVICES)))
+    return synthetic_image(case.lesion, rng, (height, width), int(rng.choice(PH2_DEVICES)))
 
 
 def table_text(cases: list[Ph2Case]) -> str:

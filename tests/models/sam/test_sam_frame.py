@@ -61,7 +61,7 @@ def test_the_content_has_segment_anythings_size(height, width, side):
     assert content_size(height, width, side) == ResizeLongestSide.get_preprocess_shape(height, width, side)
 
 
-def test_embeddings_are_segment_anythings_of_padded_photographs(sam, resized):
+def test_embeddings_are_segment_anythings_of_padded_images(sam, resized):
     with torch.inference_mode():
         padded = torch.stack([sam.sam.preprocess(content) for content in contents(resized)])
         ours, theirs = PaddedSam(sam, SIZES).encode(resized), sam.sam.image_encoder(padded)
@@ -104,7 +104,7 @@ def test_prompts_and_logits_by_hand(sam):
     assert seen.max() < 1000.0 / 2  # the wall is out of sight, but for what interpolation draws from the next row
 
 
-def test_a_click_on_the_resized_photograph_hits_the_same_skin(sam):
+def test_a_click_on_the_resized_image_hits_the_same_skin(sam):
     """A bright speck and its click move together."""
     images = torch.zeros(1, 3, SIDE, SIDE)
     images[0, :, 80:84, 40:44] = 255.0
@@ -118,7 +118,7 @@ def test_a_click_on_the_resized_photograph_hits_the_same_skin(sam):
     assert (x, y) == (pytest.approx(float(centre_x), abs=0.02), pytest.approx(float(centre_y), abs=0.02))
 
 
-def test_one_size_per_photograph(sam, resized):
+def test_one_size_per_image(sam, resized):
     with pytest.raises(ImageError, match="4 images but 2 sizes"):
         PaddedSam(sam, SIZES[:2]).encode(resized)
 
@@ -146,7 +146,7 @@ def test_a_run_in_sams_frame_is_scored_under_every_prompt(root, scoring, padded_
     assert np.abs(found - plain).max() > 1e-3
 
 
-def test_square_photographs_fill_both_frames(padded_run):
+def test_square_images_fill_both_frames(padded_run):
     assert padded_run.facing([(50, 50), (7, 7)]) is padded_run.model
     assert isinstance(padded_run.facing([(50, 50), (7, 8)]), PaddedSam)
 

@@ -28,7 +28,7 @@ SCORES = {"classification": "scores.parquet", "joint": "scores_classification.pa
 Classify = Callable[[str, np.ndarray, np.ndarray], dict[str, Any]]
 
 
-def photograph_classifier(
+def image_classifier(
     run_dir: Path,
     device: str = "cpu",
     *,
@@ -76,8 +76,8 @@ def photograph_classifier(
 
     trained_on = loaded.run.joint.train_on if loaded.run.task == "joint" else loaded.run.classification.train_on
 
-    def classify(name: str, photograph: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-        pixels = harmonize_image(photograph, loaded.size, loaded.reference, loaded.run.harmonization, trained_on)
+    def classify(name: str, original: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
+        pixels = harmonize_image(original, loaded.size, loaded.reference, loaded.run.harmonization, trained_on)
         soft = np.round(probability * 255).astype(np.uint8)[None] if loaded.needs_masks else None
         values = class_probabilities(loaded.model, pixels[None], soft, loaded.metadata([known.get(name, UNKNOWN)]))
         calibrated: list[Any] = [""] * len(CLASSES)
