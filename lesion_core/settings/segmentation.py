@@ -152,6 +152,7 @@ class Reconstruction(Strict):
     """SegMAE's second branch (paper D, section 3.3): stage 1, and what is masked and how it is weighted in both."""
 
     epochs: Whole
+    masking: Literal["designated", "random"]
     mask_ratio: Annotated[float, Field(gt=0.0, lt=1.0)]
     temperature: NotNegative
 

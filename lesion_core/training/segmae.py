@@ -18,10 +18,14 @@ from lesion_core.training.segmentation_task import SegmentationTask
 STAGE_1 = "stage_1"
 
 
-def kept_patches(patches: int, ratio: float, rng: np.random.Generator) -> np.ndarray:
-    """Numbers of the patches that are seen, ascending: int64, at least one; ``ratio`` of them are masked."""
+def kept_patches(patches: int, ratio: float, rng: np.random.Generator | None) -> np.ndarray:
+    """Numbers of the patches that are seen, ascending: int64, at least one; ``ratio`` of them are masked.
+
+    Drawn at random (paper D, section 3.2); without ``rng`` evenly spaced along the rows, always the same ones: ours for
+    the deterministic mask of section 3.4, which the paper does not show.
+    """
     seen = max(1, min(patches - 1, round(patches * (1.0 - ratio))))
-    return np.sort(rng.permutation(patches)[:seen])
+    return np.arange(seen) * patches // seen if rng is None else np.sort(rng.permutation(patches)[:seen])
 
 
 def reconstruction_loss(model: SegMAE, images: Tensor, keep: Tensor, settings: Reconstruction) -> Tensor:
@@ -63,9 +67,11 @@ class SegMAETask(SegmentationTask):
         return batch | {"keep": self.keep(rows, f"epoch {epoch}")}
 
     def keep(self, rows: np.ndarray, when: str) -> Tensor:
-        """Patches that are seen, by (seed, when, row) alone."""
-        patches, ratio = self.module.patches, self.reconstruction.mask_ratio
-        drawn = [kept_patches(patches, ratio, generator(self.seed, "mask", when, int(row))) for row in rows]
+        """Patches that are seen: drawn by (seed, when, row) alone, or those of every image."""
+        settings = self.reconstruction
+        designated = settings.masking == "designated"
+        sources = [None if designated else generator(self.seed, "mask", when, int(row)) for row in rows]
+        drawn = [kept_patches(self.module.patches, settings.mask_ratio, source) for source in sources]
         return torch.from_numpy(np.stack(drawn))
 
     def loss(self, batch: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:

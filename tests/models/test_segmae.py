@@ -27,7 +27,7 @@ from lesion_core.training.segmentation import train_run
 
 MODEL = {"kind": "segmae"}
 LOSS = {"dice": 0.4, "bce": 1.2, "soft_target": False, "patch": 0.8}
-MASKING = {"epochs": 2, "mask_ratio": 0.5, "temperature": 0.1}
+MASKING = {"epochs": 2, "masking": "random", "mask_ratio": 0.5, "temperature": 0.1}
 
 
 @pytest.fixture(scope="module")
@@ -116,10 +116,17 @@ def test_the_order_of_kept_patches_does_not_matter(tiny, images):
 
 @pytest.mark.parametrize(("patches", "ratio", "seen"), [(196, 0.75, 49), (16, 0.5, 8), (4, 0.99, 1), (4, 0.01, 3)])
 def test_as_many_patches_are_seen_as_the_ratio_says(patches, ratio, seen):
-    kept = kept_patches(patches, ratio, generator(1))
-    assert len(kept) == len(set(kept.tolist())) == seen
-    assert sorted(kept) == kept.tolist()
-    assert set(kept.tolist()) <= set(range(patches))
+    for kept in (kept_patches(patches, ratio, generator(1)), kept_patches(patches, ratio, None)):
+        assert len(kept) == len(set(kept.tolist())) == seen
+        assert sorted(kept) == kept.tolist()
+        assert set(kept.tolist()) <= set(range(patches))
+
+
+def test_designated_patches_are_the_same_of_every_image_and_epoch(root):
+    task = task_of(SegMAETask, root, run_of(reconstruction=MASKING | {"masking": "designated"}))
+    kept = torch.cat([task.keep(np.arange(3), when) for when in ("epoch 0", "epoch 1", "validation")])
+    assert (kept == kept[0]).all()
+    assert kept_patches(196, 0.75, None).tolist() == list(range(0, 196, 4)), "one of four in each row of 14"
 
 
 def test_patch_wise_loss_by_hand():
@@ -178,7 +185,7 @@ def test_stage_1_leaves_the_upsampler_alone_and_looks_at_no_mask(root, monkeypat
     batch = task.batch(task.epoch_rows(0)[:4], 0, 0)
     assert set(batch) == {"images", "keep"}
     assert task.validate() == task.validate()
-    settings = Reconstruction(epochs=0, mask_ratio=0.5, temperature=0.0)
+    settings = Reconstruction(epochs=0, masking="random", mask_ratio=0.5, temperature=0.0)
     predicted, true = task.module.reconstruct(batch["images"].float(), batch["keep"])
     plain = reconstruction_loss(task.module, batch["images"], batch["keep"], settings)
     torch.testing.assert_close(plain, torch.nn.functional.mse_loss(predicted, true))

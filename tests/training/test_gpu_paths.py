@@ -37,7 +37,7 @@ from lesion_core.training.engine import fit
 from lesion_core.training.segmae import ReconstructionTask, SegMAETask
 from lesion_core.training.segmentation_task import SegmentationTask
 
-MASKING = {"epochs": 1, "mask_ratio": 0.5, "temperature": 0.1}
+MASKING = {"epochs": 1, "masking": "random", "mask_ratio": 0.5, "temperature": 0.1}
 SEGMENTERS = {
     "U-Net": {"kind": "unet"},
     "Deep-UNet": {"kind": "deep_unet"},
