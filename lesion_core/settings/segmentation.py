@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from lesion_core.settings.augmentation import Augmentation
-from lesion_core.settings.base import Count, Dataset, Distinct, NotNegative, Strict, TrainingPrompt, Whole
+from lesion_core.settings.base import Count, Dataset, Distinct, NotNegative, Positive, Strict, TrainingPrompt, Whole
 from lesion_core.settings.training import Training
 
 SegmentationKind = Literal[
@@ -130,10 +130,14 @@ class SegmentationModel(Strict):
 
 
 class SegmentationLoss(Strict):
-    """L_seg = dice * Dice + bce * BCE (paper A, section 3.7) + patch * patch-wise loss (paper D, section 3.4)."""
+    """L_seg = dice * Dice + bce * BCE (paper A, section 3.7) + patch * patch-wise loss (paper D, section 3.4).
+
+    In BCE a lesion pixel counts ``lesion_weight`` times as much as another.
+    """
 
     dice: NotNegative
     bce: NotNegative
+    lesion_weight: Positive = 1.0
     soft_target: bool
     patch: NotNegative = 0.0
     patch_size: Count = 16

@@ -31,8 +31,10 @@ class Training(Strict):
     learning_rate: Positive
     weight_decay: NotNegative
     momentum: Fraction
-    schedule: Literal["cosine", "constant", "plateau"]
+    schedule: Literal["cosine", "constant", "step", "plateau"]
     warmup_fraction: Fraction
+    step_epochs: Count = 10
+    step_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     plateau_factor: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.1
     plateau_patience: Whole = 10
     min_learning_rate: NotNegative = 0.0

@@ -32,9 +32,12 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
     return 1.0 - (2.0 * overlap + DICE_SMOOTHING) / (size + DICE_SMOOTHING)
 
 
-def bce_loss(logits: Tensor, target: Tensor) -> Tensor:
+def bce_loss(logits: Tensor, target: Tensor, lesion_weight: float = 1.0) -> Tensor:
     """Mean binary cross-entropy of each map, in nats per pixel; shapes as in :func:`dice_loss`."""
-    loss = functional.binary_cross_entropy_with_logits(logits.float(), target.float(), reduction="none")
+    weight = logits.new_tensor(lesion_weight, dtype=torch.float32)
+    loss = functional.binary_cross_entropy_with_logits(
+        logits.float(), target.float(), reduction="none", pos_weight=weight
+    )
     return loss.mean(dim=(-2, -1))
 
 
@@ -89,7 +92,7 @@ def segmentation_loss(logits: Tensor, target: Tensor, settings: SegmentationLoss
         target = (target >= 0.5).to(logits.dtype)
     target = resize_target(target, (logits.shape[-2], logits.shape[-1]))
     dice = dice_loss(logits, target).mean()
-    bce = bce_loss(logits, target).mean()
+    bce = bce_loss(logits, target, settings.lesion_weight).mean()
     loss = settings.dice * dice + settings.bce * bce
     parts = {"dice_loss": float(dice.detach()), "bce_loss": float(bce.detach())}
     if settings.patch > 0:

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 from torch.optim import SGD, AdamW, Optimizer
-from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LinearLR, LRScheduler, ReduceLROnPlateau, SequentialLR, StepLR
 
 from lesion_core.settings import Training
 
@@ -30,8 +30,11 @@ def build_schedule(optimizer: Optimizer, training: Training, total: int) -> LRSc
     """Learning rate of each of ``total`` steps.
 
     Linear warm-up over the first ``warmup_fraction`` of the steps (the first step already moves), then constant or half
-    a cosine down to zero at ``total`` (SGDR, Loshchilov & Hutter 2017, one cycle).
+    a cosine down to zero at ``total`` (SGDR, Loshchilov & Hutter 2017, one cycle). ``step`` has no warm-up: the rate
+    times ``step_factor`` after each ``step_epochs`` of the ``epochs`` that ``total`` steps are.
     """
+    if training.schedule == "step":
+        return StepLR(optimizer, max(1, total * training.step_epochs // training.epochs), training.step_factor)
     warmup = round(training.warmup_fraction * total)
     cosine = training.schedule == "cosine"
     if cosine and warmup == 0:

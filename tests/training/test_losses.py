@@ -26,6 +26,10 @@ def test_bce_by_hand():
     logits = torch.tensor([[math.log(3.0), math.log(3.0)]])
     # p = 3/4: (-ln(3/4) - ln(1/4)) / 2
     assert bce_loss(logits, target).item() == pytest.approx((-math.log(0.75) - math.log(0.25)) / 2, rel=1e-6)
+    twice = (-2 * math.log(0.75) - math.log(0.25)) / 2
+    assert bce_loss(logits, target, 2.0).item() == pytest.approx(twice, rel=1e-6)
+    lesions = SegmentationLoss(dice=0.0, bce=1.0, lesion_weight=2.0, soft_target=False)
+    assert segmentation_loss(logits[None, None], target[None, None], lesions)[0].item() == pytest.approx(twice, rel=1e-6)
 
 
 def test_perfect_prediction_costs_next_to_nothing_and_empty_on_empty_nothing():

@@ -42,6 +42,11 @@ def test_warm_up_and_no_change(schedule):
     assert rates(2, warmup_fraction=1.0, schedule=schedule) == pytest.approx([1.0, 2.0, 2.0])
 
 
+def test_the_rate_is_halved_every_second_epoch():
+    found = rates(10, schedule="step", epochs=5, step_epochs=2, step_factor=0.5, warmup_fraction=0.5)
+    assert found == [2.0] * 4 + [1.0] * 4 + [0.5] * 3
+
+
 def test_the_engine_lowers_the_rate_on_a_plateau(tmp_path):
     settings = {"schedule": "plateau", "plateau_patience": 1, "plateau_factor": 0.1, "warmup_fraction": 0.0}
     run(Curve(samples=4, values=[0.5] + [1.0] * 5), tmp_path, epochs=6, **settings)
