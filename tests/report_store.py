@@ -14,7 +14,7 @@ from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.scores import write_scores
 from lesion_core.settings import CLASSES, Ledger, Plan, Report, Statistics, Table
-from lesion_core.settings.paper import TestTable
+from lesion_core.settings.paper import Figure, TestTable
 from lesion_core.settings.papers import read_paper
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -105,6 +105,12 @@ def make_plan(profile: str = "smoke", papers: tuple[str, ...] = (), **changes: A
             "sam_adapter": {"segmentation": ["isic2018_task1"]},
             "vit_none": {"classification": ["ham10000"]},
             "vit_cross_attention": {"classification": ["ham10000"]},
+        },
+        figures={
+            "sam_vit_figure_08": Figure(
+                kind="contours", title="Figure 8", dataset="isic2018_task1", method="sam_adapter"
+            ),
+            "sam_vit_figure_09": Figure(kind="contours", title="Figure 9", dataset="ph2", method="sam_adapter"),
         },
         figure_segmenter="sam_adapter",
         statistics=Statistics(alpha=0.05, resamples=200, seed=1, power=0.8, segmentation_metric="dice"),

@@ -51,8 +51,8 @@ def score_segmentation(
         scoring: datasets, prompts, jitter, refinement.
         out_scores: one row per image, prompt and resolution: ``native`` (the image's own size, as the challenge
             scores) and ``model`` (the model's square input). SAM runs are scored under every prompt, others without.
-        out_masks: zip of the native masks without a prompt, ``<dataset>/<image_id>.png``, and of the true ones,
-            ``truth/<dataset>/<image_id>.png``: figures and page draw these, and open no test mask themselves.
+        out_masks: zip of the native masks under the prompt of the training, ``<dataset>/<image_id>.png``, and of the
+            true ones, ``truth/<dataset>/<image_id>.png``: figures and page draw these, and open no test mask themselves.
         device: where the model is.
         images: (dataset, image_id) to score, with those that share their batches; None scores all.
 
@@ -81,7 +81,7 @@ def score_segmentation(
                 for prompt, probability in maps.items():
                     native, scored = _score_one(probability, truth, segmenter, scoring)
                     rows.extend(_row(identity, prompt, *item) for item in scored)
-                    if prompt == prompts[0]:
+                    if prompt == segmenter.settings.prompt:
                         for name, mask in (("", native), ("truth/", truth)):
                             info = zipfile.ZipInfo(f"{name}{dataset}/{record['image_id']}.png", ZIP_DATE)
                             masks.writestr(info, encode_image(mask.astype(np.uint8) * 255))

@@ -88,7 +88,7 @@ def _cases(plan: Plan, store: Store) -> list[Case]:
             continue
         seen.update(runs)
         for (run, dataset, prompt, resolution), rows in sorted(store.segmentation.items()):
-            if (run, prompt, resolution) == (runs[0], "none", "native"):
+            if (run, prompt, resolution) == (runs[0], plan.prompt_of(method), "native"):
                 for row in rows:
                     add(False, dataset, row["image_id"], method, {"v": round(row["dice"], 4), "run": run})
         for (run, dataset), answers in sorted(store.classification.items()):

@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lesion_core.settings import NETWORKS, DerivedMethod, Plan, Robustness, Settings
+from lesion_core.settings.base import Prompt
 from lesion_core.settings.run import Run
 
 
@@ -116,12 +117,18 @@ def plan(settings: Settings) -> Plan:
         runs={name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in names},
         names={name: settings.names[name] for name in names if name in settings.names},
         trained_on={name: trained_on(settings, name) for name in names},
+        figures={key: spec for paper in settings.papers.values() for key, spec in paper.figures.items()},
+        prompts={name: prompt for name in names if (prompt := _prompt(settings.methods[name])) != "none"},
         figure_segmenter=next(_proposed_segmenters(settings, names), None),
         ablations=[run.run_id for run in runs if run.ablation],
         statistics=settings.statistics,
         ledger=settings.ledger,
         report=settings.report,
     )
+
+
+def _prompt(method: Any) -> Prompt:
+    return method.model.prompt if method.task == "segmentation" else "none"
 
 
 def trained_on(settings: Settings, name: str) -> dict[str, list[str]]:
@@ -139,7 +146,8 @@ def trained_on(settings: Settings, name: str) -> dict[str, list[str]]:
 
 
 def _proposed_segmenters(settings: Settings, names: list[str]) -> Iterator[str]:
-    yield from (key for paper in settings.papers.values() if (key := paper.figure_segmenter) in names)
+    figures = [figure for paper in settings.papers.values() for figure in paper.figures.values()]
+    yield from (figure.method for figure in figures if figure.kind == "contours" and figure.method in names)
     for table in settings.tables.values():
         for row in table.rows:
             if row.proposed and row.method in names and settings.methods[row.method].task == "segmentation":

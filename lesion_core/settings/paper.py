@@ -182,6 +182,22 @@ class TestTable(Strict):
     of: Annotated[Distinct[Name], Field(min_length=1)]
 
 
+class Figure(Strict):
+    """A figure of the paper, drawn from our results; the released images in it are those of ``dataset``.
+
+    Attributes:
+        kind: ``contours``: outlines of the method's masks beside other methods' and the truth, best to worst;
+            ``explanations``: where the method looks.
+        title: as the paper numbers it.
+        method: of a contours figure, a segmenter.
+    """
+
+    kind: Literal["contours", "explanations"]
+    title: str
+    dataset: Dataset
+    method: Name
+
+
 class PaperProfile(Strict):
     """What a profile runs of a paper, and how it scales it down: laid over the paper's own bases and methods.
 
@@ -209,8 +225,8 @@ class Paper(Strict):
         tables: ``<paper>_table_<two digits>`` as the paper numbers them, and tables of ours under plain names.
         tests: tables of tests; without any, one called ``<paper>_tests`` of all tables that have a proposed row.
         claims: numbers in the prose beside the tables.
+        figures: by name, ``<paper>_figure_...``.
         explain, robustness, subgroups: methods whose runs are looked at beyond their scores.
-        figure_segmenter: the segmenter that figures show beside others; None takes the first proposed one.
         profiles: by profile.
     """
 
@@ -223,10 +239,10 @@ class Paper(Strict):
     tests: dict[Name, TestTable] = Field(default_factory=dict)
     claims: list[Claim] = Field(default_factory=list)
     contradictions: list[Contradiction] = Field(default_factory=list)
+    figures: dict[Name, Figure] = Field(default_factory=dict)
     explain: Distinct[Name] = Field(default_factory=list)
     robustness: Distinct[Name] = Field(default_factory=list)
     subgroups: Distinct[Name] = Field(default_factory=list)
-    figure_segmenter: Name | None = None
     profiles: dict[Literal["smoke", "mini", "paper"], PaperProfile] = Field(default_factory=dict)
 
     def scaled(self, profile: str) -> PaperProfile | None:

@@ -149,12 +149,18 @@ def check_rows(checkout: Path, papers: Mapping[str, Paper], methods: Mapping[str
                 for key in ("method", "segmenter"):
                     named = getattr(row, key)
                     places += [(named, ("tables", table_name, "rows", number, key))] if named else []
+        places += [(figure.method, ("figures", key, "method")) for key, figure in paper.figures.items()]
         for kind in ("ablations", "explain", "robustness", "subgroups"):
             places += [(key, (kind, number)) for number, key in enumerate(getattr(paper, kind))]
         for profile, own in paper.profiles.items():
             places += [(key, ("profiles", profile, "run", number)) for number, key in enumerate(own.run or [])]
             places += [(key, ("profiles", profile, "methods", key)) for key in own.methods]
         wrong = [(place, f"no method is called '{key}'") for key, place in places if key not in methods]
+        for key, figure in paper.figures.items():
+            if not key.startswith(f"{name}_figure_"):
+                wrong.append((("figures", key), f"a figure of this paper is called {name}_figure_..."))
+            if figure.kind == "explanations" and figure.method not in paper.explain:
+                wrong.append((("figures", key, "method"), f"'{figure.method}' does not stand under explain"))
         known = {*paper.tables, *paper.tests}
         tables: list[tuple[str, tuple[str | int, ...]]] = []
         tables += [(claim.table, ("claims", number, "table")) for number, claim in enumerate(paper.claims)]

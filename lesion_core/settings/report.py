@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from lesion_core.settings.base import Name, NotNegative, RunId, Strict
-from lesion_core.settings.paper import Claim, Contradiction, Reference, Table, TestTable
+from lesion_core.settings.base import Name, NotNegative, Prompt, RunId, Strict
+from lesion_core.settings.paper import Claim, Contradiction, Figure, Reference, Table, TestTable
 
 
 class Statistics(Strict):
@@ -50,7 +50,9 @@ class Plan(Strict):
         runs: method name -> run ids, one per seed, for every method that this profile runs.
         names: method name -> as it is called in print.
         trained_on: method name -> task -> the datasets that it is learnt from, none where nothing is.
-        figure_segmenter: the segmenter that figures show beside others.
+        figures: of these papers, by name.
+        prompts: method name -> the prompt that it was trained with, if any; its masks are kept and shown under it.
+        figure_segmenter: the segmenter that our own figures show beside others.
         ablations: ids of the runs that lie under ``runs/ablations``.
         statistics, ledger, report: as in params.yaml.
     """
@@ -64,6 +66,8 @@ class Plan(Strict):
     runs: dict[Name, list[RunId]]
     names: dict[Name, str]
     trained_on: dict[Name, dict[str, list[str]]]
+    figures: dict[Name, Figure] = Field(default_factory=dict)
+    prompts: dict[Name, Prompt] = Field(default_factory=dict)
     figure_segmenter: Name | None
     ablations: list[RunId] = Field(default_factory=list)
     statistics: Statistics
@@ -73,6 +77,10 @@ class Plan(Strict):
     def name_of(self, method: str) -> str:
         """A method as it is called in print."""
         return self.names.get(method, method.replace("_", " "))
+
+    def prompt_of(self, method: str) -> str:
+        """The prompt that a method is meant for."""
+        return self.prompts.get(method, "none")
 
     @property
     def run_ids(self) -> set[str]:

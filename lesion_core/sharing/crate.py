@@ -42,7 +42,7 @@ OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/"
 # Images and masks stay out: their licences stay with their owners. They are named with their hashes.
 LEFT_OUT = ("data/", "harmonized/", "pseudo_masks/", "downloads/", "made/")
 SHOWING = re.compile(  # so do these, but on demand
-    r"report\.html|figures/(figure_08|figure_09|explanations)\..*|explain/.*\.npz|runs/.*/test_masks\.zip"
+    r"report\.html|figures/(\w+_figure_\w+|explanations)\..*|explain/.*\.npz|runs/.*/test_masks\.zip"
 )
 MEDIA = {
     ".csv": "text/csv",

@@ -20,6 +20,7 @@ from lesion_core.audit.manifest import read_manifest
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.record.calls import read_calls
+from lesion_core.settings.load import load
 from lesion_core.sharing.crate import PROFILES, SHOWING, write_crate
 
 pytestmark = pytest.mark.smoke
@@ -177,8 +178,9 @@ def test_the_validator_finds_nothing_but_what_is_planted(written, tmp_path, prob
 def test_every_figure_with_images_is_known_to_show_them():
     from lesion_core.report.figures import FIGURES
 
-    drawn = {name for name, draw in FIGURES.items() if draw.__module__.endswith((".contours", ".explanations"))}
-    assert {name for name in FIGURES if SHOWING.fullmatch(f"figures/{name}.png")} == drawn
+    papers = {name for paper in load("paper").papers.values() for name in paper.figures}
+    shown = {name for name in {*FIGURES, *papers} if SHOWING.fullmatch(f"figures/{name}.png")}
+    assert shown == papers | {"explanations"}
 
 
 def test_what_shows_images_is_copied_on_demand(smoke, tmp_path):

@@ -29,7 +29,8 @@ def test_bce_by_hand():
     twice = (-2 * math.log(0.75) - math.log(0.25)) / 2
     assert bce_loss(logits, target, 2.0).item() == pytest.approx(twice, rel=1e-6)
     lesions = SegmentationLoss(dice=0.0, bce=1.0, lesion_weight=2.0, soft_target=False)
-    assert segmentation_loss(logits[None, None], target[None, None], lesions)[0].item() == pytest.approx(twice, rel=1e-6)
+    found = segmentation_loss(logits[None, None], target[None, None], lesions)[0]
+    assert found.item() == pytest.approx(twice, rel=1e-6)
 
 
 def test_perfect_prediction_costs_next_to_nothing_and_empty_on_empty_nothing():

@@ -50,7 +50,7 @@ def test_a_sixth_paper_is_run_tested_and_judged_from_its_file_alone(tmp_path):
     assert "cannot go below p = 0.25" in ledger["LesionNet", "p_below"]["reason"]
 
     assert "recomputed" in lesion(folder, "trace", TABLE, "LesionNet", "dice", "--root", ROOT)
-    assert "figure_08" in {figure["name"] for figure in read_json(root / "figures" / "figures.json", list)}
+    assert "lesion_net_figure_02" in {figure["name"] for figure in read_json(root / "figures" / "figures.json", list)}
     page = (root / "report.html").read_text()
     for said in (
         "LesionNet, Table 1: Segmentation on ISIC 2018",

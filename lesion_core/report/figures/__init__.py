@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from lesion_core.files import remove_others, write_json
@@ -19,10 +20,15 @@ from lesion_core.report.figures import (
 )
 from lesion_core.report.figures.style import Drawn, Source
 from lesion_core.settings import Plan
+from lesion_core.settings.paper import Figure
 
+# What a paper's file asks for.
+KINDS: dict[str, Callable[[Source, Figure], Drawn | None]] = {
+    "contours": contours.contours,
+    "explanations": explanations.of_method,
+}
+# Ours.
 FIGURES: dict[str, Callable[[Source], Drawn | None]] = {
-    "figure_08": contours.isic2018,
-    "figure_09": contours.ph2,
     "learning_curves": training.learning_curves,
     "dice_distribution": segmentation.dice_distribution,
     "prompt_worth": segmentation.prompt_worth,
@@ -38,6 +44,11 @@ FIGURES: dict[str, Callable[[Source], Drawn | None]] = {
 }
 
 
+def figures_of(plan: Plan) -> dict[str, Callable[[Source], Drawn | None]]:
+    """The papers' figures, then ours, by name."""
+    return {name: partial(KINDS[figure.kind], asked=figure) for name, figure in plan.figures.items()} | FIGURES
+
+
 def write_figures(root: Path, plan: Plan) -> None:
     """Write ``figures/<name>.pdf`` and ``.png``, and last ``figures/figures.json`` with their captions; others go.
 
@@ -46,7 +57,7 @@ def write_figures(root: Path, plan: Plan) -> None:
     """
     source = Source.read(root, plan)
     listed = []
-    for name, draw in FIGURES.items():
+    for name, draw in figures_of(plan).items():
         drawn = draw(source)
         if drawn is None:
             say(f"figure {name}: no scores for it in this profile")

@@ -24,12 +24,13 @@ def bland_altman(source: Source) -> Drawn | None:
         for axis in line[len(shown) :]:
             axis.set_visible(False)
         for axis, (name, runs) in zip(line, shown, strict=False):
-            _panel(axis, source.store.segmentation[runs[0], dataset, "none", "native"], source.plan.name_of(name))
+            rows = source.store.segmentation[runs[0], dataset, source.plan.prompt_of(name), "native"]
+            _panel(axis, rows, source.plan.name_of(name))
         line[0].set_ylabel(f"{dataset_name(dataset)}\npredicted − true area\n(% of the image)")
         line[0].set_xlim(left=0)
     caption = (
-        "Lesion areas as per cent of the image, one point per test image at native size, first seed. Line: mean"
-        " difference; dashed: its 95 % limits of agreement (1.96 SD)."
+        "Lesion areas as per cent of the image, one point per test image at native size, first seed, under the prompt"
+        " that a method is meant for. Line: mean difference; dashed: its 95 % limits of agreement (1.96 SD)."
     )
     return Drawn(figure, "Agreement of lesion areas", caption)
 

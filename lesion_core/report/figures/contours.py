@@ -1,4 +1,4 @@
-"""Figures 8 and 9: contours at native resolution, images chosen by rule (best to worst of the proposed)."""
+"""Contours at native resolution, images chosen by rule (best to worst of the method)."""
 
 from __future__ import annotations
 
@@ -9,21 +9,12 @@ from lesion_core.paths import Layout
 from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, new_figure, outlined
 from lesion_core.report.images import MaskArchive, small_image
+from lesion_core.settings.paper import Figure
 
 CHOSEN = (("best", 1.0), ("upper quartile", 0.75), ("median", 0.5), ("lower quartile", 0.25), ("worst", 0.0))
 WIDTH = 7.4
 MOST_BASELINES = 5
 MOST_PIXELS = 480  # of an image's longer side, as it is drawn; contours are those of the native masks
-
-
-def isic2018(source: Source) -> Drawn | None:
-    """Figure 8: ISIC 2018 test images."""
-    return _contours(source, "isic2018_task1", "Figure 8")
-
-
-def ph2(source: Source) -> Drawn | None:
-    """Figure 9: PH2 test images."""
-    return _contours(source, "ph2", "Figure 9")
 
 
 def choose(scores: dict[str, float]) -> list[tuple[str, str]]:
@@ -32,16 +23,18 @@ def choose(scores: dict[str, float]) -> list[tuple[str, str]]:
     return [(name, ordered[round(share * (len(ordered) - 1))]) for name, share in CHOSEN]
 
 
-def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
+def contours(source: Source, asked: Figure) -> Drawn | None:
+    """The method beside the first few others, each under the prompt that it is meant for; None where it did not run."""
+    dataset, proposed = asked.dataset, asked.method
     methods = source.segmenters(dataset)
-    proposed = source.plan.figure_segmenter
     if proposed not in methods:
         return None
     shown = [*[name for name in methods if name != proposed][:MOST_BASELINES], proposed]
-    dice = {
-        name: {r["image_id"]: r["dice"] for r in source.store.segmentation[methods[name][0], dataset, "none", "native"]}
+    rows = {
+        name: source.store.segmentation[methods[name][0], dataset, source.plan.prompt_of(name), "native"]
         for name in shown
     }
+    dice = {name: {row["image_id"]: row["dice"] for row in own} for name, own in rows.items()}
     chosen = choose(dice[proposed])
     table = read_parquet(Layout(source.root).catalog, ["dataset", "image_id", "path"])
     files = {row["image_id"]: source.root / row["path"] for row in table.to_pylist() if row["dataset"] == dataset}
@@ -70,6 +63,7 @@ def _contours(source: Source, dataset: str, title: str) -> Drawn | None:
     caption = (
         f"{dataset_name(dataset)} test images at the best, quartile, median and worst Dice of {ours}"
         f" (first seed), chosen by that rule. Black: truth; orange: {ours}; blue: the"
-        " others; all at native resolution."
+        " others; all at native resolution, under the prompt that a method is meant for. The images below them are"
+        f" reduced to {MOST_PIXELS} pixels."
     )
-    return Drawn(figure, title, caption)
+    return Drawn(figure, asked.title, caption)

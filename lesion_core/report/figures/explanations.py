@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from lesion_core.paths import Layout
 from lesion_core.report.display_names import dataset_name, explainer_name
 from lesion_core.report.figures.style import Drawn, Source, new_figure, outlined
+from lesion_core.settings.paper import Figure
 
 EXPLAINERS = ("grad_cam", "rollout")
 MOST_ROWS = 5
 
 
+Row = tuple[str, str, dict[str, np.ndarray]]
+
+
 def explanations(source: Source) -> Drawn | None:
     """One row per explained method (first seed, first kept image): image, Grad-CAM, attention roll-out."""
-    rows = []
-    for method, runs in source.plan.runs.items():
-        path = next((p for run in runs if (p := Layout(source.root).explained(run, "npz")).is_file()), None)
-        kept = None if path is None else _first(path)
-        if kept is not None:
-            rows.append((method, *kept))
-    rows = rows[:MOST_ROWS]
+    rows = [row for method in source.plan.runs for row in _kept(source, method, "")[:1]]
+    return _drawn(source, rows[:MOST_ROWS], "Where networks look")
+
+
+def of_method(source: Source, asked: Figure) -> Drawn | None:
+    """The kept images of one method on one dataset."""
+    return _drawn(source, _kept(source, asked.method, f"{asked.dataset}/")[:MOST_ROWS], asked.title)
+
+
+def _drawn(source: Source, rows: list[Row], title: str) -> Drawn | None:
     if not rows:
         return None
     figure, axes = new_figure(5.6, 1.75 * len(rows) + 0.3, len(rows), 1 + len(EXPLAINERS))
@@ -46,14 +51,23 @@ def explanations(source: Source) -> Drawn | None:
         "Yellow: where the answer came from, scaled to each map's maximum; white: the true outline. Segmenters are"
         " asked about the pixels that they call lesion, classifiers about their answer. Images: the first by name."
     )
-    return Drawn(figure, "Where networks look", caption)
+    return Drawn(figure, title, caption)
 
 
-def _first(path: Path) -> tuple[str, dict[str, np.ndarray]] | None:
-    """The first kept image: its name, and image, mask and maps; None where none was kept."""
+def _kept(source: Source, method: str, start: str) -> list[Row]:
+    """The kept images of a method's first explained run whose names start so: method, name, and image, mask, maps."""
+    paths = [Layout(source.root).explained(run, "npz") for run in source.plan.runs.get(method, [])]
+    path = next((path for path in paths if path.is_file()), None)
+    if path is None:
+        return []
     with np.load(path) as kept:
         names = sorted(key.removesuffix("/image") for key in kept.files if key.endswith("/image"))
-        if not names:
-            return None
-        own = f"{names[0]}/"
-        return names[0], {key.removeprefix(own): kept[key] for key in kept.files if key.startswith(own)}
+        return [
+            (
+                method,
+                name,
+                {key.removeprefix(f"{name}/"): kept[key] for key in kept.files if key.startswith(f"{name}/")},
+            )
+            for name in names
+            if name.startswith(start)
+        ]

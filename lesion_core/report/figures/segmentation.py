@@ -30,7 +30,9 @@ def dice_distribution(source: Source) -> Drawn | None:
     for axis, dataset in zip(axes[0], source.datasets, strict=True):
         methods = source.segmenters(dataset)
         rows = {
-            source.plan.name_of(name): [source.store.segmentation[run, dataset, "none", "native"] for run in runs]
+            source.plan.name_of(name): [
+                source.store.segmentation[run, dataset, source.plan.prompt_of(name), "native"] for run in runs
+            ]
             for name, runs in methods.items()
         }
         values = [[row["dice"] for own in seeds for row in own] for seeds in rows.values()]
@@ -44,7 +46,10 @@ def dice_distribution(source: Source) -> Drawn | None:
         images = len(next(iter(rows.values()))[0])
         axis.set(title=f"{dataset_name(dataset)} (n = {images})", ylim=(0, 1.02))
     axes[0][0].set_ylabel("Dice per image, native size")
-    caption = "Dice of every test image at native size, all seeds. Boxes: quartiles; diamonds: means."
+    caption = (
+        "Dice of every test image at native size, all seeds, under the prompt that a method is meant for. Boxes:"
+        " quartiles; diamonds: means."
+    )
     return Drawn(figure, "Distribution of Dice", caption)
 
 
