@@ -52,7 +52,7 @@ def score_segmentation(
         out_scores: one row per image, prompt and resolution: ``native`` (the image's own size, as the challenge
             scores) and ``model`` (the model's square input). SAM runs are scored under every prompt, others without.
         out_masks: zip of the native masks under the prompt of the training, ``<dataset>/<image_id>.png``, and of the
-            true ones, ``truth/<dataset>/<image_id>.png``: figures and page draw these, and open no test mask themselves.
+            true ones, ``truth/<dataset>/<image_id>.png``: figures and page draw these and open no test mask themselves.
         device: where the model is.
         images: (dataset, image_id) to score, with those that share their batches; None scores all.
 

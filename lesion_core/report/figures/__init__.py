@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from lesion_core.files import remove_others, write_json
@@ -46,7 +45,8 @@ FIGURES: dict[str, Callable[[Source], Drawn | None]] = {
 
 def figures_of(plan: Plan) -> dict[str, Callable[[Source], Drawn | None]]:
     """The papers' figures, then ours, by name."""
-    return {name: partial(KINDS[figure.kind], asked=figure) for name, figure in plan.figures.items()} | FIGURES
+    asked = {name: lambda source, own=figure: KINDS[own.kind](source, own) for name, figure in plan.figures.items()}
+    return asked | FIGURES
 
 
 def write_figures(root: Path, plan: Plan) -> None:
