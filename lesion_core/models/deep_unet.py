@@ -68,6 +68,11 @@ class DualAttentionGate(nn.Module):
         return skip * by_channel * torch.sigmoid(self.place(together))
 
 
+class _OpenGate(nn.Module):
+    def forward(self, skip: Tensor, coarse: Tensor) -> Tensor:
+        return skip
+
+
 class DeepUNet(nn.Module):
     """Encoder, ASPP, and a decoder whose skips pass dual attention gates.
 
@@ -98,6 +103,10 @@ class DeepUNet(nn.Module):
     def tiny(cls, encoder: TinyEncoder) -> DeepUNet:
         """The small twin."""
         return cls(encoder, encoder.channels, decoder=(32, 16, 8))
+
+    def open_gates(self) -> None:
+        """The ablation without attention gates: skips pass as they are."""
+        self.gates = nn.ModuleList(_OpenGate() for _ in self.gates)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, 3, S, S) normalised -> (B, 1, S, S) logits."""

@@ -103,9 +103,10 @@ class DualNetwork(ClassifierModule):
     -> logits (B, 7), order ``CLASSES``.
 
     Two encoders of the same architecture and separate weights; the second one sees ``settings.input`` (masked, crop or
-    blend; ``full`` is the ablation without segmentation: both see the image). With ``fusion: cross_attention`` the
-    image's tokens gain what ``LesionAttention`` gathers, without it (``none``) the lesion's tokens are added. The
-    mean token and the projected metadata are added (additive fusion), then a linear head.
+    blend; ``full`` is the ablation without segmentation: both see the image). Their tokens Z and L are joined by
+    ``settings.fusion``: ``cross_attention`` Z + F, F being what ``LesionAttention`` gathers; ``none`` Z + L; ``concat``
+    W [Z ; L]; ``gated`` g F + (1 - g) Z, g = sigmoid(W [Z ; F]). The mean token and the projected metadata are added
+    (additive fusion), then a linear head.
 
     Args:
         vocabulary: of the training images; None where ``settings.metadata`` is none.
@@ -120,7 +121,9 @@ class DualNetwork(ClassifierModule):
             for _ in range(2)
         )
         width = self.image_encoder.width
-        self.attention = LesionAttention(width, model.heads) if model.fusion == "cross_attention" else None
+        attends = model.fusion in ("cross_attention", "gated")
+        self.attention = LesionAttention(width, model.heads) if attends else None
+        self.mix = nn.Linear(2 * width, width) if model.fusion in ("concat", "gated") else None
         self.norm = nn.LayerNorm(width)
         self.metadata = None
         if model.metadata != "none":
@@ -153,11 +156,17 @@ class DualNetwork(ClassifierModule):
         )
         tokens = self.image_encoder(self.normalise(images))
         lesion_tokens = self.lesion_encoder(self.normalise(lesion))
-        tokens = tokens + (lesion_tokens if self.attention is None else self.attention(tokens, lesion_tokens))
-        fused = self.norm(tokens.mean(dim=1))
+        found = lesion_tokens if self.attention is None else self.attention(tokens, lesion_tokens)
+        fused = self.norm(self._joined(tokens, found).mean(dim=1))
         if self.metadata is not None:
             if metadata is None:  # an image of which nothing is known, e.g. of ``lesion predict``
                 metadata = images.new_zeros(len(images), 3)
                 metadata[:, 0] = NO_AGE
             fused = fused + self.metadata_project(self.metadata(metadata))
         return self.head(self.dropout(self.norm_fused(fused)))
+
+    def _joined(self, tokens: Tensor, found: Tensor) -> Tensor:
+        if self.mix is None:
+            return tokens + found
+        mixed = self.mix(torch.cat([tokens, found], dim=-1))
+        return mixed if self.attention is None else torch.lerp(tokens, found, torch.sigmoid(mixed))

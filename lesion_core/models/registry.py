@@ -51,6 +51,9 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         source = model.encoder_weights if pretrained else None
         network = build_network(model.kind, model.encoder, source, weights=weights)
         network.smallest_batch = model.smallest_batch
+        if not model.attention_gates:
+            network.network.open_gates()
+            network.fix_trainable()
         return network
     if weights is not None:
         sam = build_sam(str(model.backbone), image_size=model.image_size, weights=weights)

@@ -60,8 +60,6 @@ class ClassificationModel(Strict):
             raise ValueError(f"{self.backbone} takes fusion none: its last map is not aligned with the mask's patches")
         if self.metadata != "none" and self.kind != "dual":
             raise ValueError("metadata belongs to kind dual")
-        if self.kind == "dual" and self.fusion not in ("none", "cross_attention"):
-            raise ValueError("kind dual takes fusion none or cross_attention")
         if self.image_size % self.patch_size:
             raise ValueError("image_size must be a multiple of patch_size")
         return self

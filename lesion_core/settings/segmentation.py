@@ -21,7 +21,7 @@ KIND_KEYS: dict[str, tuple[str, ...]] = {
     "unet_plus_plus": ("encoder", "encoder_weights"),
     "deeplabv3_plus": ("encoder", "encoder_weights"),
     "segformer": ("encoder", "encoder_weights"),
-    "deep_unet": ("encoder", "encoder_weights"),
+    "deep_unet": ("encoder", "encoder_weights", "attention_gates"),
     "segmae": ("encoder", "encoder_weights", "stem", "mae_decoder"),
     "attention_unet": ("width",),
     "res_unet": ("width",),
@@ -67,6 +67,7 @@ class SegmentationModel(Strict):
     encoder: str | None = None
     encoder_weights: str | None = None
     width: Count | None = None
+    attention_gates: bool = True
     stem: bool = True
     mae_decoder: bool = True
     prompt: TrainingPrompt = "none"

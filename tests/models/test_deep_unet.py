@@ -50,6 +50,18 @@ def test_the_gate_is_its_formula():
     assert gate.depthwise[0].groups == gate.depthwise[0].in_channels, "depthwise"
 
 
+def test_without_gates_skips_pass_as_they_are():
+    def build(gates: bool):
+        return build_segmenter(SegmentationModel(kind="deep_unet", image_size=64, attention_gates=gates), None, 0)
+
+    gated, open_ = build(True), build(False)
+    gone = {name for name, _ in gated.trainable_parameters()} - {name for name, _ in open_.trainable_parameters()}
+    assert gone
+    assert all(".gates." in name for name in gone)
+    skip = torch.randn(1, 8, 4, 4)
+    assert open_.network.gates[0](skip, skip) is skip
+
+
 def test_aspp_sees_as_far_as_its_rates_and_the_whole_image():
     seed_torch(2, "aspp")
     aspp = ASPP(8, 16)

@@ -155,6 +155,21 @@ def test_ablations_take_away_exactly_their_part():
     assert not torch.allclose(without(images, masks, metadata), without(images, other, metadata), atol=1e-5)
 
 
+def test_fusions_by_their_formulas():
+    seed_torch(4)
+    image, lesion = torch.randn(2, 4, 128), torch.randn(2, 4, 128)
+    both = torch.cat([image, lesion], dim=-1)
+    concat, gated = model_of(fusion="concat"), model_of(fusion="gated")
+    torch.testing.assert_close(concat._joined(image, lesion), both @ concat.mix.weight.T + concat.mix.bias)
+    gate = torch.sigmoid(both @ gated.mix.weight.T + gated.mix.bias)
+    torch.testing.assert_close(gated._joined(image, lesion), gate * lesion + (1 - gate) * image)
+    images, masks, metadata = sample()
+    answers = [
+        model_of(fusion=name)(images, masks, metadata) for name in ("none", "concat", "gated", "cross_attention")
+    ]
+    assert all(not torch.allclose(a, b, atol=1e-5) for i, a in enumerate(answers) for b in answers[:i])
+
+
 def test_nothing_known_is_what_a_image_without_metadata_gets():
     images, masks, _ = sample()
     model = model_of()
@@ -187,8 +202,6 @@ def test_batches_hand_metadata_on():
 def test_settings_refuse_what_cannot_stand_together():
     with pytest.raises(ValueError, match="metadata belongs to kind dual"):
         ClassificationModel(kind="fusion", backbone="vit_t", metadata="binned")
-    with pytest.raises(ValueError, match="fusion none or cross_attention"):
-        ClassificationModel(kind="dual", backbone="vit_t", fusion="gated")
     model = ClassificationModel(kind="dual", backbone="vit_t", image_size=32, patch_size=16, metadata="binned")
     with pytest.raises(SettingsError, match="vocabulary"):
         build_classifier(model, EXTRACTION, seed=1)
@@ -201,9 +214,13 @@ def test_parameter_counts_are_pinned():
             "proposed": {},
             "no cross-attention": {"fusion": "none"},
             "no metadata": {"metadata": "none"},
+            "concat": {"fusion": "concat"},
+            "gated": {"fusion": "gated"},
         }.items()
     }
     width = 128
+    mix = 2 * width * width + width
+    assert counts["gated"] - counts["proposed"] == counts["concat"] - counts["no cross-attention"] == mix
     attention = 4 * (width * width + width) + 4 * width
     layer = 4 * width * width + 4 * width + 4 * width + 2 * (2 * width * width) + 3 * width
     metadata = (13 + 3 + 3 + 3 + 1) * width + 2 * layer + 2 * width + width * width + width
