@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,10 +10,12 @@ from typing import Any, Literal
 import yaml
 
 from lesion_core.errors import SettingsError
-from lesion_core.settings import DATASETS
+from lesion_core.settings import DATASETS, Method
+from lesion_core.settings.pretrained import weights_name
 
 DATA_FILES = ("acquire/registry.yaml",)
 GIB = 1 << 30
+EMBEDDED = "sam_vit_t"  # in this package
 Part = Literal["training", "validation", "test", "masks"]
 
 
@@ -68,11 +71,21 @@ class Release:
 
 @dataclass(frozen=True)
 class Weights:
-    """Published weights of a foundation model, and what they were trained on."""
+    """Published weights.
+
+    Attributes:
+        name: of a network, see ``settings.pretrained``.
+        file: the published file; of a package, its path in there.
+        trained_on: as its authors say.
+        test_images: whether that can contain images that are tested on here.
+        package: the Python package that holds the file; None: it is downloaded.
+    """
 
     name: str
     file: RemoteFile
     trained_on: str
+    test_images: str
+    package: str | None = None
 
 
 def _file(entry: dict[str, Any], common: dict[str, Any]) -> RemoteFile:
@@ -89,12 +102,15 @@ def _release(name: str, entry: dict[str, Any]) -> Release:
     return Release(name, files, tuple(entry.get("parts", ("training",))), **limits)
 
 
+def _weights(name: str, entry: dict[str, Any]) -> Weights:
+    file = _file({"name": f"{name}.safetensors", "id": name, **entry.get("file", {})}, entry)
+    return Weights(name, file, entry["trained_on"], entry["test_images"], entry.get("package"))
+
+
 _CONTENT = yaml.safe_load(Path(__file__).with_name("registry.yaml").read_text(encoding="utf-8"))
 RELEASES = {name: _release(name, entry) for name, entry in _CONTENT["datasets"].items()}
 REFERENCES = {name: _release(name, entry) for name, entry in _CONTENT["references"].items()}
-WEIGHTS = {
-    name: Weights(name, _file(entry["file"], entry), entry["trained_on"]) for name, entry in _CONTENT["weights"].items()
-}
+WEIGHTS = {name: _weights(name, entry) for name, entry in _CONTENT["weights"].items()}
 NAMES = (*DATASETS, *WEIGHTS)
 
 
@@ -106,9 +122,23 @@ def release(dataset: str) -> Release:
 
 
 def weights(name: str) -> Weights:
-    """Published weights by backbone name; SettingsError for another name."""
+    """Published weights by name; SettingsError for another name."""
     if name not in WEIGHTS:
         raise SettingsError(
-            f"no downloadable weights are called {name!r}", remedy=f"use one of {', '.join(sorted(WEIGHTS))}"
+            f"no published weights are called {name!r}",
+            remedy=f"use one of {', '.join(sorted(WEIGHTS))}, or add them to lesion_core/acquire/registry.yaml",
         )
     return WEIGHTS[name]
+
+
+def require_weights(specs: Iterable[Method]) -> None:
+    """Every network starts from weights that are known, so that none is missed hours after the start.
+
+    Raises:
+        SettingsError: naming the weights that neither the registry nor the package has.
+    """
+    models = [spec.model for spec in specs if spec.task in ("segmentation", "classification")]
+    missing = {name for model in models if (name := weights_name(model))} - {*WEIGHTS, EMBEDDED}
+    if missing:
+        remedy = f"use what is known ({', '.join(sorted(WEIGHTS))}), or add them to lesion_core/acquire/registry.yaml"
+        raise SettingsError("It is not known where these weights come from", ids=sorted(missing), remedy=remedy)

@@ -47,14 +47,16 @@ def unpack(dataset: Dataset, root: Root) -> None:
 
 
 def weights(
-    name: Annotated[str, typer.Argument(help="E.g. sam_vit_b.")], root: NewRoot, profile: Profile = None
+    name: Annotated[str, typer.Argument(help="E.g. sam_vit_b, resnet34.imagenet.")],
+    root: NewRoot,
+    profile: Profile = None,
 ) -> None:
-    """Fetch and verify a foundation model's weights, or take those in the package."""
-    from lesion_core.models.sam.foundation import write_foundation
+    """Fetch and verify published weights, or take those in the package."""
+    from lesion_core.models.published import write_weights
     from lesion_core.paths import Layout
 
     given = sections("weights", root, profile)
-    write_foundation(
+    write_weights(
         name,
         Layout(root).weights(name),
         mirror=given.mirror,

@@ -8,29 +8,20 @@ are aligned with.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.errors import SettingsError
+from lesion_core.models.weights import not_the_weights_of
 from lesion_core.settings import BACKBONE_PATCHES
+from lesion_core.settings.pretrained import TIMM_NAMES
 
 TIMM_TRANSFORMERS = ("vit_base", "deit_small")
-TIMM_NAMES = {
-    ("vit_base", 8): "vit_base_patch8_224.augreg2_in21k_ft_in1k",
-    ("vit_base", 16): "vit_base_patch16_224.augreg2_in21k_ft_in1k",
-    ("vit_base", 32): "vit_base_patch32_224.augreg_in21k_ft_in1k",
-    ("efficientnet_b4", 32): "efficientnet_b4.ra2_in1k",
-    ("convnext_tiny", 32): "convnext_tiny.fb_in1k",
-    ("densenet201", 32): "densenet201.tv_in1k",
-    ("resnet50", 32): "resnet50.tv_in1k",
-    ("vgg16", 32): "vgg16.tv_in1k",
-    ("inception_v3", 32): "inception_v3.tv_in1k",
-    ("swin_tiny", 32): "swin_tiny_patch4_window7_224.ms_in1k",
-    ("deit_small", 16): "deit_small_patch16_224.fb_in1k",
-}
 INCEPTION_LAYERS = ((3, 2), (3, 1), (3, 2), (3, 1), (3, 2), (3, 2), (3, 2))  # kernel, stride of those without padding
 COLOUR_LEVELS = 16
 
@@ -167,9 +158,9 @@ class TinyViT(ImageEncoder):
 class TimmTransformer(ImageEncoder):
     """A timm ViT; its own class token and patch tokens."""
 
-    def __init__(self, name: str, image_size: int, patch_size: int, pretrained: bool) -> None:
+    def __init__(self, name: str, image_size: int, patch_size: int, weights: Path | None) -> None:
         super().__init__()
-        model: Any = _timm(name, pretrained, num_classes=0, img_size=image_size)
+        model: Any = timm_model(name, weights, img_size=image_size)
         self.model = model
         self.width, self.grid, self.stride = model.embed_dim, image_size // patch_size, patch_size
 
@@ -180,11 +171,11 @@ class TimmTransformer(ImageEncoder):
 class TimmPyramid(ImageEncoder):
     """A timm CNN, or Swin: its last map as tokens, the map's mean as class token."""
 
-    def __init__(self, name: str, image_size: int, stride: int, pretrained: bool) -> None:
+    def __init__(self, name: str, image_size: int, stride: int, weights: Path | None) -> None:
         super().__init__()
         swin = name.startswith("swin")
         options = {"img_size": image_size} if swin else {}
-        model: Any = _timm(name, pretrained, num_classes=0, global_pool="", **options)
+        model: Any = timm_model(name, weights, **options)
         if name.startswith("vgg"):
             model.pre_logits = nn.Identity()  # its two wide layers belong to ImageNet's head
         self.model, self.channels_last = model, swin
@@ -200,39 +191,44 @@ class TimmPyramid(ImageEncoder):
         return torch.cat([tokens.mean(dim=1, keepdim=True), tokens], dim=1)
 
 
-def _timm(name: str, pretrained: bool, **options: Any) -> nn.Module:
-    try:
-        return timm.create_model(name, pretrained=pretrained, **options)
-    except Exception as error:
-        if not pretrained:
-            raise
-        raise WeightsError(
-            f"The ImageNet weights of {name} cannot be had: {type(error).__name__}: {error}",
-            remedy="connect to the internet, fill the local hub cache (HF_HOME), or set pretrained: false",
-        ) from error
+def timm_model(name: str, weights: Path | None, **options: Any) -> nn.Module:
+    """A model of timm's without pooling and head, from a file of its weights or from a random start.
+
+    timm brings positions to the image size.
+
+    Raises:
+        WeightsError: the file is not that model's.
+    """
+    if weights is None:
+        return timm.create_model(name, num_classes=0, global_pool="", **options)
+    overlay = {"file": str(weights)}
+    try:  # with its head at first: only then timm is strict
+        model: Any = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, **options)
+        model.reset_classifier(0, "")
+        return model
+    except (OSError, RuntimeError, KeyError, ValueError, SafetensorError) as error:
+        raise not_the_weights_of(name, weights, error) from error
 
 
-def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pretrained: bool) -> ImageEncoder:
+def build_encoder(backbone: str | None, image_size: int, patch_size: int, weights: Path | None = None) -> ImageEncoder:
     """Build an image encoder by name.
 
     Args:
         backbone: one of ``settings.BACKBONE_PATCHES``.
         image_size: pixels per side, S.
         patch_size: pixels per side of a token; convolutional backbones and Swin have 32.
-        pretrained: ImageNet weights through timm's own hub loading; ``vit_t`` has none.
+        weights: file of the backbone's weights; None: a random start. ``vit_t`` has none.
 
     Raises:
         SettingsError: unknown backbone, a patch size it does not come in, or an image size that the patches
             do not divide.
-        WeightsError: pretrained weights asked for and not to be had.
+        WeightsError: the file is not the backbone's.
     """
     if backbone not in BACKBONE_PATCHES:
         raise SettingsError(
             f"Unknown classification backbone {backbone!r}", remedy=f"choose one of {', '.join(BACKBONE_PATCHES)}"
         )
     if backbone == "vit_t":
-        if pretrained:
-            raise SettingsError("vit_t has no pretrained weights", remedy="set pretrained: false")
         return TinyViT(image_size, patch_size)
     name = TIMM_NAMES.get((backbone, patch_size))
     if name is None or image_size % patch_size:
@@ -242,5 +238,5 @@ def build_encoder(backbone: str | None, image_size: int, patch_size: int, *, pre
             remedy=f"choose patch_size among {sizes}, and an image_size it divides",
         )
     if name.startswith(TIMM_TRANSFORMERS):
-        return TimmTransformer(name, image_size, patch_size, pretrained)
-    return TimmPyramid(name, image_size, patch_size, pretrained)
+        return TimmTransformer(name, image_size, patch_size, weights)
+    return TimmPyramid(name, image_size, patch_size, weights)

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -121,11 +123,14 @@ class Classifier(ClassifierModule):
     Normalisation with the ImageNet mean and standard deviation happens inside. One transformer layer reads
     the fused tokens, in every fusion variant alike, so that a comparison of fusions compares fusion alone;
     the head sees the class token and the mean of the image tokens.
+
+    Args:
+        weights: file of the backbone's weights; None: a random start.
     """
 
-    def __init__(self, model: ClassificationModel, extraction: Extraction) -> None:
+    def __init__(self, model: ClassificationModel, extraction: Extraction, weights: Path | None = None) -> None:
         super().__init__(model, extraction)
-        self.encoder = build_encoder(model.backbone, model.image_size, model.patch_size, pretrained=model.pretrained)
+        self.encoder = build_encoder(model.backbone, model.image_size, model.patch_size, weights)
         width = self.encoder.width
         self.fusion = Fusion(
             model.fusion, width=width, stride=self.encoder.stride, grid=self.encoder.grid, heads=model.heads

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
@@ -110,15 +112,19 @@ class DualNetwork(ClassifierModule):
 
     Args:
         vocabulary: of the training images; None where ``settings.metadata`` is none.
+        weights: file of the backbone's weights, for either encoder; None: a random start.
     """
 
     def __init__(
-        self, model: ClassificationModel, extraction: Extraction, vocabulary: MetadataVocabulary | None
+        self,
+        model: ClassificationModel,
+        extraction: Extraction,
+        vocabulary: MetadataVocabulary | None,
+        weights: Path | None = None,
     ) -> None:
         super().__init__(model, extraction)
         self.image_encoder, self.lesion_encoder = (
-            build_encoder(model.backbone, model.image_size, model.patch_size, pretrained=model.pretrained)
-            for _ in range(2)
+            build_encoder(model.backbone, model.image_size, model.patch_size, weights) for _ in range(2)
         )
         width = self.image_encoder.width
         attends = model.fusion in ("cross_attention", "gated")

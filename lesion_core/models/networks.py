@@ -5,21 +5,20 @@ U-Net, U-Net++, DeepLabV3+ and SegFormer of segmentation-models-pytorch, the tin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor
 
-from lesion_core.errors import ImageError, SettingsError, WeightsError
+from lesion_core.errors import ImageError, SettingsError
 from lesion_core.models.deep_unet import DeepUNet, TinyEncoder
 from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.unet import TinyUNet
-from lesion_core.models.weights import load_strict, read_weights
+from lesion_core.models.weights import not_the_weights_of, read_weights
 from lesion_core.settings.segmentation import STRIDE
 
 # kind -> class of segmentation-models-pytorch
@@ -30,8 +29,6 @@ ARCHITECTURES = {
     "segformer": "Segformer",
 }
 DEPTH = 5  # scales of an encoder
-
-Built = TypeVar("Built")
 
 
 class NetworkSegmenter(Segmenter):
@@ -81,68 +78,48 @@ class NetworkSegmenter(Segmenter):
         return (images - self.pixel_mean) / self.pixel_std
 
 
-def build_network(
-    kind: str, encoder: str | None, encoder_weights: str | None = None, *, weights: Path | None = None
-) -> NetworkSegmenter:
+def build_network(kind: str, encoder: str | None, weights: Path | None = None) -> NetworkSegmenter:
     """A network from settings, in eval mode; random parts start from torch's global generator.
 
     Args:
         kind: a key of ``ARCHITECTURES``, or ``deep_unet``.
         encoder: a name of segmentation-models-pytorch (``resnet34``, ``efficientnet-b3``, ``tu-...`` for timm); None:
             the scaled-down version, which U-Net and Deep-UNet have.
-        encoder_weights: a name of segmentation-models-pytorch, e.g. ``imagenet``; None: random.
-        weights: a file with the encoder's tensors, read instead of a download if ``encoder_weights`` is given.
+        weights: file of the encoder's weights as published; None: a random start.
 
     Raises:
-        SettingsError: the encoder is unknown, there is none, or weights are asked for without one.
-        WeightsError: the encoder's weights are not at hand, or do not fit.
+        SettingsError: the encoder is unknown, or there is none.
+        WeightsError: the weights do not fit.
     """
     if encoder is None:
-        return _tiny(kind, encoder_weights)
-    source = encoder_weights if weights is None else None
-    if kind == "deep_unet":
-        built = _fetched(
-            lambda: smp.encoders.get_encoder(encoder, in_channels=3, depth=DEPTH, weights=source), encoder, source
-        )
-        network, own = DeepUNet(built, built.out_channels[1:]), built
-    else:
-        architecture = getattr(smp, ARCHITECTURES[kind])
-        network = _fetched(
-            lambda: architecture(encoder_name=encoder, encoder_weights=source, in_channels=3, classes=1),
-            encoder,
-            source,
-        )
-        own = network.encoder
-    if encoder_weights is not None and weights is not None:
-        load_strict(own, read_weights(weights), file=weights)
+        return _tiny(kind)
+    try:
+        if kind == "deep_unet":
+            own = smp.encoders.get_encoder(encoder, in_channels=3, depth=DEPTH)
+            network = DeepUNet(own, own.out_channels[1:])
+        else:
+            network = getattr(smp, ARCHITECTURES[kind])(encoder_name=encoder, encoder_weights=None, classes=1)
+            own = network.encoder
+    except KeyError as error:
+        raise SettingsError(
+            f"segmentation-models-pytorch does not know this encoder: {error.args[0]}", remedy="change model.encoder"
+        ) from error
+    if weights is not None:
+        state = read_weights(weights)
+        if encoder.startswith("tu-"):  # timm's has layers behind the last map, which are no part of the encoder
+            own = own.model
+            state = {name: state[name] for name in own.state_dict() if name in state}
+        try:
+            own.load_state_dict(state)
+        except RuntimeError as error:
+            raise not_the_weights_of(encoder, weights, error) from error
     return NetworkSegmenter(network, multiple=STRIDE).eval()
 
 
-def _tiny(kind: str, encoder_weights: str | None) -> NetworkSegmenter:
-    if encoder_weights is not None:
-        raise SettingsError(
-            "encoder_weights without an encoder", remedy="set model.encoder, or model.encoder_weights to null"
-        )
+def _tiny(kind: str) -> NetworkSegmenter:
     if kind == "unet":
         return NetworkSegmenter(TinyUNet(), multiple=TinyUNet.MULTIPLE).eval()
     if kind == "deep_unet":
         encoder = TinyEncoder()
         return NetworkSegmenter(DeepUNet.tiny(encoder), multiple=encoder.MULTIPLE).eval()
     raise SettingsError(f"{kind} needs an encoder", remedy="set model.encoder, e.g. to resnet34")
-
-
-def _fetched(build: Callable[[], Built], encoder: str, source: str | None) -> Built:
-    try:
-        return build()
-    except KeyError as error:
-        raise SettingsError(
-            f"segmentation-models-pytorch does not know this encoder or its weights: {error.args[0]}",
-            remedy="change model.encoder or model.encoder_weights",
-        ) from error
-    except (OSError, RuntimeError) as error:
-        if source is None:
-            raise
-        raise WeightsError(
-            f"Weights {source!r} of encoder {encoder!r} cannot be fetched or read: {error}",
-            remedy="check the network, or set model.encoder_weights to null",
-        ) from error

@@ -25,15 +25,14 @@ from lesion_core.settings.segmentation import WIDTHS
 EMBEDDED = "sam_vit_t"
 
 
-def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *, pretrained: bool = True) -> Segmenter:
+def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int) -> Segmenter:
     """The segmenter of ``model`` in eval mode on the CPU, at its start: adapters or a network not yet trained.
 
     Args:
         model: what to build.
-        weights: the foundation model's (or the network's encoder's) file; None: the packaged ``sam_vit_t``, or for a
-            network what its settings name. Otsu ignores it.
+        weights: file of the weights that it is built on (``settings.pretrained.weights_name``); None: the packaged
+            ``sam_vit_t``, or a network of which all is restored afterwards. Otsu ignores it.
         seed: of the parts that start at random.
-        pretrained: False where all that is learnt is restored afterwards: a network's encoder is not fetched then.
 
     Raises:
         SettingsError: the encoder of a network is unknown.
@@ -43,13 +42,12 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
         return OtsuSegmenter().eval()
     if model.kind == "segmae":
         seed_torch(seed, "segmae")
-        return build_segmae(model, weights, pretrained=pretrained)
+        return build_segmae(model, weights)
     if model.kind != "sam":
         seed_torch(seed, model.kind)
         if model.kind in WIDTHS:
             return build_monai(model)
-        source = model.encoder_weights if pretrained else None
-        network = build_network(model.kind, model.encoder, source, weights=weights)
+        network = build_network(model.kind, model.encoder, weights)
         network.smallest_batch = model.smallest_batch
         if not model.attention_gates:
             network.network.open_gates()
@@ -72,12 +70,18 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int, *
 
 
 def build_classifier(
-    model: ClassificationModel, extraction: Extraction, *, seed: int, vocabulary: MetadataVocabulary | None = None
+    model: ClassificationModel,
+    extraction: Extraction,
+    *,
+    seed: int,
+    vocabulary: MetadataVocabulary | None = None,
+    weights: Path | None = None,
 ) -> ClassifierModule:
-    """A classifier with weights drawn from ``seed`` (and ImageNet's in the encoder where ``pretrained``).
+    """A classifier with weights drawn from ``seed``, and those of a file in the encoder.
 
     Args:
         vocabulary: of the training images' metadata, for a model that looks at it.
+        weights: file of the backbone's weights; None: a random start, or all is restored afterwards.
 
     Raises:
         SettingsError: the settings do not describe a network (``kind`` is a classical baseline, sizes do not
@@ -87,8 +91,8 @@ def build_classifier(
         raise SettingsError(f"{model.kind} is not a network", remedy="use lesion_core.models.classical")
     seed_torch(seed, "classifier")
     if model.kind == "dual":
-        return DualNetwork(model, extraction, vocabulary)
-    return Classifier(model, extraction)
+        return DualNetwork(model, extraction, vocabulary, weights)
+    return Classifier(model, extraction, weights)
 
 
 def _embedded(model: SegmentationModel) -> nn.Module:

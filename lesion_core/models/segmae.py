@@ -9,20 +9,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import timm
 import torch
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError, WeightsError
-from lesion_core.models.backbones import TransformerLayer
+from lesion_core.errors import SettingsError
+from lesion_core.models.backbones import TransformerLayer, timm_model
 from lesion_core.models.networks import NetworkSegmenter
 from lesion_core.models.sam.prompts import Prompts
-from lesion_core.models.weights import check_state, read_weights
+from lesion_core.models.weights import check_state
 from lesion_core.settings import SegmentationModel
+from lesion_core.settings.pretrained import TIMM_NAMES
 
 PATCH = 16
 NORM_EPS = 1e-6
-TIMM_VIT = "vit_base_patch16_224.augreg2_in21k_ft_in1k"
 
 
 @dataclass(frozen=True)
@@ -227,48 +226,26 @@ def patches_of(images: Tensor) -> Tensor:
     return cut.permute(0, 2, 4, 1, 3, 5).reshape(batch, -1, channels * PATCH * PATCH)
 
 
-def build_segmae(model: SegmentationModel, weights: Path | None = None, *, pretrained: bool = True) -> SegMAE:
+def build_segmae(model: SegmentationModel, weights: Path | None = None) -> SegMAE:
     """A SegMAE from settings, in eval mode; random parts start from torch's global generator.
 
     Args:
-        model: ``encoder``: ``vit_b_16``, or None for a scaled-down one; ``encoder_weights: imagenet``: timm's ViT-B/16
-            into the transformer (its patch embedding too, without a stem).
-        weights: a file in timm's names, read instead of a download.
-        pretrained: False: a random start whatever ``encoder_weights`` is.
+        model: ``encoder``: ``vit_b_16``, or None for a scaled-down one.
+        weights: file of timm's ViT-B/16, into the transformer (its patch embedding too, without a stem), positions
+            brought to the image size; None: a random start.
 
     Raises:
-        SettingsError: the encoder is unknown, or weights are asked for that it does not have.
-        WeightsError: the weights are not at hand, or do not fit.
+        SettingsError: the encoder is unknown.
+        WeightsError: the weights do not fit.
     """
     encoder = model.encoder
     if encoder not in SIZES:
         raise SettingsError(f"SegMAE has no encoder {encoder!r}", remedy="set model.encoder to vit_b_16 or null")
     built = SegMAE(SIZES[encoder], model.image_size, stem=model.stem, mae_decoder=model.mae_decoder)
-    if pretrained and model.encoder_weights is not None:
-        if model.encoder_weights != "imagenet" or encoder is None:
-            raise SettingsError(
-                f"No weights {model.encoder_weights!r} for encoder {encoder!r}",
-                remedy="set model.encoder_weights to null",
-            )
-        load_timm(built.network["encoder"], timm_state(model.image_size, weights), weights)
-    return built.eval()
-
-
-def timm_state(image_size: int, weights: Path | None) -> dict[str, Tensor]:
-    """Tensors of timm's ViT-B/16 by timm's names, positions brought to ``image_size``; from ``weights`` if given.
-
-    Raises:
-        WeightsError: they cannot be fetched or read.
-    """
     if weights is not None:
-        return read_weights(weights)
-    try:
-        return timm.create_model(TIMM_VIT, pretrained=True, num_classes=0, img_size=image_size).state_dict()
-    except (OSError, RuntimeError) as error:
-        raise WeightsError(
-            f"Weights of {TIMM_VIT} cannot be fetched: {error}",
-            remedy="check the network, or set model.encoder_weights to null",
-        ) from error
+        theirs = timm_model(TIMM_NAMES["vit_base", 16], weights, img_size=model.image_size)
+        load_timm(built.network["encoder"], theirs.state_dict(), weights)
+    return built.eval()
 
 
 def load_timm(encoder: nn.Module, state: dict[str, Tensor], file: Path | None) -> None:
@@ -277,7 +254,7 @@ def load_timm(encoder: nn.Module, state: dict[str, Tensor], file: Path | None) -
     Args:
         encoder: with a ``stem`` (or None), ``embed``, ``position``, ``layers`` and ``norm``; the stem, and with one the
             patch embedding behind it, keep their start.
-        state: see ``timm_state``.
+        state: of timm's model.
         file: named in errors.
 
     Raises:

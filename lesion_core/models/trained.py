@@ -63,23 +63,22 @@ class LoadedSegmenter:
         return PaddedSam(self.model, sizes)
 
 
-def foundation_weights(backbone: str | None, weights_dir: Path | None) -> Path | None:
-    """Where a foundation model's weights lie: the results folder first, then the package.
+def starting_weights(name: str | None, weights_dir: Path) -> Path | None:
+    """Where published weights lie, by ``settings.pretrained.weights_name``: the results folder, then the package.
 
     Raises:
         WeightsError: they are in neither place.
     """
-    if backbone is None:
+    if name is None:
         return None
-    places = [] if weights_dir is None else [Path(weights_dir) / f"{backbone}.safetensors"]
-    places.append(PACKAGED / f"{backbone}.safetensors")
+    places = [folder / f"{name}.safetensors" for folder in (Path(weights_dir), PACKAGED)]
     for place in places:
         if place.is_file():
             return place
     raise WeightsError(
-        f"Weights of {backbone} not found",
+        f"Weights of {name} not found",
         file=places[0],
-        remedy=f"run the rule that fetches them: snakemake results/<profile>/weights/{backbone}.safetensors",
+        remedy=f"run the rule that fetches them: snakemake results/<profile>/weights/{name}.safetensors",
     )
 
 
@@ -129,8 +128,9 @@ def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str =
         )
     reference = tensors.pop(REFERENCE_KEY, None)
     settings = cast(SegmentationMethod, start.spec).model
-    weights = foundation_weights(settings.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
-    model = build_segmenter(settings, weights, start.seed, pretrained=False)
+    # the stored weights hold all that is learnt: of what is published, SAM's frozen parts alone are needed
+    weights = starting_weights(settings.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
+    model = build_segmenter(settings, weights, start.seed)
     with about(run_dir / "weights.safetensors"):
         model.load_trainable_state(tensors)
     model.eval().to(device)
@@ -200,9 +200,7 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
     settings = cast(ClassificationMethod, run.spec).model
     model: Any
     if settings.kind in NETWORKS:
-        # the stored weights hold the whole encoder: nothing is downloaded to load a run
-        plain = settings.model_copy(update={"pretrained": False})
-        model = build_classifier(plain, run.extraction, seed=run.seed, vocabulary=_vocabulary(tensors))
+        model = build_classifier(settings, run.extraction, seed=run.seed, vocabulary=_vocabulary(tensors))
         with about(run_dir / "weights.safetensors"):
             model.load_trainable_state(tensors)
         model.eval().to(device)

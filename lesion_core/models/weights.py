@@ -40,6 +40,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     return dict(state)
 
 
+def not_the_weights_of(name: str, file: Path, error: Exception) -> WeightsError:
+    """A library's refusal of a published file, in one line, cut where it lists hundreds of tensors."""
+    said = " ".join(str(error).split())[:300] or type(error).__name__
+    return WeightsError(f"These are not the weights of {name}: {said}", file=file, remedy="fetch the weights again")
+
+
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], *, file: Path | None = None) -> None:
     """``module.load_state_dict`` behind ``check_state``; the checked copies are assigned.
 

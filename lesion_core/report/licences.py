@@ -10,15 +10,14 @@ from lesion_core.acquire.registry import RELEASES, WEIGHTS
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
 
-EMBEDDED = {"sam_vit_t": ("this repository's, Apache-2.0", "synthetic images only")}
-IMAGENET = "ImageNet-1k or ImageNet-21k images, as the weights' name says; their authors' licences"
+PACKAGED = {"licence": "this repository's, Apache-2.0", "saw": "synthetic images only", "test_images": "none"}
 
 
 def licences_of(root: Path, runs: dict[str, dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """Licences of images and weights, and per run: foundation, training data, hash of its weights.
 
     Returns:
-        {images: [{dataset, count, licence, cite}], weights: [{name, licence, saw}],
+        {images: [{dataset, count, licence, cite}], weights: [{name, licence, saw, test_images}],
         checkpoints: [{run, start, saw, sha256}]}
     """
     counts = Counter(
@@ -39,24 +38,15 @@ def licences_of(root: Path, runs: dict[str, dict[str, Any]]) -> dict[str, list[d
 
 
 def _weights(name: str) -> dict[str, str]:
-    if name in WEIGHTS:
-        licence, saw = WEIGHTS[name].file.licence, WEIGHTS[name].trained_on
-    else:
-        licence, saw = EMBEDDED.get(name, ("see the weights' own page", IMAGENET))
-    return {"name": name, "licence": licence, "saw": saw}
+    if name not in WEIGHTS:
+        return {"name": name, **PACKAGED}
+    known = WEIGHTS[name]
+    return {"name": name, "licence": known.file.licence, "saw": known.trained_on, "test_images": known.test_images}
 
 
 def _foundations(run: dict[str, Any]) -> list[str]:
-    """Names of the weights that a run started from: foundation models, and ImageNet's by the encoder's name."""
-    model = run["settings"].get("spec", {}).get("model", {})
-    found = [Path(name).stem for name in run["inputs"] if name.startswith("weights/")]
-    if not found and model.get("kind") == "sam" and model.get("backbone"):
-        found.append(model["backbone"])
-    if model.get("encoder") and model.get("encoder_weights"):
-        found.append(f"{model['encoder']} ({model['encoder_weights']})")
-    if model.get("pretrained") and model.get("backbone"):
-        found.append(f"{model['backbone']} (ImageNet)")
-    return found
+    """Names of the published weights that a run started from."""
+    return [Path(name).stem for name in run["inputs"] if name.startswith("weights/")]
 
 
 def _checkpoint(run: dict[str, Any]) -> dict[str, str]:

@@ -29,6 +29,7 @@ class ClassificationModel(Strict):
     backbone: (
         Literal[
             "vit_t", "vit_base", "efficientnet_b4", "convnext_tiny", "densenet201",
+            "efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2",
             "resnet50", "vgg16", "inception_v3", "swin_tiny", "deit_small",
         ]
         | None

@@ -65,7 +65,7 @@ class SegmentationModel(Strict):
     embedding_cache: Literal["none", "fp16", "fp32"] = "none"
     frame: Literal["resized", "padded"] = "resized"
     encoder: str | None = None
-    encoder_weights: str | None = None
+    encoder_weights: Literal["imagenet"] | None = None
     width: Count | None = None
     attention_gates: bool = True
     stem: bool = True

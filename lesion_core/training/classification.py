@@ -15,13 +15,14 @@ from lesion_core.files import write_csv
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
 from lesion_core.models.registry import build_classifier
-from lesion_core.models.trained import VOCABULARY_KEY
+from lesion_core.models.trained import VOCABULARY_KEY, starting_weights
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import Augmenter
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss, ClassificationMethod
+from lesion_core.settings.pretrained import weights_name
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
@@ -227,15 +228,18 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     Raises:
         SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.
         SettingsError: the model's settings contradict each other.
+        WeightsError: published weights are missing or do not fit.
     """
     attempts, run_dir, spec = Attempts(root), Path(run_dir), run.spec
     assert isinstance(spec, ClassificationMethod)
     with prepared(run, run_dir):
         images = open_images(run, root)
         reference, files = reference_of(run, Layout(Path(root)))
-        inputs = [*images.inputs, *files]
+        weights = starting_weights(weights_name(spec.model), Path(root) / "weights")
+        inputs = [*images.inputs, *files, *([weights] if weights else [])]
         if spec.model.kind in NETWORKS:
-            tensors, extra = _train_network(run, run_dir, images, input_identity(run, inputs), device, attempts)
+            identity = input_identity(run, inputs)
+            tensors, extra = _train_network(run, run_dir, images, weights, identity, device, attempts)
         else:
             tensors, extra = _fit_classical(run, run_dir, images)
         tensors |= reference
@@ -250,12 +254,18 @@ def best_score(result: FitResult) -> float | None:
 
 
 def _train_network(
-    run: Run, run_dir: Path, images: LabelledImages, identity: str, device: str, attempts: Attempts
+    run: Run,
+    run_dir: Path,
+    images: LabelledImages,
+    weights: Path | None,
+    identity: str,
+    device: str,
+    attempts: Attempts,
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
     spec = run.spec
     assert isinstance(spec, ClassificationMethod)
     vocabulary = images.vocabulary() if spec.model.metadata != "none" else None
-    model = build_classifier(spec.model, run.extraction, seed=run.seed, vocabulary=vocabulary)
+    model = build_classifier(spec.model, run.extraction, seed=run.seed, vocabulary=vocabulary, weights=weights)
     task = ClassificationTask(
         model, images, loss=spec.loss, augmentation=spec.augmentation, seed=run.seed, device=device
     )

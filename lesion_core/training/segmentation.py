@@ -9,12 +9,13 @@ from typing import Any
 from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.trainable import Segmenter
-from lesion_core.models.trained import foundation_weights
+from lesion_core.models.trained import starting_weights
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
 from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
 from lesion_core.settings import SegmentationMethod
+from lesion_core.settings.pretrained import weights_name
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.device import first_process
@@ -35,19 +36,19 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
     Args:
         run: its settings; ``run.spec`` is a SegmentationMethod.
         run_dir: where it lives.
-        root: ``results/<profile>``; harmonized images and foundation weights are read from there.
+        root: ``results/<profile>``; harmonized images and published weights are read from there.
         device: ``cpu`` or ``cuda``.
 
     Raises:
         RunError: the harmonized data are incomplete, or training fails; see ``engine.fit``.
         SettingsError: the model's settings contradict each other.
-        WeightsError: foundation weights are missing or do not fit.
+        WeightsError: published weights are missing or do not fit.
     """
     attempts = Attempts(root)
     run_dir, layout, spec = Path(run_dir), Layout(Path(root)), run.spec
     assert isinstance(spec, SegmentationMethod)
     with prepared(run, run_dir):
-        weights = foundation_weights(spec.model.backbone, layout.root / "weights")
+        weights = starting_weights(weights_name(spec.model), layout.root / "weights")
         model = build_segmenter(spec.model, weights, run.seed).to(device)
         learnt = dict(model.trainable_parameters())
         reference, inputs = reference_of(run, layout)

@@ -183,7 +183,7 @@ def test_unreadable_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_weights_are_verified(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = RemoteFile("b.pth", (script.on("/b", serve()),), "Apache-2.0", "someone", md5=MD5)
-    monkeypatch.setitem(registry.WEIGHTS, "medsam", Weights("medsam", file, "?"))
+    monkeypatch.setitem(registry.WEIGHTS, "medsam", Weights("medsam", file, "?", "?"))
     path = fetch_weights("medsam", tmp_path / "w", mirror=None, retries=0, timeout=5.0)
     assert path == tmp_path / "w" / "b.pth"
     assert sha256_file(path) == SHA256

@@ -8,7 +8,9 @@ import pytest
 
 from lesion_core.acquire import registry
 from lesion_core.errors import SettingsError
-from lesion_core.settings import DATASETS
+from lesion_core.settings import BACKBONE_PATCHES, DATASETS
+from lesion_core.settings.load import load
+from lesion_core.settings.pretrained import TIMM_NAMES
 
 FILES = [file for release in registry.RELEASES.values() for file in release.files] + [
     weights.file for weights in registry.WEIGHTS.values()
@@ -17,19 +19,39 @@ FILES = [file for release in registry.RELEASES.values() for file in release.file
 
 def test_names_are_those_of_the_settings_and_the_weights() -> None:
     assert tuple(registry.RELEASES) == DATASETS
-    names = (*DATASETS, "sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam")
-    assert names == registry.NAMES
+    assert (*DATASETS, *registry.WEIGHTS) == registry.NAMES
+    assert {"sam_vit_b", "sam_vit_l", "sam_vit_h", "medsam", "resnet34.imagenet"} < set(registry.WEIGHTS)
+    encoders = {backbone for backbone in BACKBONE_PATCHES if backbone != "vit_t"}
+    assert {backbone for backbone, _ in TIMM_NAMES} == encoders
+    assert set(TIMM_NAMES.values()) <= set(registry.WEIGHTS)
+
+
+def test_every_network_of_the_paper_profile_starts_from_known_weights() -> None:
+    methods = load("paper").methods
+    registry.require_weights(methods.values())
+    unet = methods["unet"]
+    other = unet.model_copy(update={"model": unet.model.model_copy(update={"encoder": "resnet18"})})
+    with pytest.raises(SettingsError, match="registry") as refused:
+        registry.require_weights([other])
+    assert refused.value.ids == ("resnet18.imagenet",)
+
+
+def test_what_weights_were_trained_on_is_said_of_all() -> None:
+    for weights in registry.WEIGHTS.values():
+        assert weights.trained_on
+        assert weights.test_images
+        assert (weights.package is None) == bool(weights.file.addresses)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
 def test_file_is_well_formed(file: registry.RemoteFile) -> None:
-    assert re.fullmatch(r"[\w.-]+", file.name)
+    assert re.fullmatch(r"[\w./-]+", file.name)
     assert file.licence
     assert file.citation
     assert file.md5 is None or re.fullmatch(r"[0-9a-f]{32}", file.md5)
     assert file.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", file.sha256)
     assert all(address.startswith("https://") for address in file.addresses)
-    assert file.addresses or file.name.startswith("PH2Dataset")
+    assert file.addresses or file.name.startswith(("PH2Dataset", "models/"))
 
 
 def test_no_two_files_share_a_name_or_a_checksum() -> None:

@@ -13,7 +13,7 @@ from lesion_core.files import read_csv, read_parquet, write_csv
 from lesion_core.inference.predict import confidence, list_images, predict_folder
 from lesion_core.inference.pseudo_masks import flags, write_pseudo_masks
 from lesion_core.inference.score_segmentation import model_size, score_segmentation
-from lesion_core.models.trained import foundation_weights, load_segmenter
+from lesion_core.models.trained import load_segmenter, starting_weights
 from lesion_core.settings import load as config
 
 SIZE = 64
@@ -195,4 +195,4 @@ def test_a_folder_that_is_no_run_is_refused(tmp_path):
     with pytest.raises(RunError, match=r"settings\.yaml"):
         load_segmenter(tmp_path)
     with pytest.raises(WeightsError, match="sam_vit_h"):
-        foundation_weights("sam_vit_h", tmp_path)
+        starting_weights("sam_vit_h", tmp_path)

@@ -145,7 +145,7 @@ def test_parameter_counts_are_pinned():
 
 @pytest.mark.parametrize(("size", "patch"), [(32, 8), (32, 16), (32, 32), (48, 16)])
 def test_tiny_vit_tokens_are_aligned_with_the_patches(size: int, patch: int):
-    encoder = build_encoder("vit_t", size, patch, pretrained=False)
+    encoder = build_encoder("vit_t", size, patch)
     assert encoder.grid * encoder.stride == size
     tokens = encoder(torch.zeros(2, 3, size, size))
     assert tokens.shape == (2, 1 + (size // patch) ** 2, encoder.width)
@@ -153,13 +153,11 @@ def test_tiny_vit_tokens_are_aligned_with_the_patches(size: int, patch: int):
 
 def test_unsuitable_backbones_are_refused_by_name():
     with pytest.raises(SettingsError, match="resnet"):
-        build_encoder("resnet", 32, 16, pretrained=False)
+        build_encoder("resnet", 32, 16)
     with pytest.raises(SettingsError, match="12 px"):
         TinyViT(36, 12)
-    with pytest.raises(SettingsError, match="pretrained"):
-        build_encoder("vit_t", 32, 16, pretrained=True)
     with pytest.raises(SettingsError, match="efficientnet_b4"):
-        build_encoder("efficientnet_b4", 64, 16, pretrained=False)
+        build_encoder("efficientnet_b4", 64, 16)
 
 
 def test_reader_starts_as_the_identity():

@@ -262,10 +262,12 @@ TIMM = """
 import sys, torch, timm
 from safetensors.torch import save_file
 from lesion_core.errors import WeightsError
-from lesion_core.models.segmae import TIMM_VIT, build_segmae
+from lesion_core.models.segmae import build_segmae
 from lesion_core.settings import SegmentationModel
+from lesion_core.settings.pretrained import TIMM_NAMES
+TIMM_VIT = TIMM_NAMES["vit_base", 16]
 torch.manual_seed(0); torch.set_num_threads(1)
-vit = timm.create_model(TIMM_VIT, pretrained=False, num_classes=0).eval()
+vit = timm.create_model(TIMM_VIT, pretrained=False).eval()
 assert vit.global_pool == "token" and vit.embed_dim == 768
 state = {name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in vit.state_dict().items()}
 vit.load_state_dict(state)
@@ -288,7 +290,7 @@ save_file(state, sys.argv[1])
 try:
     build_segmae(SegmentationModel(**model), sys.argv[1])
 except WeightsError as error:
-    assert "layers.3.qkv.weight" in str(error)
+    assert "blocks.3.attn.qkv" in str(error), error
     print("fine")
 """
 

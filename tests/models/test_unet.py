@@ -84,7 +84,7 @@ def test_wrong_input_is_refused(tiny, images):
     with pytest.raises(ImageError, match="no prompts"):
         tiny(images, Prompts(boxes=torch.zeros(2, 4)))
     with pytest.raises(SettingsError, match="encoder"):
-        build_network("unet", None, "imagenet")
+        build_network("segformer", None)
 
 
 def test_registry_builds_the_tiny_twin_by_seed():
@@ -121,9 +121,9 @@ assert set(kept) == set(unet.state_dict()) and "network.encoder.bn1.running_mean
 path = Path(sys.argv[1])
 state = unet.network.encoder.state_dict()
 save_file({name: tensor.fill_(0.25) if tensor.is_floating_point() else tensor for name, tensor in state.items()}, path)
-other = build_network("unet", "resnet18", "imagenet", weights=path).network.encoder.state_dict()
+other = build_network("unet", "resnet18", path).network.encoder.state_dict()
 assert all((tensor == 0.25).all() for tensor in other.values() if tensor.is_floating_point())
-assert refused(WeightsError, "resnet34", "imagenet", weights=path).ids
+assert "resnet34" in str(refused(WeightsError, "resnet34", path))
 for kind, encoder, parameters in (
     ("unet", "resnet34", 24_436_369),
     ("unet_plus_plus", "resnet34", 26_078_609),
@@ -178,8 +178,6 @@ for kind, encoder, size in (
             assert "more than 1 value per channel" in str(error), error
             assert samples < model.smallest_batch, ("declared 1, takes 2", kind, size)
 refused(SettingsError, "resnet-none")
-refused(SettingsError, "resnet18", "nothing")
-refused(WeightsError, "resnet18", "imagenet")  # no network
 print("fine")
 """
 

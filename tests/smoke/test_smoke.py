@@ -334,14 +334,14 @@ def test_tables_are_computed_from_the_scores(smoke):
 
 
 def test_broken_archive_is_named_and_nothing_is_left(smoke, tmp_path):
-    downloads = tmp_path / "downloads"
-    shutil.copytree(smoke / RESULTS / "downloads" / "ham10000", downloads)
-    archive = downloads / "HAM10000_images_part_1.zip"
+    root = tmp_path / RESULTS
+    shutil.copytree(smoke / RESULTS / "downloads" / "ham10000", root / "downloads" / "ham10000")
+    archive = root / "downloads" / "ham10000" / "HAM10000_images_part_1.zip"
     content = archive.read_bytes()
     archive.unlink()
     archive.write_bytes(content[: len(content) // 2])
-    done = lesion(tmp_path, "unpack", "ham10000", "--downloads", downloads, "--out", tmp_path / "data" / "ham10000")
+    done = lesion(tmp_path, "unpack", "ham10000", "--root", root)
     assert done.returncode == 2
     assert "HAM10000_images_part_1.zip" in done.stderr
     assert "remedy" in done.stderr
-    assert not (tmp_path / "data" / "ham10000").exists()
+    assert not (root / "data" / "ham10000").exists()

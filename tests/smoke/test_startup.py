@@ -62,10 +62,3 @@ def test_light_commands_import_nothing_heavy(root, tmp_path, command):
 def test_help_imports_none_of_our_settings(tmp_path):
     assert "pydantic" not in modules(["--help"], tmp_path)
     assert "numpy" not in modules(["--help"], tmp_path)
-
-
-def test_a_sam_job_imports_no_torchvision(root, tmp_path):
-    run = next((root / "runs" / "segmentation").glob("sam_frozen-*"))
-    loaded = modules(["score", run.name, "--root", str(root)], tmp_path)
-    assert "torch" in loaded
-    assert not loaded & {"torchvision", "timm", "lightning", "lightning_fabric"}

@@ -8,6 +8,7 @@ import time
 from functools import partial
 from pathlib import Path
 
+from lesion_core.acquire.registry import require_weights
 from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
 from lesion_core.paths import Layout
@@ -16,6 +17,7 @@ from lesion_core.record.outputs import NAME as RECORD
 from lesion_core.record.provenance import code_hash
 from lesion_core.settings import matrix, stored
 from lesion_core.settings.load import load, typed
+from lesion_core.settings.pretrained import weights_name
 from lesion_core.sharing import lock, snapshot
 from snakemake.exceptions import WorkflowError
 
@@ -28,6 +30,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 try:
     SETTINGS = load(None, typed(workflow.config_settings.overwrite_config), Path(workflow.basedir))
     RUNS = matrix.expand(SETTINGS)
+    require_weights(run.spec for run in RUNS.values())
     PLAN = matrix.plan(SETTINGS)
     DUMPED = stored.dumped(SETTINGS)
 except LesionError as error:
@@ -54,7 +57,7 @@ wildcard_constraints:
     size="[0-9]+",
     run_id="[A-Za-z0-9_+-]+",
     place="segmentation|classification|joint|derived|ablations",
-    weights="[a-z0-9_]+",
+    weights="[a-z0-9_.-]+",
 
 
 # --- what rules share ---
@@ -114,9 +117,15 @@ def harmonized(datasets, size):
 
 
 def foundation(run):
-    """Foundation weights of a segmentation run."""
+    """SAM's weights of a segmentation run, whose frozen parts every use of it needs."""
     backbone = run.spec.model.backbone
     return [LAYOUT.weights(backbone)] if backbone else []
+
+
+def published(run):
+    """The weights that a run's training starts from."""
+    name = weights_name(run.spec.model)
+    return [LAYOUT.weights(name)] if name else []
 
 
 def reads_pseudo_masks(run):

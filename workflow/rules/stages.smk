@@ -35,7 +35,7 @@ STAGES = {
     "catalog": [LAYOUT.catalog, LAYOUT.edges, LAYOUT.human_reference],
     "splits": [LAYOUT.certificate],
     "harmonize": DATA_REPORT + arrays_of_runs(),
-    "weights": sorted({str(path) for run in SEGMENTERS.values() for path in foundation(run)}),
+    "weights": sorted({str(path) for run in [*SEGMENTERS.values(), *CLASSIFIERS.values()] for path in published(run)}),
     "segmentation": finished_runs("segmentation"),
     "pseudo_masks": masks_of_runs(CLASSIFIERS.values()) + audits(),
     "classification": finished_runs("classification") + finished_runs("derived"),

