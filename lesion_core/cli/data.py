@@ -52,7 +52,7 @@ def weights(
     profile: Profile = None,
 ) -> None:
     """Fetch and verify published weights, or take those in the package."""
-    from lesion_core.models.published import write_weights
+    from lesion_core.models.published_weights import write_weights
     from lesion_core.paths import Layout
 
     given = sections("weights", root, profile)

@@ -11,7 +11,7 @@ rule weights:
         benchmark_of("weights/{weights}")
     priority: 30
     params:
-        **remade_when("models.published", "weights"),
+        **remade_when("models.published_weights", "weights"),
     shell:
         lesion("weights {wildcards.weights:q}")
 

