@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from engine_tasks import SETTINGS as TRAINING
 from torch import nn
 
 from lesion_core.files import read_csv, write_csv
@@ -100,20 +101,8 @@ def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None
                     "sampling": "inverse_frequency",
                     "mixup_alpha": 0.2,
                 },
-                "training": {
-                    "epochs": epochs,
-                    "batch_size": 7,
-                    "optimizer": "adamw",
-                    "learning_rate": 1e-3,
-                    "weight_decay": 0.01,
-                    "momentum": 0.9,
-                    "schedule": "cosine",
-                    "warmup_fraction": 0.0,
-                    "gradient_clip": 1.0,
-                    "precision": "fp32",
-                    "checkpoint_steps": 2,
-                    "patience": 0,
-                },
+                "training": TRAINING
+                | {"epochs": epochs, "batch_size": 7, "learning_rate": 1e-3, "warmup_fraction": 0.0},
                 "augmentation": [
                     {"transform": "Warp", "flip_horizontal": 0.5, "rotation_degrees": 10.0},
                     {"transform": "RandomBrightnessContrast", "brightness_limit": 0.02, "contrast_limit": 0, "p": 1.0},

@@ -7,6 +7,7 @@ import copy
 import numpy as np
 import pytest
 import torch
+from engine_tasks import SETTINGS as TRAINING
 from safetensors.torch import load_file
 
 from lesion_core.files import write_csv
@@ -58,6 +59,16 @@ def root(tmp_path_factory):
     return root
 
 
+def shaken_sam(image_size: int | None = None) -> torch.nn.Module:
+    """A tiny SAM whose tables and biases are not zero, so that forgetting one of them shows."""
+    seed_torch(7, "shaken sam")
+    sam = build_sam("sam_vit_t", image_size=image_size)
+    with torch.no_grad():
+        for parameter in sam.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return sam
+
+
 @pytest.fixture(autouse=True)
 def restore_torch():
     threads = torch.get_num_threads()
@@ -92,20 +103,7 @@ SETTINGS = {
         "train_on": ["isic2018_task1"],
         "model": {"kind": "unet", "image_size": SIZE},
         "loss": {"dice": 1.0, "bce": 1.0, "soft_target": True},
-        "training": {
-            "epochs": 2,
-            "batch_size": 4,
-            "optimizer": "adamw",
-            "learning_rate": 0.003,
-            "weight_decay": 0.01,
-            "momentum": 0.9,
-            "schedule": "cosine",
-            "warmup_fraction": 0.1,
-            "gradient_clip": 1.0,
-            "precision": "fp32",
-            "checkpoint_steps": 1,
-            "patience": 0,
-        },
+        "training": TRAINING | {"learning_rate": 0.003, "checkpoint_steps": 1},
         "augmentation": [
             {
                 "transform": "Warp",

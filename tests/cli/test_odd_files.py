@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lesion_core.acquire.images import inspect_image, read_image
 from lesion_core.catalog.table import build_catalog, read_images
 from lesion_core.errors import ImageError, LesionError, MaskError
 from lesion_core.files import read_json
@@ -110,22 +109,6 @@ def test_every_odd_image_is_converted_and_told(clinic: Clinic) -> None:
     assert told == {(Path(name).stem, kind) for name, (_, kinds) in ODD.items() for kind in kinds}
     assert set(rows) == {GOOD, *(Path(name).stem for name in ODD)}
     assert (rows["turned"]["width"], rows["turned"]["height"]) == (24, 32)
-
-
-@pytest.mark.parametrize("name", ODD)
-def test_odd_images_read_as_eight_bit_colour(tmp_path: Path, name: str) -> None:
-    write, kinds = ODD[name]
-    write(tmp_path / name)
-    found = inspect_image(tmp_path / name)
-    assert found.pixels.dtype == np.uint8
-    assert sorted(found.pixels.shape) == [3, 24, 32]
-    assert {kind for kind, _ in found.repairs} == kinds
-    np.testing.assert_array_equal(read_image(tmp_path / name), found.pixels)
-
-
-def test_sixteen_bit_colour_keeps_the_high_byte(tmp_path: Path) -> None:
-    sixteen_bit_colour(tmp_path / "deep.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "deep.png"), pixels(4))
 
 
 def test_broken_images_are_refused_together_by_id(clinic: Clinic) -> None:

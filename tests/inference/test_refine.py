@@ -59,23 +59,6 @@ def test_upsampling_stays_in_range(probability, height, width):
     assert result.max() <= probability.max() + 1e-6
 
 
-def test_upsample_then_threshold_has_no_staircase():
-    """The border of an upsampled disc follows the circle; thresholding first leaves steps of 8 pixels."""
-    small = np.clip(disc(64, 31.5, 31.5, 20), 0.0, 1.0)
-    import cv2
-
-    soft = cv2.GaussianBlur(small, (0, 0), 1.0)
-    smooth = upsample(soft, 512, 512) >= 0.5
-    steps = cv2.resize((soft >= 0.5).astype(np.uint8), (512, 512), interpolation=cv2.INTER_NEAREST) > 0
-
-    def roughness(mask: np.ndarray) -> float:
-        contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-        outline = contours[0][:, 0].astype(float)
-        return float(np.std(np.hypot(outline[:, 0] - outline[:, 0].mean(), outline[:, 1] - outline[:, 1].mean())))
-
-    assert roughness(smooth) < 0.5 * roughness(steps)
-
-
 def test_scale_follows_the_longer_side():
     speck = np.zeros((1024, 1024), np.float32)
     speck[500:503, 500:503] = 1.0

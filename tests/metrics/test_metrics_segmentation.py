@@ -1,20 +1,15 @@
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis.extra.numpy import arrays
 
-import lesion_core
 from lesion_core.errors import ScoreError
 from lesion_core.metrics import segmentation as seg
 
-PACKAGE = Path(lesion_core.__file__).parent
 TRUTH = np.array([[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
 PREDICTION = np.array([[1, 1, 1, 0], [1, 0, 1, 0], [0, 0, 0, 0], [0, 0, 0, 0]], dtype=bool)
 EMPTY, FULL = np.zeros((4, 4), dtype=bool), np.ones((4, 4), dtype=bool)
@@ -95,18 +90,6 @@ def test_dice_and_iou_of_one_image_are_one_number(prediction, truth):
     assert seg.confusion(truth, prediction) == (counts.tp, counts.fn, counts.fp, counts.tn)
 
 
-def test_equals_scikit_learn():
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from sklearn import metrics
-    truth, prediction = TRUTH.ravel(), PREDICTION.ravel()
-    counts = seg.confusion(PREDICTION, TRUTH)
-    assert seg.dice(counts) == pytest.approx(metrics.f1_score(truth, prediction))
-    assert seg.iou(counts) == pytest.approx(metrics.jaccard_score(truth, prediction))
-    assert seg.sensitivity(counts) == pytest.approx(metrics.recall_score(truth, prediction))
-    assert seg.accuracy(counts) == pytest.approx(metrics.accuracy_score(truth, prediction))
-
-
 def test_mean_and_pooled_differ():
     counts = seg.Confusion(*(np.array(part) for part in ([1, 90], [1, 5], [1, 5], [97, 0])))
     assert seg.dice(counts).mean() == pytest.approx((1 / 2 + 18 / 19) / 2)
@@ -130,13 +113,3 @@ def test_bad_masks_are_refused(prediction, truth, says):
 def test_pooling_nothing_is_refused():
     with pytest.raises(ScoreError, match="at least one image"):
         seg.pooled(seg.Confusion(*(np.zeros(0, int) for _ in range(4))))
-
-
-def test_neither_metrics_nor_statistics_nor_tables_need_torch():
-    packages = ("metrics", "stats")
-    names = [path.with_suffix("") for name in packages for path in (PACKAGE / name).rglob("*.py")]
-    names += [PACKAGE / "report" / name for name in ("tables", "statistics", "subgroups", "ledger", "page")]
-    modules = ", ".join(".".join(name.relative_to(PACKAGE.parent).parts) for name in names)
-    code = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr

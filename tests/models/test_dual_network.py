@@ -123,14 +123,6 @@ def test_query_and_value_come_from_the_image_and_the_key_from_the_lesion(heads: 
     torch.testing.assert_close(attention(image, lesion), expected)
 
 
-def test_lesion_tokens_alone_carry_no_value():
-    seed_torch(1)
-    attention = LesionAttention(16, 4).eval()
-    same = torch.randn(1, 1, 16).expand(1, 5, 16)
-    # equal values everywhere: whatever the key says, the mixture is the same
-    torch.testing.assert_close(attention(same, torch.randn(1, 5, 16)), attention(same, torch.randn(1, 5, 16)))
-
-
 def test_heads_that_do_not_divide_are_refused():
     with pytest.raises(SettingsError, match="3 heads"):
         LesionAttention(16, 3)
@@ -226,8 +218,3 @@ def test_parameter_counts_are_pinned():
     metadata = (13 + 3 + 3 + 3 + 1) * width + 2 * layer + 2 * width + width * width + width
     assert counts["proposed"] - counts["no cross-attention"] == attention
     assert counts["proposed"] - counts["no metadata"] == metadata
-
-
-def test_keyed_start():
-    first, again = model_of(), model_of()
-    assert all(torch.equal(a, b) for a, b in zip(first.parameters(), again.parameters(), strict=True))

@@ -56,31 +56,6 @@ def test_a_network_learns_and_its_folder_predicts_alike(layout: Layout):
     assert not (folder / "checkpoint.pt").exists()
 
 
-def test_the_same_run_twice_gives_the_same_bytes_also_after_an_interruption(
-    layout: Layout, monkeypatch: pytest.MonkeyPatch
-):
-    run = make_run(masks="true", fusion="gated", input="blend", dropout=0.1, epochs=2)
-    train_run(run, run_dir(layout, "a"), layout.root, "cpu")
-    calls = 0
-    whole = ClassificationTask.batch
-
-    def stop(self: ClassificationTask, rows: np.ndarray, epoch: int, step: int) -> dict[str, torch.Tensor]:
-        nonlocal calls
-        calls += 1
-        if calls == 8:
-            raise KeyboardInterrupt
-        return whole(self, rows, epoch, step)
-
-    monkeypatch.setattr(ClassificationTask, "batch", stop)
-    with pytest.raises(KeyboardInterrupt):
-        train_run(run, run_dir(layout, "b"), layout.root, "cpu")
-    assert not (run_dir(layout, "b") / "weights.safetensors").exists()
-    train_run(run, run_dir(layout, "b"), layout.root, "cpu")
-    first, second = (run_dir(layout, name) / "weights.safetensors" for name in "ab")
-    assert first.read_bytes() == second.read_bytes()
-    assert calls < 8 + 10
-
-
 @pytest.mark.parametrize(("kind", "least"), [("majority", 1 / 7), ("color_histogram", 0.9)])
 def test_baselines_train_in_closed_form(layout: Layout, kind: str, least: float):
     changes = {"kind": kind, "backbone": None}

@@ -21,7 +21,6 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv
 from lesion_core.training.checkpoint import folder_lock, load_checkpoint, save_checkpoint, write_safetensors
-from lesion_core.training.device import resolve_precision
 from lesion_core.training.engine import CHECKPOINT, fit
 from lesion_core.training.history import EVENTS
 from lesion_core.training.optimizer import MovingAverage
@@ -231,9 +230,7 @@ def test_the_gradient_is_clipped(tmp_path):
     assert math.sqrt(moved) == pytest.approx(1.0, rel=1e-3)
 
 
-def test_half_precision_is_for_gpus(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
-    assert [resolve_precision(kind, "cuda") for kind in ("fp32", "bf16", "fp16")] == ["fp32", "bf16", "fp16"]
+def test_half_precision_is_for_gpus(tmp_path, capsys):
     assert fit(Curve(), training(precision="bf16"), tmp_path, seed=1, device="cpu").precision == "fp32"
     assert "computing in fp32" in capsys.readouterr().err
 
@@ -367,28 +364,3 @@ def test_tensorboard_reads_the_history(tmp_path):
         events = read.Scalars(name)
         assert [event.step for event in events] == [int(row["step"]) for row in rows]
         assert [event.value for event in events] == pytest.approx([float(row[name]) for row in rows], rel=1e-6)
-
-
-def test_two_processes_give_the_same_bytes_in_deterministic_mode(tmp_path):
-    """Convolution, scatter and interpolation under ``make_deterministic``: the same weights to the bit, twice."""
-    script = tmp_path / "job.py"
-    script.write_text(
-        "import hashlib, torch\n"
-        "from lesion_core.seeding import make_deterministic, seed_torch\n"
-        "make_deterministic(1)\n"
-        "seed_torch(3, 'job')\n"
-        "nn = torch.nn\n"
-        "model = nn.Sequential(nn.Conv2d(3, 16, 3, stride=2), nn.BatchNorm2d(16), nn.ReLU(),\n"
-        "    nn.Upsample(scale_factor=2, mode='bilinear'), nn.Dropout(0.5), nn.ConvTranspose2d(16, 4, 3))\n"
-        "x = torch.rand(2, 3, 64, 64)\n"
-        "model(x).square().mean().backward()\n"
-        "digest = hashlib.sha256()\n"
-        "for name, item in sorted(model.named_parameters()):\n"
-        "    digest.update(item.grad.numpy().tobytes())\n"
-        "print(digest.hexdigest())\n"
-    )
-    env = {**os.environ, "PYTHONPATH": str(TESTS.parent)}
-    jobs = [subprocess.Popen([sys.executable, script], env=env, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    outputs = [job.communicate()[0].strip() for job in jobs]
-    assert len(outputs[0]) == 64
-    assert outputs[0] == outputs[1]

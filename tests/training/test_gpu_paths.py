@@ -7,7 +7,6 @@ two devices as a GPU would. Types: gradients under bfloat16 autocast on the CPU.
 # ruff: noqa: F811 - fixtures come from other files
 from __future__ import annotations
 
-import dataclasses
 import math
 import threading
 
@@ -273,10 +272,6 @@ def test_deterministic_settings(monkeypatch):
     finally:
         torch.backends.cudnn.allow_tf32 = kept
         monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
-
-
-def test_fields_of_prompts_are_all_moved():
-    assert {field.name for field in dataclasses.fields(Prompts)} == {"boxes", "points", "point_labels"}
 
 
 @pytest.mark.parametrize("rule", ["mean_std", "min_max"])

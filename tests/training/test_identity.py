@@ -15,6 +15,7 @@ from segmentation_runs import (  # noqa: F401
 )
 
 from lesion_core.paths import Layout
+from lesion_core.training import checkpoint
 from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.engine import CHECKPOINT
 from lesion_core.training.segmentation import SegmentationTask, train_run
@@ -43,6 +44,14 @@ def test_the_identity_sees_each_file(data, name):
         change_a_pixel(data / name)
     assert input_identity(run, [data / "index.csv"]) != before
     assert input_identity(make_run(train_on=["ph2"], training={"epochs": 3}), [data / "index.csv"]) != before
+
+
+@pytest.mark.parametrize(("name", "other"), [("code_hash", "0"), ("computing_versions", {"torch": "0.1"})])
+def test_the_identity_sees_code_and_packages(data, monkeypatch, name, other):
+    run = make_run(train_on=["ph2"])
+    before = input_identity(run, [data / "index.csv"])
+    monkeypatch.setattr(checkpoint, name, lambda *_: other)
+    assert input_identity(run, [data / "index.csv"]) != before
 
 
 def test_a_training_on_changed_pixels_starts_anew(root, monkeypatch, capsys):  # noqa: F811

@@ -154,17 +154,6 @@ def test_trainable_is_adapter_and_classifier(layout: Layout):
     assert count == len(list(task.module.classifier.parameters()))
 
 
-def test_state_returns_what_it_was(layout: Layout):
-    task = make_task(layout.root, joint_run())
-    kept = task.state()
-    with torch.no_grad():
-        for parameter in task.trainable().values():
-            parameter.add_(1.0)
-    task.load_state(kept)
-    for name, tensor in task.state().items():
-        assert torch.equal(tensor, kept[name])
-
-
 def test_dice_of_validation_by_hand():
     masks = torch.zeros(3, 1, 4, 4)
     masks[0, 0, :2] = 1.0

@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from safetensors.torch import save_file
+from segmentation_runs import shaken_sam
 
 from lesion_core.errors import WeightsError
 from lesion_core.models.registry import build_segmenter
@@ -34,12 +35,7 @@ UPS = {"bottleneck": 2, "gated": 2, "lora": 2, "lora_qkvo": 4, "med_sa": 2, "gme
 
 @pytest.fixture(scope="module")
 def sam() -> torch.nn.Module:
-    seed_torch(3, "test_adapters")
-    sam = build_sam("sam_vit_t", image_size=64)
-    with torch.no_grad():
-        for parameter in sam.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter))
-    return sam
+    return shaken_sam(64)
 
 
 @pytest.fixture(scope="module")
@@ -157,15 +153,6 @@ def test_vit_h_has_the_papers_counts(kind, trainable):
     assert encoder == 637_026_048
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("prompts", [None, Prompts(boxes=torch.tensor([[1.0, 2, 30, 40], [5, 6, 60, 50]]))])
-def test_step_0_equals_sam(sam, images, kind, prompts):
-    plain = SamSegmenter(copy.deepcopy(sam), adapter="none")
-    with torch.no_grad():
-        found, expected = adapted(sam, kind)(images, prompts), plain(images, prompts)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
-
-
 @pytest.mark.parametrize("kind", ["none", *KINDS, "decoder"])
 @pytest.mark.parametrize("prompt", ["none", "box", "click"])
 def test_step_0_equals_segment_anything_itself(sam, images, kind, prompt):
@@ -250,13 +237,9 @@ def test_trainable_counts(sam, kind, change, count):
 DECODER = "sam.mask_decoder"
 
 
-def test_the_decoder_alone_learns_and_equals_sam_at_the_start(sam, images):
+def test_the_decoder_alone_learns(sam, images):
     """Paper E. What mask 0 does not pass through would get no gradient, so it stays frozen; all the rest is named."""
-    plain = SamSegmenter(copy.deepcopy(sam), adapter="none")
     segmenter = SamSegmenter(copy.deepcopy(sam), adapter="decoder")
-    with torch.no_grad():
-        found, expected = segmenter(images), plain(images)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
     names = {name for name, _ in segmenter.trainable_parameters()}
     idle = (f"{DECODER}.iou_prediction_head", *(f"{DECODER}.output_hypernetworks_mlps.{mask}" for mask in (1, 2, 3)))
     decoder = {name for name, _ in segmenter.named_parameters() if name.startswith(f"{DECODER}.")}

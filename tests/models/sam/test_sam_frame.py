@@ -104,20 +104,6 @@ def test_prompts_and_logits_by_hand(sam):
     assert seen.max() < 1000.0 / 2  # the wall is out of sight, but for what interpolation draws from the next row
 
 
-def test_a_click_on_the_resized_image_hits_the_same_skin(sam):
-    """A bright speck and its click move together."""
-    images = torch.zeros(1, 3, SIDE, SIDE)
-    images[0, :, 80:84, 40:44] = 255.0
-    height, width = content_size(90, 120, SIDE)
-    content = torch.nn.functional.interpolate(images, size=(height, width), mode="bilinear", antialias=True)[0, 0]
-    total = content.sum()
-    centre_y = (content.sum(dim=1) * torch.arange(height)).sum() / total
-    centre_x = (content.sum(dim=0) * torch.arange(width)).sum() / total
-    clicks = Prompts(points=torch.tensor([[[41.5, 81.5]]]), point_labels=torch.ones(1, 1, dtype=torch.int64))
-    x, y = PaddedSam(sam, [(90, 120)])._inside(clicks, 1).points[0, 0].tolist()
-    assert (x, y) == (pytest.approx(float(centre_x), abs=0.02), pytest.approx(float(centre_y), abs=0.02))
-
-
 def test_one_size_per_image(sam, resized):
     with pytest.raises(ImageError, match="4 images but 2 sizes"):
         PaddedSam(sam, SIZES[:2]).encode(resized)
