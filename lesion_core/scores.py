@@ -27,15 +27,21 @@ class Score(TypedDict):
 
 
 class SegmentationScore(Score):
-    """One run, image, prompt and resolution (``native`` or ``model``); scores in 0..1, counts in pixels."""
+    """One run, image, prompt and resolution (``native`` or ``model``); scores in 0..1, counts in pixels.
+
+    ``thresholded_iou``: 0 where IoU is below 0.65 (ISIC 2018). ``hd95``, ``surface_distance``: shares of the diagonal.
+    """
 
     prompt: str
     resolution: str
     dice: float
     iou: float
+    thresholded_iou: float
     sensitivity: float
     specificity: float
     accuracy: float
+    hd95: float
+    surface_distance: float
     tp: int
     fp: int
     fn: int

@@ -15,7 +15,8 @@ from lesion_core.acquire.images import encode_image, read_mask
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
 from lesion_core.inference.refine import refine_mask, upsample
-from lesion_core.metrics.segmentation import Confusion, confusion, scores
+from lesion_core.metrics.border_distance import border_distances
+from lesion_core.metrics.segmentation import confusion, scores
 from lesion_core.models.automatic_masks import automatic_lesions
 from lesion_core.models.sam import prompts as make
 from lesion_core.models.sam.prompts import Prompts
@@ -80,7 +81,7 @@ def score_segmentation(
                 }
                 for prompt, probability in maps.items():
                     native, scored = _score_one(probability, truth, segmenter, scoring)
-                    rows.extend(_row(identity, prompt, *item) for item in scored)
+                    rows.extend(_row(identity, prompt, *item, truth.shape) for item in scored)
                     if prompt == segmenter.settings.prompt:
                         for name, mask in (("", native), ("truth/", truth)):
                             info = zipfile.ZipInfo(f"{name}{dataset}/{record['image_id']}.png", ZIP_DATE)
@@ -200,29 +201,36 @@ def model_size(mask: np.ndarray, size: int) -> np.ndarray:
 
 def _score_one(
     probability: np.ndarray, truth: np.ndarray, segmenter: LoadedSegmenter, scoring: Scoring
-) -> tuple[np.ndarray, list[tuple[str, Confusion]]]:
-    """The mask at native size, and the pixel counts at each resolution."""
+) -> tuple[np.ndarray, list[tuple[str, np.ndarray, np.ndarray]]]:
+    """The mask at native size, and the pair of masks at each resolution."""
     extraction = segmenter.run.extraction
 
     def binary(map_: np.ndarray) -> np.ndarray:
         return refine_mask(map_, extraction) if scoring.refine else map_ >= extraction.threshold
 
     native = binary(upsample(probability, *truth.shape))
-    small = confusion(binary(probability), model_size(truth, probability.shape[0]))
-    return native, [("native", confusion(native, truth)), ("model", small)]
+    small = model_size(truth, probability.shape[0])
+    return native, [("native", native, truth), ("model", binary(probability), small)]
 
 
-def _row(identity: Score, prompt: str, resolution: str, counts: Confusion) -> SegmentationScore:
+def _row(
+    identity: Score, prompt: str, resolution: str, mask: np.ndarray, truth: np.ndarray, shape: tuple[int, int]
+) -> SegmentationScore:
+    counts = confusion(mask, truth)
     measured = {name: float(value) for name, value in scores(counts).items()}
+    hd95, surface = border_distances(mask, truth, shape)
     return {
         **identity,
         "prompt": prompt,
         "resolution": resolution,
         "dice": measured["dice"],
         "iou": measured["iou"],
+        "thresholded_iou": measured["thresholded_iou"],
         "sensitivity": measured["sensitivity"],
         "specificity": measured["specificity"],
         "accuracy": measured["accuracy"],
+        "hd95": hd95,
+        "surface_distance": surface,
         "tp": int(counts.tp),
         "fp": int(counts.fp),
         "fn": int(counts.fn),

@@ -19,7 +19,8 @@ SPREAD = "dice_sd"  # of per-image Dice
 EXPLANATION_METRICS = ("pointing_game", "energy_inside")
 LESION_METRICS = ("dice", "iou")  # in a table of both tasks, these come from the segmentation scores
 Rows = Sequence[Mapping[str, Any]]  # score rows, where what is read is named by a setting
-SEGMENTATION_METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy")
+BORDER_METRICS = ("thresholded_iou", "hd95", "surface_distance")  # what no paper here prints
+SEGMENTATION_METRICS = ("dice", "iou", "sensitivity", "specificity", "accuracy", *BORDER_METRICS)
 FRACTIONS = (
     "auc",
     "brier",
@@ -31,6 +32,7 @@ FRACTIONS = (
 RANKED = (  # metrics of which the greatest is the best; a best value is marked for these alone
     "dice",
     "iou",
+    "thresholded_iou",
     "sensitivity",
     "specificity",
     "accuracy",

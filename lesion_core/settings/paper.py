@@ -26,7 +26,10 @@ OURS = ("ece", "ece_calibrated", "brier", "brier_calibrated", "temperature", "me
 # What a method of a task has scores for; parameters are counted of any, and shown where a paper prints them.
 _OF_CLASSES = ("accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc", *OURS)
 FILLED = {
-    "segmentation": ("dice", "iou", "sensitivity", "specificity", "accuracy"),
+    "segmentation": (
+        *("dice", "iou", "sensitivity", "specificity", "accuracy"),
+        *("thresholded_iou", "hd95", "surface_distance"),
+    ),
     "classification": _OF_CLASSES,
     "both": ("dice", "iou", *_OF_CLASSES),
 }
