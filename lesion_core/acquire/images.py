@@ -9,8 +9,6 @@ there what is cut is found, and of changed bytes those that the decoder cannot m
 from __future__ import annotations
 
 import io
-import struct
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,35 +55,12 @@ UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-# Pillow's plugins raise all of these on broken files; Warning, where warnings are errors.
-BROKEN = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    EOFError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    Warning,
-)
 REMEDY = "fetch the file again or remove it together with its row in the labels"
 
 
 @dataclass(frozen=True)
-class Mask:
-    """A mask as read: ``pixels`` bool (H, W), and what had to be repaired, as (kind, detail) pairs."""
-
-    pixels: np.ndarray
-    repairs: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True)
-class ReadImage:
-    """An image as read: ``pixels`` uint8 (H, W, 3) RGB, and what was converted, as (kind, detail) pairs."""
+class Decoded:
+    """``pixels`` of an image, uint8 (H, W, 3) RGB, or a mask, bool (H, W); what was repaired: (kind, detail) pairs."""
 
     pixels: np.ndarray
     repairs: tuple[tuple[str, str], ...]
@@ -96,7 +71,7 @@ def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
     return inspect_image(path, at_least).pixels
 
 
-def inspect_image(path: str | Path, at_least: int | None = None) -> ReadImage:
+def inspect_image(path: str | Path, at_least: int | None = None) -> Decoded:
     """Read an image as uint8 RGB of shape (H, W, 3), values 0..255, upright, and tell what was converted.
 
     Rules:
@@ -119,7 +94,7 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> ReadImage:
     image, repairs = _open(path, at_least)
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         grey, detail = _eight_bits(image, path)
-        return ReadImage(np.repeat(grey[:, :, None], 3, axis=2), (*repairs, ("sixteen_bit", detail), GREY))
+        return Decoded(np.repeat(grey[:, :, None], 3, axis=2), (*repairs, ("sixteen_bit", detail), GREY))
     if image.mode not in EIGHT_BIT_MODES:
         raise ImageError(f"pixels of type {image.mode} are not supported", file=path, remedy="save it as 8-bit RGB")
     if image.mode in CONVERTED:
@@ -130,7 +105,7 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> ReadImage:
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))
         image = Image.alpha_composite(white, image)
     # A copy, since Pillow's own buffer is read-only.
-    return ReadImage(np.array(image.convert("RGB"), dtype=np.uint8), tuple(repairs))
+    return Decoded(np.array(image.convert("RGB"), dtype=np.uint8), tuple(repairs))
 
 
 def read_mask(path: str | Path, shape: tuple[int, int] | None = None) -> np.ndarray:
@@ -148,7 +123,7 @@ def read_mask(path: str | Path, shape: tuple[int, int] | None = None) -> np.ndar
     return inspect_mask(path, shape).pixels
 
 
-def inspect_mask(path: str | Path, shape: tuple[int, int] | None = None) -> Mask:
+def inspect_mask(path: str | Path, shape: tuple[int, int] | None = None) -> Decoded:
     """Read a lesion mask and tell what was repaired.
 
     Rules:
@@ -186,7 +161,7 @@ def inspect_mask(path: str | Path, shape: tuple[int, int] | None = None) -> Mask
         repairs.append(("empty", "no lesion pixel"))
     elif pixels.all():
         repairs.append(("full", "lesion pixels only"))
-    return Mask(pixels, tuple(repairs))
+    return Decoded(pixels, tuple(repairs))
 
 
 def encode_image(pixels: np.ndarray, suffix: str = ".png", *options: int) -> bytes:
@@ -253,7 +228,7 @@ def _open(path: str | Path, at_least: int | None = None) -> tuple[Image.Image, l
         raise ImageError(error.message, file=path, remedy=error.remedy) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(TOO_LARGE, file=path, remedy="scale it down") from error
-    except BROKEN as error:
+    except Exception as error:  # Pillow's plugins raise a dozen kinds on broken files
         if content.startswith((b"\xff\xd8", b"\x89PNG")) or "truncated" in str(error):
             message = f"the image is truncated or damaged ({error})"
         else:

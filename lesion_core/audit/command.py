@@ -25,7 +25,6 @@ def audit(
     """Answer every question about a finished results folder; nothing in it is written.
 
     Args:
-        root: ``results/<profile>``.
         lock: requirements.lock.
         count: scores and stored images to compute anew.
         seed: of their draw.

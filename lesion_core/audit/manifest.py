@@ -83,7 +83,6 @@ def write_manifest(root: Path, settings: dict[str, Any], plan: Plan, made: Itera
     code have equal ``products`` on one machine.
 
     Args:
-        root: ``results/<profile>``.
         settings: all sections that the results depend on.
         plan: the present matrix; what belongs to runs of earlier settings is left out.
         made: the jobs that ran there.

@@ -120,13 +120,11 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
     """A drawn sample of scores, computed anew from the images' harmonized pixels and the runs' weights.
 
     Args:
-        root: ``results/<profile>``.
         plan: whose runs.
         scoring: datasets, prompts, refinement, batch size: as the scores were made.
         count: how many images are drawn, one of each run before a second of any; 0 draws none.
         seed: of the draw.
         tolerance: largest difference of a score; 0 demands the same bits, which one machine gives.
-        device: ``cpu`` or ``cuda``.
     """
     answer = Answer("Do sampled scores recompute from weights and images?")
     if count == 0:

@@ -70,7 +70,6 @@ def explain_run(
         run_dir: the run's folder. run: its settings. root: ``results/<profile>``.
         explain: how many images, tolerance, prior. scoring: which datasets.
         out: ``explain/<run_id>.csv``; beside it, ``.npz`` with a few images, masks and maps for the figure.
-        device: where the model is.
 
     Raises:
         SettingsError: the run's model has no map to explain.

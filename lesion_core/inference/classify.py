@@ -30,7 +30,6 @@ def class_probabilities(
         masks: uint8 (N, S', S') soft masks, 0..255, brought to S x S by ``resize_masks``; None where the
             model needs none.
         metadata: float32 (N, 3) of ``MetadataVocabulary.encode``; None where the model needs none, or nothing is known.
-        batch_size: images per forward pass.
 
     Returns:
         float32 (N, 7).

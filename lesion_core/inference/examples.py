@@ -10,12 +10,13 @@ import numpy as np
 
 from lesion_core.acquire.images import read_mask
 from lesion_core.errors import MaskError
-from lesion_core.files import read_array, read_csv, read_parquet
+from lesion_core.files import read_parquet
 from lesion_core.inference.predict import probabilities
 from lesion_core.models.trained import LoadedClassifier, load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.masks import harmonize_mask
+from lesion_core.pixels.pseudo_masks import read_pseudo_masks
 from lesion_core.pixels.shuffle import foreign_rows
 from lesion_core.settings import ClassificationMethod
 from lesion_core.settings.run import Run
@@ -65,7 +66,6 @@ def labelled_examples(
     Args:
         loaded: the classifier.
         run_dir, run: the classification or joint run it belongs to.
-        root: ``results/<profile>``.
         split: ``val`` or ``test``; true masks of test images are opened here, in the scoring stage, and nowhere else.
         batch_size, device: of a joint run's segmenter.
 
@@ -108,35 +108,9 @@ def masks_of(
     if run.task == "joint":
         return _own_masks(run_dir, layout, dataset, donors, batch_size, device)
     if run.segmenter_run is not None:
-        return _pseudo_masks(layout, run.segmenter_run, dataset, data, donors)
+        folder = layout.pseudo_masks(run.segmenter_run, dataset)
+        return read_pseudo_masks(folder, data.index, dataset)[donors]
     return _true_masks(layout, run, dataset, data, donors)
-
-
-def _pseudo_masks(layout: Layout, segmenter_run: str, dataset: str, data: Harmonized, rows: np.ndarray) -> np.ndarray:
-    folder = layout.pseudo_masks(segmenter_run, dataset)
-    try:
-        listed = [row["image_id"] for row in read_csv(folder / "masks.csv")]
-        maps = read_array(folder / "probabilities.npy", mapped=True)
-    except FileNotFoundError as error:
-        raise MaskError(
-            f"There are no pseudo-masks of {dataset}", file=error.filename, remedy="run the pseudo_masks rule"
-        ) from error
-    expected = [record["image_id"] for record in data.index]
-    if without := sorted(set(expected) - set(listed)):
-        raise MaskError(
-            f"{len(without)} images of {dataset} have no pseudo-mask",
-            file=folder / "masks.csv",
-            ids=without,
-            remedy="run the pseudo_masks rule again",
-        )
-    if listed != expected or len(maps) != len(listed):
-        raise MaskError(
-            f"Pseudo-masks of {dataset} do not stand in the order of its images",
-            file=folder / "masks.csv",
-            ids=sorted(set(listed) - set(expected)),
-            remedy="run the pseudo_masks rule again",
-        )
-    return maps[rows]
 
 
 def _own_masks(

@@ -45,7 +45,6 @@ def image_classifier(
 
     Args:
         run_dir: a classification or joint run's folder.
-        device: where the model is.
         metadata: CSV with the columns image_id (the image's name without ending), age (years), sex and site, for
             a classifier that reads them; an empty cell, or no line: not known.
         image_ids: the images' names without ending; no other may stand in ``metadata``.

@@ -53,11 +53,8 @@ def probabilities(
     """Lesion probability maps at the model's input size, batch by batch, under the run's ``unaided_prompt``.
 
     Args:
-        segmenter: a loaded run.
         images: (N, S, S, 3) uint8 RGB, may be memory-mapped.
         sizes: (height, width) of the N images that they were resized from, in pixels.
-        batch_size: images per forward pass.
-        device: where the model is.
 
     Returns:
         Of each batch float32 (B, S, S) in [0, 1], logits upsampled bilinearly before the sigmoid.
@@ -117,11 +114,9 @@ def predict_folder(
     """Write for every image ``<stem>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
 
     Args:
-        segmenter: a loaded run.
         images: folder of images of any size.
         out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
         classify: returns columns of an image, see `image_classifier`.
-        device: where the model is.
 
     Returns:
         The number of images.

@@ -37,7 +37,6 @@ def audit_pseudo_masks(run_id: str, dataset: str, size: int, root: Path, statist
     Args:
         run_id: the segmentation run. dataset: whose pseudo-masks; it must publish masks.
         size: side of the pseudo-masks in pixels; truth is brought to it (half a pixel or more counts as lesion).
-        root: ``results/<profile>``.
         statistics: level, resamples and seed of the intervals, which resample lesions.
 
     Raises:

@@ -40,12 +40,9 @@ def write_pseudo_masks(
     """Write ``probabilities.npy``, ``masks.npy`` and, last, ``masks.csv`` for a dataset; memory use is one batch.
 
     Args:
-        segmenter: a loaded run.
         harmonized: ``harmonized/<dataset>/<S>`` at the segmenter's size.
         out: ``pseudo_masks/<run_id>/<dataset>``; probabilities.npy holds uint8 (N, S, S), round(255 p); masks.npy
             uint8 (N, S, S), 0 or 255, refined; both row-aligned with the harmonized index.
-        batch_size: images per forward pass.
-        device: where the model is.
 
     Raises:
         RunError: the run needs clicks.

@@ -41,11 +41,9 @@ def measure_robustness(
 
     Args:
         run_dir, run: a classification or joint run.
-        root: ``results/<profile>``.
         datasets: whose labelled test images are corrupted; at most ``settings.images`` of each.
         settings: corruptions with their amounts.
         out: the CSV.
-        device: where the models are.
 
     Raises:
         SettingsError: the run is given true or shuffled masks, which no corruption reaches.

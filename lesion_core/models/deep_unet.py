@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from lesion_core.models.unet import double_convolution
+from lesion_core.models.unet import convolution, double_convolution
 
 # Rates of the bottleneck's dilated convolutions, ours: 6, 12, 18 would look past the 16 x 16 map of a 512 pixel image.
 RATES = (2, 4, 6)
@@ -27,10 +27,10 @@ class ASPP(nn.Module):
     def __init__(self, before: int, after: int, rates: Sequence[int] = RATES) -> None:
         super().__init__()
         self.branches = nn.ModuleList(
-            [_convolution(before, after, 1), *(_convolution(before, after, 3, rate) for rate in rates)]
+            [convolution(before, after, 1), *(convolution(before, after, rate=rate) for rate in rates)]
         )
         self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(before, after, 1), nn.ReLU(inplace=True))
-        self.join = _convolution(after * (len(rates) + 2), after, 1)
+        self.join = convolution(after * (len(rates) + 2), after, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, before, h, w) -> (B, after, h, w)."""
@@ -139,12 +139,3 @@ class TinyEncoder(nn.Module):
             x = stage(x)
             maps.append(x)
         return maps
-
-
-def _convolution(before: int, after: int, kernel: int, rate: int = 1) -> nn.Sequential:
-    padding = rate * (kernel // 2)
-    return nn.Sequential(
-        nn.Conv2d(before, after, kernel, padding=padding, dilation=rate, bias=False),
-        nn.GroupNorm(8, after),
-        nn.ReLU(inplace=True),
-    )

@@ -11,6 +11,7 @@ from lesion_core.catalog.metadata import FIELDS, NO_AGE, MetadataVocabulary
 from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.classifier import ClassifierModule, prepare_input
+from lesion_core.models.fusion import HeadedAttention
 from lesion_core.settings import CLASSES, ClassificationModel, Extraction
 
 METADATA_WIDTH = 128  # ours: length of the metadata tokens
@@ -21,33 +22,19 @@ AGE_BIN_YEARS = 10.0
 AGE_BINS = 12  # 0-9, 10-19, ..., 110 and more: fixed, so that no other image's age decides a bin
 
 
-class LesionAttention(nn.Module):
-    """F = softmax(Q K' / sqrt(d_head)) V: Q and V from the image, K from the segmented lesion (paper C).
+class LesionAttention(HeadedAttention):
+    """Q and V from the image's tokens, K from the segmented lesion's (paper C).
 
-    Tokens (B, T, d) of both encoders -> (B, T, d). Where the lesion's tokens resemble a token's query, the image's
-    own features at those places are gathered.
+    Where the lesion's tokens resemble a token's query, the image's own features at those places are gathered.
     """
 
     def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        if width % heads:
-            raise SettingsError(
-                f"A token length of {width} does not divide into {heads} heads",
-                remedy="choose model.heads that divide the backbone's token length",
-            )
-        self.heads = heads
+        super().__init__(width, heads)
         self.norm_image, self.norm_lesion = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
-        self.project = nn.Linear(width, width)
 
     def forward(self, image_tokens: Tensor, lesion_tokens: Tensor) -> Tensor:
-        def split(tokens: Tensor) -> Tensor:
-            return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-        image, lesion = self.norm_image(image_tokens), self.norm_lesion(lesion_tokens)
-        query, key, value = split(self.query(image)), split(self.key(lesion)), split(self.value(image))
-        attended = nn.functional.scaled_dot_product_attention(query, key, value)
-        return self.project(attended.transpose(1, 2).flatten(2))
+        image = self.norm_image(image_tokens)
+        return self.attend(image, self.norm_lesion(lesion_tokens), image)
 
 
 class MetadataEncoder(nn.Module):

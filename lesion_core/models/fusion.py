@@ -38,8 +38,8 @@ class MaskTokens(nn.Module):
         return torch.cat([self.shape_token.expand(len(masks), -1, -1), tokens], dim=1)
 
 
-class CrossAttention(nn.Module):
-    """F = softmax(Q K' / sqrt(d_head)) V, Q from Z, K and V from M; heads side by side, then a linear map."""
+class HeadedAttention(nn.Module):
+    """softmax(Q K' / sqrt(d_head)) V; heads side by side, then a linear map. Tokens (B, T, d) -> (B, T, d)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -49,20 +49,26 @@ class CrossAttention(nn.Module):
                 remedy="choose model.heads that divide the backbone's token length",
             )
         self.heads = heads
-        self.norm = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
+        self.query, self.key, self.value = (nn.Linear(width, width) for _ in range(3))
         self.project = nn.Linear(width, width)
 
-    def forward(self, image_tokens: Tensor, mask_tokens: Tensor) -> Tensor:
-        def split(tokens: Tensor) -> Tensor:
-            return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-        query = split(self.query(self.norm(image_tokens)))
-        key, value = split(self.key(mask_tokens)), split(self.value(mask_tokens))
+    def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
+        """Of three sequences of tokens; keys and values are of one length."""
+        parts = (self.query(queries), self.key(keys), self.value(values))
+        query, key, value = (part.unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in parts)
         attended = nn.functional.scaled_dot_product_attention(query, key, value)
         return self.project(attended.transpose(1, 2).flatten(2))
+
+
+class CrossAttention(HeadedAttention):
+    """Q from the image's tokens Z, K and V from the mask's M."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__(width, heads)
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, image_tokens: Tensor, mask_tokens: Tensor) -> Tensor:
+        return self.attend(self.norm(image_tokens), mask_tokens, mask_tokens)
 
 
 class Fusion(nn.Module):

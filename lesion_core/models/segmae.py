@@ -16,6 +16,7 @@ from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer, timm_model
 from lesion_core.models.networks import NetworkSegmenter
 from lesion_core.models.sam.prompts import Prompts
+from lesion_core.models.unet import convolution
 from lesion_core.models.weights import check_state
 from lesion_core.settings import SegmentationModel
 from lesion_core.settings.pretrained import TIMM_NAMES
@@ -57,7 +58,7 @@ class Stem(nn.Module):
     def __init__(self, channels: tuple[int, int, int]) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
-            nn.Sequential(_convolution(before, after, stride=2), _convolution(after, after))
+            nn.Sequential(convolution(before, after, stride=2), convolution(after, after))
             for before, after in zip((3, *channels[:-1]), channels, strict=True)
         )
 
@@ -117,9 +118,9 @@ class CascadedUpsampler(nn.Module):
         super().__init__()
         channels = sizes.upsampler
         extra = (*sizes.stem[::-1], 0) if skips else (0, 0, 0, 0)
-        self.start = _convolution(sizes.width, channels[0])
+        self.start = convolution(sizes.width, channels[0])
         self.stages = nn.ModuleList(
-            _convolution(before + skip, after)
+            convolution(before + skip, after)
             for before, skip, after in zip(channels[:-1], extra, channels[1:], strict=True)
         )
         self.upsample = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
@@ -293,11 +294,3 @@ def timm_name(name: str) -> str:
 def _select(values: Tensor, chosen: Tensor) -> Tensor:
     """(B, N, C) and (B, N) bool with equal counts per row -> (B, M, C)."""
     return values[chosen].view(len(values), -1, values.shape[-1])
-
-
-def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(before, after, kernel_size=3, stride=stride, padding=1, bias=False),
-        nn.GroupNorm(8, after),
-        nn.ReLU(inplace=True),
-    )

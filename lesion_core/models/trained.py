@@ -102,31 +102,34 @@ def with_prefix(tensors: Mapping[str, torch.Tensor], prefix: str) -> dict[str, t
     return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
 
+def _opened(run_dir: Path, task: str, prefix: str) -> tuple[Run, dict[str, torch.Tensor], np.ndarray | None]:
+    """The run of a task in a folder, of a joint run the one it started from; its tensors; its reference histogram."""
+    run, tensors = Run.load(run_dir), read_tensors(run_dir / "weights.safetensors")
+    if run.task == "joint":
+        reference = tensors.pop(SEGMENTER_PREFIX + REFERENCE_KEY, None)
+        start = run.segmenter_run if task == "segmentation" else run.classifier_run
+        run, tensors = Run.load(Layout.of_run(run_dir).run(task, str(start))), with_prefix(tensors, prefix)
+    elif run.task == task:
+        reference = tensors.pop(REFERENCE_KEY, None)
+    else:
+        told = f"{run.run_id} is a {run.task} run, not one of {task}"
+        raise RunError(told, file=run_dir, remedy=f"give a {task} run, or a joint one")
+    return run, tensors, None if reference is None else reference.numpy()
+
+
 def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str = "cpu") -> LoadedSegmenter:
     """Build a segmentation (or joint) run's model and load its weights strictly.
 
     Args:
         run_dir: ``results/<profile>/runs/<place>/<run_id>``.
         weights_dir: folder of foundation weights; None: ``results/<profile>/weights`` of that run.
-        device: ``cpu`` or ``cuda``.
 
     Raises:
         RunError: the folder is not a segmentation or joint run.
         WeightsError: tensors are missing, renamed or of another shape.
     """
     run_dir = Path(run_dir)
-    run = Run.load(run_dir)
-    tensors = read_tensors(run_dir / "weights.safetensors")
-    if run.task == "joint":
-        start = Run.load(Layout.of_run(run_dir).run("segmentation", str(run.segmenter_run)))
-        tensors = with_prefix(tensors, SEGMENTER_PREFIX)
-    elif run.task == "segmentation":
-        start = run
-    else:
-        raise RunError(
-            f"{run.run_id} is a {run.task} run; a segmenter is needed", file=run_dir, remedy="give a segmentation run"
-        )
-    reference = tensors.pop(REFERENCE_KEY, None)
+    start, tensors, reference = _opened(run_dir, "segmentation", SEGMENTER_PREFIX)
     settings = cast(SegmentationMethod, start.spec).model
     # the stored weights hold all that is learnt: of what is published, SAM's frozen parts alone are needed
     weights = starting_weights(settings.backbone, weights_dir or Layout.of_run(run_dir).root / "weights")
@@ -134,7 +137,7 @@ def load_segmenter(run_dir: Path, weights_dir: Path | None = None, device: str =
     with about(run_dir / "weights.safetensors"):
         model.load_trainable_state(tensors)
     model.eval().to(device)
-    return LoadedSegmenter(model=model, run=start, reference=None if reference is None else reference.cpu().numpy())
+    return LoadedSegmenter(model, start, reference)
 
 
 @dataclass(frozen=True)
@@ -176,27 +179,13 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
 
     Args:
         run_dir: ``results/<profile>/runs/<place>/<run_id>``; a joint run needs its starting run beside it.
-        device: ``cpu`` or ``cuda``.
 
     Raises:
         RunError: the folder is not a classification or joint run.
         WeightsError: tensors are missing, renamed or of another shape.
     """
     run_dir = Path(run_dir)
-    run = Run.load(run_dir)
-    tensors = read_tensors(run_dir / "weights.safetensors")
-    if run.task == "joint":
-        reference = tensors.get(SEGMENTER_PREFIX + REFERENCE_KEY)
-        tensors = with_prefix(tensors, CLASSIFIER_PREFIX)
-        run = Run.load(Layout.of_run(run_dir).run("classification", str(run.classifier_run)))
-    elif run.task == "classification":
-        reference = tensors.pop(REFERENCE_KEY, None)
-    else:
-        raise RunError(
-            f"{run.run_id} is a {run.task} run; a classifier is needed",
-            file=run_dir,
-            remedy="give a classification run",
-        )
+    run, tensors, reference = _opened(run_dir, "classification", CLASSIFIER_PREFIX)
     settings = cast(ClassificationMethod, run.spec).model
     model: Any
     if settings.kind in NETWORKS:
@@ -207,7 +196,7 @@ def load_classifier(run_dir: Path, device: str = "cpu") -> LoadedClassifier:
     else:
         arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
         model = load_classical(settings.kind, arrays, masked=settings.input != "full")
-    return LoadedClassifier(model, run, None if reference is None else reference.cpu().numpy())
+    return LoadedClassifier(model, run, reference)
 
 
 def _vocabulary(tensors: dict[str, torch.Tensor]) -> MetadataVocabulary | None:

@@ -45,13 +45,16 @@ class TinyUNet(nn.Module):
         return self.upsample(self.head(x))
 
 
+def convolution(before: int, after: int, kernel: int = 3, *, stride: int = 1, rate: int = 1) -> nn.Sequential:
+    """A convolution, group normalisation (8 groups) and ReLU; ``after`` is a multiple of 8."""
+    padding = rate * (kernel // 2)
+    return nn.Sequential(
+        nn.Conv2d(before, after, kernel, stride=stride, padding=padding, dilation=rate, bias=False),
+        nn.GroupNorm(8, after),
+        nn.ReLU(inplace=True),
+    )
+
+
 def double_convolution(before: int, after: int) -> nn.Sequential:
-    """Two 3x3 convolutions, each with group normalisation (8 groups) and ReLU; ``after`` is a multiple of 8."""
-    layers: list[nn.Module] = []
-    for channels in (before, after):
-        layers += [
-            nn.Conv2d(channels, after, kernel_size=3, padding=1, bias=False),
-            nn.GroupNorm(8, after),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
+    """Two 3x3 `convolution`."""
+    return nn.Sequential(*convolution(before, after), *convolution(after, after))

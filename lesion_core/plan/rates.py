@@ -7,14 +7,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_core.errors import FormatError, RunError, SettingsError
+from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
 from lesion_core.plan.work import kind_of
 from lesion_core.settings.classification import DerivedMethod
 from lesion_core.settings.run import Run
 
-RULES = {"segmentation": "train_segmenter", "classification": "train_classifier", "joint": "train_joint"}
 STAGE_1 = Path("stage_1")
 
 
@@ -54,7 +53,7 @@ def measured_rates(root: Path) -> dict[str, Rate]:
         training = run.spec.training
         rate = Rate(
             kind_of(run, runs),
-            _training_seconds(root, run, record) / steps,
+            record["extra"]["training_seconds"] / steps,
             training.batch_size * training.accumulation,
             record["device"],
             run.run_id,
@@ -70,19 +69,6 @@ def _last_step(folder: Path) -> int:
     history = folder / "history.csv"
     rows = read_csv(history) if history.is_file() else []
     return int(rows[-1]["step"]) if rows and "step" in rows[-1] else 0
-
-
-def _training_seconds(root: Path, run: Run, record: dict) -> float:
-    """Over all attempts, as the run recorded them; of an older run its last job's, by Snakemake's clock or its own."""
-    if seconds := record.get("extra", {}).get("training_seconds"):
-        return seconds
-    path = root / "benchmarks" / RULES[run.task] / run.place / f"{run.run_id}.tsv"
-    if not path.is_file():
-        return record["seconds"]
-    rows = read_csv(path, delimiter="\t")
-    if not rows:
-        raise FormatError("It has no row", file=path, remedy="delete the run's folder and train it again")
-    return float(rows[0]["s"])
 
 
 def stated_rates(texts: Iterable[str], runs: Mapping[str, Run]) -> dict[str, Rate]:

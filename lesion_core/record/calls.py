@@ -24,7 +24,6 @@ def record_call(root: Path, started: float, *, succeeded: bool) -> None:
     """Add a line: started, ended (UTC), succeeded, code (commit, dirty), packages, platform, hardware.
 
     Args:
-        root: ``results/<profile>``.
         started: ``time.time()`` when the jobs began.
         succeeded: whether all of them did.
     """
@@ -42,12 +41,7 @@ def record_call(root: Path, started: float, *, succeeded: bool) -> None:
 
 
 def read_calls(root: Path) -> list[dict[str, Any]]:
-    """The calls that worked in these results, in their order; a line that a full disk cut off is left out."""
+    """The calls that worked in these results, in their order."""
     path = root / NAME
-    calls = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            calls.append(json.loads(line))
-        except ValueError:
-            continue
-    return calls
+    lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines]

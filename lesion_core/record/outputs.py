@@ -23,7 +23,6 @@ def record_job(record: Path, root: Path, outputs: Iterable[Path]) -> None:
 
     Args:
         record: ``provenance.json`` or ``<name>.provenance.json``, in the folder of the outputs.
-        root: ``results/<profile>``.
         outputs: files in the record's folder that are large, or that no rule declares.
     """
     opened = observe.opened_under(root) or []

@@ -74,7 +74,6 @@ def write_crate(
     """Write a crate folder: the workflow, scores, tables, splits, report, weights and records of a finished result.
 
     Args:
-        root: ``results/<profile>``.
         out: folder to make; must not exist.
         project: the checkout.
         agent: who ran it, a name, an ORCID or its address; None: not said.

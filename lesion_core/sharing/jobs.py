@@ -66,7 +66,6 @@ def jobs_of(root: Path, snapshot: dict[str, Any], wanted: set[str] | None = None
     """The jobs that made the files of a result, by start and name.
 
     Args:
-        root: ``results/<profile>``.
         snapshot: of `read_snapshot`.
         wanted: relative to ``root``; jobs that made none of these files are left out.
     """

@@ -221,9 +221,6 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
 
     Args:
         run: its settings; ``run.spec`` is a ClassificationMethod.
-        run_dir: where it lives.
-        root: ``results/<profile>``.
-        device: ``cpu`` or ``cuda``.
 
     Raises:
         SplitError, CatalogError, MaskError: the data cannot train it; see ``load_labelled_images``.

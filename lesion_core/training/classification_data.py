@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.catalog.metadata import MetadataVocabulary
-from lesion_core.errors import CatalogError, MaskError, RunError, SettingsError, SplitError
-from lesion_core.files import read_csv
+from lesion_core.errors import CatalogError, MaskError, SettingsError, SplitError
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
+from lesion_core.pixels.pseudo_masks import read_pseudo_masks
 from lesion_core.pixels.resize import resize_masks
 from lesion_core.pixels.shuffle import foreign_rows
 from lesion_core.settings import CLASSES
@@ -82,7 +82,6 @@ def load_labelled_images(
     """Open what a classifier trains on.
 
     Args:
-        root: ``results/<profile>``.
         datasets: names, in any order.
         size: pixels per side, the size of the images and of the masks that ``mask`` returns.
         masks: None: the model needs none; ``true``: the datasets' own; otherwise the pseudo-masks of
@@ -113,7 +112,7 @@ def load_labelled_images(
                 remedy="set segmenter_run, or masks: true",
             )
         homes = [layout.pseudo_masks(segmenter_run, name) for name in data.names]
-        pseudo = tuple(_pseudo_masks(home, data, name) for home, name in zip(homes, data.names, strict=True))
+        pseudo = tuple(read_pseudo_masks(home, data.index, name) for home, name in zip(homes, data.names, strict=True))
         inputs += [home / "masks.csv" for home in homes]
     donors = None if shuffle_seed is None else _donors(data, (train, val), shuffle_seed)
     return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs), donors)
@@ -123,7 +122,6 @@ def load_masked_images(root: Path, datasets: Sequence[str], size: int) -> Labell
     """Open the images with a true mask, labelled or not, that joint training learns segmentation from.
 
     Args:
-        root: ``results/<profile>``.
         datasets: names, in any order.
         size: pixels per side.
 
@@ -178,28 +176,3 @@ def _check_true_masks(data: Harmonized, rows: np.ndarray) -> None:
             ids=[data.index[row]["image_id"] for row in missing],
             remedy="use pseudo-masks: set masks to a segmentation method instead of true",
         )
-
-
-def _pseudo_masks(home: Path, data: Harmonized, dataset: str) -> np.ndarray:
-    """The probability maps of a dataset, uint8 (n, S', S'), checked to be of these images in this order."""
-    remedy = "make the pseudo-masks again"
-    try:
-        ids = [row["image_id"] for row in read_csv(home / "masks.csv")]
-        maps = np.load(home / "probabilities.npy", mmap_mode="r")
-    except FileNotFoundError as error:
-        raise MaskError(f"There are no pseudo-masks of {dataset}", file=error.filename, remedy=remedy) from error
-    except (KeyError, OSError, ValueError, EOFError) as error:
-        raise RunError(f"The pseudo-masks of {dataset} cannot be read: {error}", file=home, remedy=remedy) from error
-    expected = [entry["image_id"] for entry in data.index if entry["dataset"] == dataset]
-    if without := sorted(set(expected) - set(ids)):
-        raise MaskError(
-            f"{len(without)} images of {dataset} have no pseudo-mask", file=home, ids=without, remedy=remedy
-        )
-    if ids != expected or maps.shape[0] != len(ids) or maps.ndim != 3 or maps.dtype != np.uint8:
-        raise MaskError(
-            f"The pseudo-masks of {dataset} are not row-aligned with its {len(expected)} images: "
-            f"{len(ids)} ids, maps {maps.dtype} {maps.shape}",
-            file=home,
-            remedy=remedy,
-        )
-    return maps

@@ -9,7 +9,6 @@ interrupted job goes on where it was.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
@@ -26,7 +25,6 @@ from lesion_core.models.trainable import to_input
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.progress import say, track
 from lesion_core.record.provenance import code_hash
-from lesion_core.training.device import launched
 
 FORMATS = {"fp16": np.float16, "fp32": np.float32}
 
@@ -39,7 +37,6 @@ class EmbeddingCache:
         segmenter: its encoder must be frozen.
         weights: the file it was loaded from.
         number_format: what is stored; fp16 halves the disk (2.1 MB per image at 1024 pixels).
-        device: where the encoder is.
     """
 
     def __init__(
@@ -70,15 +67,12 @@ class EmbeddingCache:
     def fill(self, data: Harmonized, rows: Iterable[int]) -> dict[int, Path]:
         """Compute what is missing; row number -> file.
 
-        One image at a time: a batch would change the last bits, and with them what a resumed job computes. Of several
-        processes each computes what it still misses when its turn comes.
+        One image at a time: a batch would change the last bits, and with them what a resumed job computes.
         """
         paths = {int(row): self.path(data.image(row)) for row in rows}
         missing = [row for row in paths if not paths[row].is_file()]
         say(f"embeddings: {len(missing)} of {len(paths)} are missing")
-        # The processes of one training begin at different places.
-        start = len(missing) * int(os.environ["RANK"]) // int(os.environ["WORLD_SIZE"]) if launched() else 0
-        for row in track(missing[start:] + missing[:start], "embeddings", len(missing)):
+        for row in track(missing, "embeddings", len(missing)):
             if not paths[row].is_file():
                 self.write(data.image(row), paths[row])
         return paths

@@ -98,7 +98,6 @@ def fit(
             metric. With 0 epochs, or nothing trainable, only the header of history.csv is written.
         run_dir: history.csv and checkpoint.pt go there.
         seed: of dropout.
-        device: ``cpu`` or ``cuda``.
         identity: whatever else the result depends on (hashes of inputs): a checkpoint of other data is left.
         attempts: kept with the checkpoint; afterwards it knows what earlier attempts did.
 

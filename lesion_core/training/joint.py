@@ -111,7 +111,6 @@ class JointTask(ClassificationTask):
         masked: images with true masks, of L_seg and of the validation's Dice; None: ``images`` with their masks.
         threshold: of the probability, 0..1, where the validation cuts masks.
         seed: of order and augmentation.
-        device: ``cpu`` or ``cuda``.
     """
 
     def __init__(
@@ -198,7 +197,6 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
 
     Args:
         run: its settings; ``segmenter_run`` and ``classifier_run`` are the runs to start from.
-        run_dir: where it lives. root: ``results/<profile>``. device: ``cpu`` or ``cuda``.
 
     Raises:
         RunError: a starting run is not named or not there.

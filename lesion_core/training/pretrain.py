@@ -49,7 +49,6 @@ def pretrain(settings: Pretrain, out: Path, work: Path, device: str, threads: in
         settings: images, optimisation, share of prompts.
         out: the weights, e.g. ``sam_vit_t.safetensors``; ``<out>.json`` is written beside it.
         work: synthetic images, checkpoint and history.csv.
-        device: ``cpu`` or ``cuda``.
         threads: torch threads; on the CPU the bytes depend on it.
 
     Raises:

@@ -35,9 +35,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
 
     Args:
         run: its settings; ``run.spec`` is a SegmentationMethod.
-        run_dir: where it lives.
         root: ``results/<profile>``; harmonized images and published weights are read from there.
-        device: ``cpu`` or ``cuda``.
 
     Raises:
         RunError: the harmonized data are incomplete, or training fails; see ``engine.fit``.

@@ -103,7 +103,6 @@ class SegmentationTask:
         spec: prompt, loss, augmentation, batch size.
         threshold: of the probability, 0..1.
         seed: of order, augmentation and prompts.
-        device: ``cpu`` or ``cuda``.
         cache: of image embeddings, where the method trains on stored ones.
 
     Raises:

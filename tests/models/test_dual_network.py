@@ -123,11 +123,6 @@ def test_query_and_value_come_from_the_image_and_the_key_from_the_lesion(heads: 
     torch.testing.assert_close(attention(image, lesion), expected)
 
 
-def test_heads_that_do_not_divide_are_refused():
-    with pytest.raises(SettingsError, match="3 heads"):
-        LesionAttention(16, 3)
-
-
 def test_ablations_take_away_exactly_their_part():
     images, masks, metadata = sample()
     other = torch.zeros_like(masks)

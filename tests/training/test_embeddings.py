@@ -64,18 +64,6 @@ def test_stored_equals_computed(root, tmp_path):
         assert torch.equal(stored, alone.half())
 
 
-def test_processes_share_the_images_between_them(root, tmp_path, monkeypatch):
-    """The second begins in the middle, and goes round what it still misses."""
-    data, written = data_of(root), []
-    plain = EmbeddingCache.write
-    monkeypatch.setattr(EmbeddingCache, "write", lambda self, *given: written.append(given[1]) or plain(self, *given))
-    for name, value in {"TORCHELASTIC_RUN_ID": "x", "RANK": "1", "WORLD_SIZE": "2"}.items():
-        monkeypatch.setenv(name, value)
-    paths = cache_of(root, tmp_path).fill(data, [0, 1, 2, 3, 4])
-    assert written == [paths[row] for row in (2, 3, 4, 0, 1)]
-    assert all(path.is_file() for path in written)
-
-
 def test_training_on_stored_equals_training_on_computed(root):
     """The same change of the weights, up to what a batch of two does to the encoder's last bits, or half precision."""
     results = {}

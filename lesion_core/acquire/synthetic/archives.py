@@ -133,10 +133,10 @@ def _write_ph2(out: Path, chosen: settings.Synthetic) -> Path:
     for case in track(cases, "making PH2"):
         image, mask = ph2.draw_case(chosen.seed, case, chosen.size)
         name = case.name
-        members.append((f"{folder}/{name}/{name}_Dermoscopic_Image/{name}.bmp", ph2.colour_bitmap(image)))
+        members.append((f"{folder}/{name}/{name}_Dermoscopic_Image/{name}.bmp", encode_image(image, ".bmp")))
         # The release keeps one mask as 24-bit colour and all others as 1-bit bitmaps.
         grey = np.repeat(mask[..., None], 3, axis=2).astype(np.uint8) * 255
-        packed = ph2.colour_bitmap(grey) if name == first else ph2.one_bit_bitmap(mask)
+        packed = encode_image(grey, ".bmp") if name == first else ph2.one_bit_bitmap(mask)
         members.append((f"{folder}/{name}/{name}_lesion/{name}_lesion.bmp", packed))
     members.append(("PH2Dataset/PH2_dataset.txt", ph2.table_text(cases).encode("ascii")))
     return _write_zip(out / "PH2Dataset.zip", members)

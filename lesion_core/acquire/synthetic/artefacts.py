@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from lesion_core.acquire.synthetic.noise import field
@@ -9,8 +10,6 @@ from lesion_core.acquire.synthetic.noise import field
 
 def hair(rng: np.random.Generator, image: np.ndarray) -> None:
     """Draw dark or light hairs over a float32 (H, W, 3) image, in place."""
-    import cv2
-
     height, width = image.shape[:2]
     scale = max(height, width)
     count = int(rng.choice([rng.integers(1, 6), rng.integers(5, 18), rng.integers(15, 55)], p=[0.55, 0.35, 0.1]))
@@ -43,8 +42,6 @@ def hair(rng: np.random.Generator, image: np.ndarray) -> None:
 
 def bubbles(rng: np.random.Generator, image: np.ndarray) -> None:
     """Bubbles in the immersion gel: bright rims with a darker half, in place."""
-    import cv2
-
     height, width = image.shape[:2]
     scale = max(height, width)
     light = np.zeros((height, width), np.uint8)
@@ -64,8 +61,6 @@ def bubbles(rng: np.random.Generator, image: np.ndarray) -> None:
 
 def glints(rng: np.random.Generator, image: np.ndarray) -> None:
     """Specular reflections: short bright squiggles and points, in place."""
-    import cv2
-
     height, width = image.shape[:2]
     scale = max(height, width)
     layer = np.zeros((height, width), np.uint8)
@@ -79,8 +74,6 @@ def glints(rng: np.random.Generator, image: np.ndarray) -> None:
 
 def ruler(rng: np.random.Generator, image: np.ndarray) -> None:
     """Tick marks of a scale along one side, in place."""
-    import cv2
-
     height, width = image.shape[:2]
     scale = max(height, width)
     step = scale * rng.uniform(0.025, 0.06)
@@ -101,8 +94,6 @@ def ruler(rng: np.random.Generator, image: np.ndarray) -> None:
 
 def ink(rng: np.random.Generator, image: np.ndarray) -> None:
     """Surgical marker or a coloured patch near a side, in place."""
-    import cv2
-
     height, width = image.shape[:2]
     scale = max(height, width)
     layer = np.zeros((height, width), np.uint8)
@@ -157,8 +148,6 @@ def frame(rng: np.random.Generator, image: np.ndarray, circle: bool) -> None:
 
 def sensor(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Blur, tone curve, noise and compression: float32 (H, W, 3) 0..255 to uint8."""
-    import cv2
-
     height, width = image.shape[:2]
     blur = rng.choice([0.0, rng.uniform(0.3, 0.8), rng.uniform(0.8, 1.8)], p=[0.25, 0.55, 0.2])
     sigma = max(height, width) / 256 * float(blur)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import cv2
 import numpy as np
 
 from lesion_core.acquire.synthetic import artefacts
@@ -33,8 +34,6 @@ def synthetic_image(
     Returns:
         RGB uint8 (H, W, 3) and mask bool (H, W), the smooth clinical border; the mask is never empty.
     """
-    import cv2
-
     height, width = (size, size) if isinstance(size, int) else size
     shape = (height, width)
     if device is None:
@@ -122,8 +121,6 @@ def _pose(rng: np.random.Generator, inside: np.ndarray, unit: float, shape: tupl
 
 def _clinical_outline(inside: np.ndarray) -> np.ndarray:
     """The largest smooth region where ``inside`` > 0, holes filled; bool (H, W), never empty."""
-    import cv2
-
     sigma = max(inside.shape) / 110
     soft = cv2.GaussianBlur(np.clip(inside, -0.5, 0.5), (0, 0), sigma)
     binary = (soft > 0).astype(np.uint8)
@@ -138,8 +135,6 @@ def _clinical_outline(inside: np.ndarray) -> np.ndarray:
 
 def _distractors(rng: np.random.Generator, melanin: np.ndarray, blood: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Freckles and red spots outside the mask's business."""
-    import cv2
-
     height, width = melanin.shape
     if rng.random() < 0.4:
         layer = np.zeros((height, width), np.uint8)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from lesion_core.acquire.synthetic.noise import field
@@ -142,8 +143,6 @@ def render(lesion: Lesion, side: int) -> LesionMaps:
 
 def _level(lesion: Lesion, x: np.ndarray, y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Signed level of the contour, negative inside, about -1 at the centre; bent by two warp fields."""
-    import cv2
-
     warp = np.float32(lesion.values["warp"])
     u = x + warp * field(rng, x.shape, 5, 2)
     v = y + warp * field(rng, x.shape, 5, 2)

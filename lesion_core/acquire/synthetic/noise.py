@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 
@@ -19,8 +20,6 @@ def field(
     side) and ``stretch`` (how much longer than wide the blobs are): the same generator gives the same pattern
     at any size.
     """
-    import cv2
-
     height, width = shape
     longest = max(height, width)
     total = np.zeros(shape, np.float32)

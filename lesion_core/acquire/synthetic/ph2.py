@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
+import io
 from dataclasses import dataclass, replace
 
 import numpy as np
+from PIL import Image
 
-from lesion_core.acquire.images import encode_image
 from lesion_core.acquire.synthetic.draw import synthetic_image
 from lesion_core.acquire.synthetic.lesion import Lesion, make_lesion
 from lesion_core.acquire.synthetic.skin import PH2_DEVICES
@@ -121,20 +121,8 @@ def _colours(value: dict[str, float]) -> list[int]:
     return [code for code, holds in found.items() if holds] or [3]
 
 
-def colour_bitmap(image: np.ndarray) -> bytes:
-    """RGB uint8 (H, W, 3) as a 24-bit BMP."""
-    return encode_image(image, ".bmp")
-
-
 def one_bit_bitmap(mask: np.ndarray) -> bytes:
-    """Bool (H, W) as a 1-bit BMP with a black and white palette, as PH2's masks are stored."""
-    height, width = mask.shape
-    rows = np.packbits(mask[::-1], axis=1)
-    rows = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4)))
-    offset = 14 + 40 + 8
-    header = struct.pack(
-        "<2sIHHIIiiHHIIiiII",
-        *(b"BM", offset + rows.size, 0, 0, offset),
-        *(40, width, height, 1, 1, 0, rows.size, 0, 0, 2, 0),
-    )
-    return header + bytes([0, 0, 0, 0, 255, 255, 255, 0]) + rows.tobytes()
+    """Bool (H, W) as a 1-bit BMP, as PH2's masks are stored."""
+    content = io.BytesIO()
+    Image.fromarray(mask).save(content, "BMP")
+    return content.getvalue()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from lesion_core.acquire.synthetic.noise import field, honeycomb, smoothstep
@@ -20,8 +21,6 @@ def scatter(
     rng: np.random.Generator, side: int, count: int, size: tuple[float, float], flatten: float = 0.35
 ) -> np.ndarray:
     """``count`` filled ellipses of ``size`` (half axes, lesion units) anywhere on the canvas, float32 0..1."""
-    import cv2
-
     canvas = np.zeros((side, side), np.uint8)
     unit = side / (2 * EXTENT)
     centres = rng.uniform(-1.4, 1.4, (count, 2))
@@ -39,8 +38,6 @@ def branches(
     rng: np.random.Generator, side: int, trees: int, length: float, width: float, forks: int = 3
 ) -> np.ndarray:
     """Branching, tapering, winding lines (vessels), float32 (side, side) 0..1."""
-    import cv2
-
     canvas = np.zeros((side, side), np.uint8)
     unit = side / (2 * EXTENT)
     for _ in range(trees):
