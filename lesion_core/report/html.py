@@ -11,6 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lesion_core.acquire.images import encode_image, read_image
 from lesion_core.errors import FormatError
 from lesion_core.files import MAKE_AGAIN
+from lesion_core.report.formats import metric_name
 
 DATA_FILES = ("report/templates",)
 TEMPLATES = Path(__file__).resolve().parent / "templates"
@@ -29,7 +30,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
-    made.filters |= {"number": number, "picture": picture}
+    made.filters |= {"number": number, "picture": picture, "metric": metric_name}
     return made
 
 

@@ -17,13 +17,14 @@ from lesion_core.report.html import environment, number
 from lesion_core.report.licences import licences_of
 from lesion_core.report.lineage import Lineage
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.page_tables import claims_of, statistics_of, tables_of
+from lesion_core.report.page_summary import summary_of
+from lesion_core.report.page_tables import claims_of, robustness_of, statistics_of, subgroups_of, tables_of
 from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 
 SECTIONS = (  # each is a template of that name
-    *("summary", "papers", "data", "certificate", "tables", "statistics", "ledger", "figures", "gallery", "licences"),
-    *("runs", "environment"),
+    *("summary", "ledger", "tables", "statistics", "robustness", "subgroups", "figures", "gallery", "data"),
+    *("certificate", "papers", "licences", "runs", "environment"),
 )
 
 
@@ -41,15 +42,20 @@ def write_page(root: Path, plan: Plan) -> None:
             chains.add_run(path.parent.name)
     runs = chains.content["runs"]
     ledger = [_shown(row, plan) for row in read_csv(layout.ledger)]
+    claims = claims_of(ledger)
     content = {
         "plan": plan,
+        "layout": layout,
+        "found": summary_of(plan, ledger, claims),
         "sections": SECTIONS,
         "data": data_of(root),
         "certificate": read_json(layout.certificate),
         "tables": tables_of(plan, read_cells(root), chains),
         "statistics": statistics_of(root, plan, chains),
         "ledger": ledger,
-        "claims": claims_of(ledger),
+        "claims": claims,
+        "robustness": robustness_of(layout, plan),
+        "subgroups": subgroups_of(layout, plan),
         "figures": [
             item | {"path": layout.figures / f"{item['name']}.png"} for item in read_json(layout.figure_list, list)
         ],
@@ -81,6 +87,7 @@ def _shown(row: dict[str, str], plan: Plan) -> dict[str, str]:
     interval = f"{number(row['ours_low'])} to {number(row['ours_high'])}" if row["ours_low"] else ""
     return row | {
         "paper": plan.papers[row["paper"]].short,
+        "table_name": (plan.tests | plan.tables)[row["table"]].title,
         "dataset": dataset_name(row["dataset"]),
         "metric": metric_name(row["metric"]),
         "ours": number(row["ours"]),

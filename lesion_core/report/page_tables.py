@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 from lesion_core.files import read_csv
+from lesion_core.inference.robustness_table import METRICS
 from lesion_core.paths import Layout
 from lesion_core.report.display_names import dataset_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
@@ -18,32 +20,7 @@ from lesion_core.report.table_cells import NOT_RUN, value_text
 from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
 
-TEST_COLUMNS = {
-    "compared": "Table",
-    "proposed": "Proposed",
-    "other": "Compared with",
-    "dataset": "Dataset",
-    "metric": "Metric",
-    "level": "Level",
-    "judgement": "Judgement",
-    "n": "n",
-    "clusters": "Lesions",
-    "difference": "Difference",
-    "ci_low": "CI low",
-    "ci_high": "CI high",
-    "shapiro_p": "Shapiro p",
-    "p_t": "t p",
-    "p_wilcoxon": "Wilcoxon p",
-    "p_wilcoxon_smallest": "smallest p",
-    "p_holm": "Holm p",
-    "d_z": "d_z",
-    "d_av": "d_av",
-    "detectable_d_z": "detectable d_z",
-    "p_mcnemar": "McNemar p",
-    "p_mcnemar_by_lesion": "McNemar p by lesion",
-    "p_delong_melanoma": "DeLong p (melanoma)",
-    "notes": "Notes",
-}
+ATTRIBUTES = {"dx_type": "diagnosis confirmed by"}
 PAIR = tuple(map(metric_name, LESION_METRICS))
 NOT_RUN_SHORT = "not run"  # the note below a table says what it means; in full it would push columns off the screen
 
@@ -61,7 +38,7 @@ def tables_of(plan: Plan, cells: list[dict[str, Any]], chains: ChainData) -> lis
     """Every table: the papers' as their files list them, then what no paper prints.
 
     Returns:
-        [{name, title, notes, headings, rows: [(label, [`Shown`])]}]
+        [{name, title, notes, headings, rows: [(label, [`Shown`])], literature: it has no method of ours}]
     """
     listed = []
     for name, spec in plan.tables.items():
@@ -82,7 +59,15 @@ def _table(name: str, title: str, own: list[dict[str, Any]], notes: Sequence[str
         for label in dict.fromkeys(cell["row"] for cell in own)
     ]
     headings = [heading for *_, heading in columns]
-    return {"name": name, "title": title, "notes": notes, "headings": headings, "rows": rows}
+    literature = bool(own) and all(cell["method"] is None for cell in own)
+    return {
+        "name": name,
+        "title": title,
+        "notes": notes,
+        "headings": headings,
+        "rows": rows,
+        "literature": literature,
+    }
 
 
 def _shown(cell: dict[str, Any], kind: str, chains: ChainData) -> Shown:
@@ -111,14 +96,12 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
     """The tables of tests with everything that stands beside a p.
 
     Returns:
-        [{name, title, columns: key -> heading, tests: [row of statistics/tests.csv with judgement and chain]}]; a
-        column that no test fills is left out.
+        [{name, title, tests: [row of statistics/tests.csv with judgement and chain]}]
     """
     tests = read_csv(Layout(root).statistics("tests"))
     listed = []
     for name, spec in plan.tests.items():
         own = [test for test in tests if test["table"] == name]
-        columns = {key: head for key, head in TEST_COLUMNS.items() if key == "judgement" or any(t[key] for t in own)}
         rows = [
             test
             | {
@@ -130,5 +113,31 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
             | {"chain": chains.add_test(test, "classification" if test["metric"] == "accuracy" else "segmentation")}
             for test in own
         ]
-        listed.append({"name": name, "title": spec.title, "columns": columns, "tests": rows})
+        listed.append({"name": name, "title": spec.title, "tests": rows})
     return listed
+
+
+def robustness_of(layout: Layout, plan: Plan) -> list[dict[str, Any]]:
+    """Metrics per corruption, strength, method and dataset, mean over seeds; empty where nothing was measured."""
+    path = layout.statistics("robustness")
+    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
+    for row in read_csv(path) if path.is_file() else []:
+        key = (row["corruption"], row["strength"], row["method"], row["dataset"], row["n"])
+        groups.setdefault(key, []).append(row)
+    return [
+        dict(zip(("corruption", "strength", "method", "dataset", "n"), key, strict=True))
+        | {"method": plan.name_of(key[2]), "dataset": dataset_name(key[3])}
+        | {name: fmean(float(row[name]) for row in rows) if rows[0][name] else None for name in METRICS}
+        for key, rows in groups.items()
+    ]
+
+
+def subgroups_of(layout: Layout, plan: Plan) -> list[dict[str, str]]:
+    """Rows of ``statistics/subgroups.csv`` in the words of print; empty where there is none."""
+    path = layout.statistics("subgroups")
+    return [
+        row
+        | {"method": plan.name_of(row["method"]), "dataset": dataset_name(row["dataset"])}
+        | {"metric": metric_name(row["metric"]), "attribute": ATTRIBUTES.get(row["attribute"], row["attribute"])}
+        for row in (read_csv(path) if path.is_file() else [])
+    ]

@@ -106,6 +106,8 @@ rule report:
         rules.statistics.output,
         rules.figures.output,
         rules.ledger.output,
+        rules.subgroups.output,
+        LAYOUT.statistics("robustness"),
         LAYOUT.catalog,
         LAYOUT.certificate,
         DATA_REPORT,

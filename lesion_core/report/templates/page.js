@@ -32,3 +32,19 @@ function applyFilters() {
 }
 for (const filter of filters) filter.addEventListener("input", applyFilters);
 applyFilters();
+
+// Search: rows of all tables that hold every word; tables without one, and folded ones with one, follow.
+const search = document.getElementById("search");
+search.addEventListener("input", () => {
+  const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
+  for (const row of document.querySelectorAll("main tbody tr")) {
+    const text = row.textContent.toLowerCase();
+    row.classList.toggle("missed", !words.every((word) => text.includes(word)));
+  }
+  for (const box of document.querySelectorAll(".wide")) {
+    const found = box.querySelector("tbody tr:not(.missed)") !== null;
+    box.classList.toggle("missed", !found);
+    const folded = box.closest("details");
+    if (folded) folded.open = words.length > 0 && found;
+  }
+});
