@@ -149,8 +149,8 @@ EXTRA_TABLES = {
         (
             "Means over test images at native size, under the prompt that a method is meant for. Thresholded IoU: 0 for"
             " an image below 0.65 (ISIC 2018, Task 1). HD95: 95th percentile Hausdorff distance; surface"
-            " distance: the symmetric mean; both by MONAI, in per cent of the diagonal, on masks of at most 512 pixels a side. One"
-            " mask empty counts the whole diagonal.",
+            " distance: the symmetric mean; both by MONAI, in per cent of the diagonal, on masks of at most 512 pixels"
+            " a side. One mask empty counts the whole diagonal.",
         ),
         border_cells,
     ),
