@@ -300,3 +300,12 @@ def _pin(file: RemoteFile, out: Path) -> Path:
 def _pin_remedy(file: RemoteFile, out: Path) -> str:
     pin = _pin(file, out)
     return f"; if the file was changed on purpose, delete {pin}" if pin.exists() else ""
+
+
+def pinned(root: Path) -> list[str]:
+    """Files that were pinned at their first download, ``<SHA-256>  <path under the results>``, sorted by path."""
+    found = sorted(Path(root).glob("downloads/*/*.sha256")) + sorted(Path(root).glob("weights/official/*.sha256"))
+    return [
+        f"{pin.read_text(encoding='utf-8').split()[0]}  {pin.relative_to(root).with_suffix('').as_posix()}"
+        for pin in found
+    ]

@@ -30,6 +30,9 @@ MAX_BACKOFF_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 600.0
 # An attempt that brought at least this much more than any before it starts the count of attempts anew.
 FRUITFUL_BYTES = 8 << 20
+MOST_BYTES = 64 << 30  # of a file whose size is not known; the largest official one has 11 GB
+LEAST_RATE = 1 << 10  # bytes a second, over each WINDOW_SECONDS
+WINDOW_SECONDS = 60.0
 USER_AGENT = "lesion-core"
 
 
@@ -219,19 +222,27 @@ def _receive(response: http.client.HTTPResponse, url: str, part: Path, checks: C
         write_json(_validators(part), state)
     if total is not None and checks.bytes is not None and total != checks.bytes and not checks.has_digest:
         raise SourceError(f"offers {total} bytes, the release has {checks.bytes}")
+    most = MOST_BYTES if checks.bytes is None else checks.bytes
+    if total is not None and total > MOST_BYTES:
+        raise SourceError(f"offers {total} bytes, more than the {MOST_BYTES} that a file may have")
     expected = total if checks.bytes is None else checks.bytes
     _require_space(part, None if expected is None else expected - offset)
-    size = offset
+    size = seen = offset
+    since = time.monotonic()
     with byte_progress(name, offset, expected) as show, open(part, "ab") as handle:
         while chunk := _read(response):
             handle.write(chunk)
             size += len(chunk)
             show(size)
-            if checks.bytes is not None and size > checks.bytes:
+            if size > most:
                 break
-    if checks.bytes is not None and size > checks.bytes:
+            if (passed := time.monotonic() - since) > WINDOW_SECONDS:
+                if size - seen < LEAST_RATE * passed:
+                    raise _Broken(f"brings less than {LEAST_RATE} bytes a second")
+                seen, since = size, time.monotonic()
+    if size > most:
         _discard(part)
-        raise SourceError(f"sends more than the {checks.bytes} bytes of the release")
+        raise SourceError(f"sends more than the {most} bytes of the release")
     # A file of no bytes is never a release.
     if size < max(1, expected or 0):
         raise _Broken(f"connection ended at {size} of {expected or 'an unknown number of'} bytes")

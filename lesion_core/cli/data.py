@@ -22,11 +22,23 @@ def synthetic(root: NewRoot, profile: Profile = None) -> None:
     write_mirror(section, Layout(root).made)
 
 
-def download(dataset: Dataset, root: NewRoot, profile: Profile = None) -> None:
+def download(
+    root: NewRoot,
+    dataset: Annotated[str | None, typer.Argument(help="As the settings call it, e.g. ham10000.")] = None,
+    profile: Profile = None,
+    pins: Annotated[
+        bool, typer.Option("--pins", help="Print the SHA-256 of files that were pinned at their first download.")
+    ] = False,
+) -> None:
     """Fetch and verify a dataset's files, from the mirror or the official addresses."""
-    from lesion_core.acquire.download import fetch_dataset
+    from lesion_core.acquire.download import fetch_dataset, pinned
     from lesion_core.paths import Layout
 
+    if pins:
+        typer.echo("\n".join(pinned(root)) or "No file is pinned: each has an official checksum.")
+        return
+    if dataset is None:
+        raise typer.BadParameter("name a dataset, or ask for --pins")
     given, layout = sections("download", root, profile), Layout(root)
     fetch_dataset(
         dataset,

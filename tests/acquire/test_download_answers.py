@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 from download_server import BODY, OTHER, Script, get, script, serve, status, whole
 
+from lesion_core.acquire import http
 from lesion_core.acquire.checksums import Checks
 from lesion_core.acquire.http import SourceError, WrongContentError, transfer
 from lesion_core.errors import DownloadError
@@ -110,3 +111,39 @@ def test_bar_in_a_terminal(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     get(script.on("/a", serve()), tmp_path / "a.zip")
     assert "a.zip" in capsys.readouterr().err
+
+
+def trickle(seconds: float, bytes_each: int, **headers: str):
+    """A server that goes on for ``seconds`` with so many bytes every twentieth of one."""
+
+    def answer(handler) -> None:
+        handler.send_response(200)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            handler.wfile.write(b"x" * bytes_each)
+            time.sleep(0.05)
+
+    return answer
+
+
+def test_a_trickle_is_given_up(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "WINDOW_SECONDS", 0.2)
+    url = script.on("/a", trickle(5.0, 10, Content_Length="100000"))
+    started = time.monotonic()
+    with pytest.raises(SourceError, match="less than 1024 bytes a second"):
+        transfer(url, tmp_path / "a.zip", Checks(), retries=1, timeout=5.0, sleep=lambda seconds: None)
+    assert time.monotonic() - started < 4.0
+
+
+def test_an_answer_without_an_end_is_cut(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "MOST_BYTES", 10_000)
+    for url, said in (
+        (script.on("/a", trickle(5.0, 4_000)), "sends more than the 10000 bytes"),
+        (script.on("/b", whole(b"x" * 20_000)), "offers 20000 bytes, more than the 10000"),
+    ):
+        with pytest.raises(SourceError, match=said):
+            transfer(url, tmp_path / "a.zip", Checks(), retries=0, timeout=5.0, sleep=lambda seconds: None)
+        assert list(tmp_path.iterdir()) == []

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 from download_server import BODY, MD5, OTHER, SHA256, Script, fetch, mirror_folder, plant, script, serve, status, whole
+from typer.testing import CliRunner
 
 from lesion_core.acquire import registry
-from lesion_core.acquire.download import fetch_weights
+from lesion_core.acquire.download import fetch_weights, pinned
 from lesion_core.acquire.registry import RemoteFile, Weights
+from lesion_core.cli import app
 from lesion_core.errors import DownloadError, SettingsError
 from lesion_core.files import sha256_file
 
@@ -196,3 +198,11 @@ def test_names_without_a_download(tmp_path: Path) -> None:
         fetch(tmp_path, dataset="isic2042")
     with pytest.raises(SettingsError):
         fetch_weights("sam", tmp_path, mirror=None, retries=0, timeout=1.0)
+
+
+def test_pins_are_shown(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plant(monkeypatch, script.on("/a", serve()))
+    fetch(tmp_path / "downloads" / "ham10000")
+    assert pinned(tmp_path) == [f"{SHA256}  downloads/ham10000/a.zip"]
+    said = CliRunner().invoke(app, ["download", "--pins", "--root", str(tmp_path)])
+    assert said.output == f"{SHA256}  downloads/ham10000/a.zip\n"
