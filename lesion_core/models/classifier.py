@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.fusion import Fusion
 from lesion_core.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
@@ -73,10 +72,8 @@ def prepare_input(images: Tensor, masks: Tensor, kind: str, *, blend: float, mar
         shown = torch.where(found, masks, 1.0)
         share = 1.0 if kind == "masked" else blend
         return images * (share * shown + (1.0 - share)), masks
-    if kind == "crop":
-        boxes = lesion_box(masks, margin)
-        return crop(images, boxes), crop(masks, boxes)
-    raise SettingsError(f"Unknown classifier input {kind!r}", remedy="choose full, masked, crop or blend")
+    boxes = lesion_box(masks, margin)
+    return crop(images, boxes), crop(masks, boxes)
 
 
 class ClassifierModule(Trainable):

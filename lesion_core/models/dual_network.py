@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from lesion_core.catalog.metadata import FIELDS, NO_AGE, MetadataVocabulary
-from lesion_core.errors import SettingsError
 from lesion_core.models.backbones import TransformerLayer, build_encoder
 from lesion_core.models.classifier import ClassifierModule, prepare_input
 from lesion_core.models.fusion import HeadedAttention
@@ -17,7 +16,6 @@ from lesion_core.settings import CLASSES, ClassificationModel, Extraction
 METADATA_WIDTH = 128  # ours: length of the metadata tokens
 METADATA_HEADS = 4
 METADATA_LAYERS = 2
-AGE_MODES = ("binned", "continuous")
 AGE_BIN_YEARS = 10.0
 AGE_BINS = 12  # 0-9, 10-19, ..., 110 and more: fixed, so that no other image's age decides a bin
 
@@ -50,8 +48,6 @@ class MetadataEncoder(nn.Module):
 
     def __init__(self, vocabulary: MetadataVocabulary, *, age: str, width: int, heads: int, layers: int) -> None:
         super().__init__()
-        if age not in AGE_MODES:
-            raise SettingsError(f"Unknown age encoding {age!r}", remedy=f"choose one of {', '.join(AGE_MODES)}")
         self.vocabulary, self.age = vocabulary, age
         # row 0 of each table is the token of a value that is not known
         self.ages = nn.Embedding(1 + AGE_BINS, width) if age == "binned" else nn.Embedding(1, width)
@@ -120,8 +116,7 @@ class DualNetwork(ClassifierModule):
         self.norm = nn.LayerNorm(width)
         self.metadata = None
         if model.metadata != "none":
-            if vocabulary is None:
-                raise SettingsError("A network with metadata needs the training images' vocabulary")
+            assert vocabulary is not None
             self.metadata = MetadataEncoder(
                 vocabulary, age=model.metadata, width=METADATA_WIDTH, heads=METADATA_HEADS, layers=METADATA_LAYERS
             )

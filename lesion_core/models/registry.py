@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from lesion_core.catalog.metadata import MetadataVocabulary
-from lesion_core.errors import SettingsError, WeightsError
+from lesion_core.errors import WeightsError
 from lesion_core.models.classifier import Classifier, ClassifierModule
 from lesion_core.models.dual_network import DualNetwork
 from lesion_core.models.monai_networks import build_monai
@@ -19,7 +19,7 @@ from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.segmae import build_segmae
 from lesion_core.models.trainable import Segmenter
 from lesion_core.seeding import seed_torch
-from lesion_core.settings import NETWORKS, ClassificationModel, Extraction, SegmentationModel
+from lesion_core.settings import ClassificationModel, Extraction, SegmentationModel
 from lesion_core.settings.segmentation import WIDTHS
 
 EMBEDDED = "sam_vit_t"
@@ -87,8 +87,6 @@ def build_classifier(
         SettingsError: the settings do not describe a network (``kind`` is a classical baseline, sizes do not
             divide).
     """
-    if model.kind not in NETWORKS:
-        raise SettingsError(f"{model.kind} is not a network", remedy="use lesion_core.models.classical")
     seed_torch(seed, "classifier")
     if model.kind == "dual":
         return DualNetwork(model, extraction, vocabulary, weights)

@@ -31,21 +31,25 @@ class Part:
         name: for the table.
         stale: the present matrix does not need it.
         units: name (a run's id, a folder) -> its files and folders.
-        files, size: how many files, and their bytes.
     """
 
     name: str
     stale: bool
     units: dict[str, list[Path]] = field(default_factory=dict)
-    files: int = 0
-    size: int = 0
 
     def add(self, unit: str, path: Path) -> None:
         """Count a file, or all files of a folder, as part of a unit."""
         self.units.setdefault(unit, []).append(path)
-        for file in files_of(path):
-            self.files += 1
-            self.size += file.lstat().st_size
+
+    @property
+    def files(self) -> list[Path]:
+        """All files."""
+        return [file for paths in self.units.values() for path in paths for file in files_of(path)]
+
+    @property
+    def size(self) -> int:
+        """Their bytes."""
+        return sum(file.lstat().st_size for file in self.files)
 
 
 def present_matrix(root: Path) -> Current:
@@ -67,7 +71,6 @@ def contents(root: Path) -> list[Part]:
         RunError, SettingsError: as `present_matrix`.
     """
     current = present_matrix(root)
-    results = Part("results", stale=False)
     runs = Part("runs of earlier settings", stale=True)
     arrays = Part("pixels at sizes of earlier settings", stale=True)
     for path in _by_run(root):
@@ -85,10 +88,9 @@ def contents(root: Path) -> list[Part]:
             arrays.add(path.relative_to(root).as_posix(), path)
     used, unread = _embeddings(root, current)
     others = [used, runs, arrays, unread]
-    results.add("", root)
-    results.files -= sum(part.files for part in others)
-    results.size -= sum(part.size for part in others)
-    return [results, *others]
+    counted = {file for part in others for file in part.files}
+    rest = Part("results", stale=False, units={"": [file for file in files_of(root) if file not in counted]})
+    return [rest, *others]
 
 
 def prune(root: Path) -> int:
@@ -99,6 +101,7 @@ def prune(root: Path) -> int:
     """
     with hold(root):
         stale = [part for part in contents(root) if part.stale]
+        freed = sum(part.size for part in stale)
         for path in (path for part in stale for paths in part.units.values() for path in paths):
             if path.is_dir():
                 shutil.rmtree(path)
@@ -107,7 +110,7 @@ def prune(root: Path) -> int:
         for folder in sorted((root / "embeddings").rglob("*/"), reverse=True):
             if not any(folder.iterdir()):
                 folder.rmdir()
-    return sum(part.size for part in stale)
+    return freed
 
 
 def table(parts: Iterable[Part]) -> str:
@@ -117,7 +120,7 @@ def table(parts: Iterable[Part]) -> str:
     lines = [f"{'what':<{width}}  {'files':>9}  {'MB':>11}  --prune"]
     for part in parts:
         fate = f"deletes it ({len(part.units)})" if part.stale else "keeps it"
-        lines.append(f"{part.name:<{width}}  {part.files:>9,}  {part.size / 1e6:>11,.1f}  {fate}")
+        lines.append(f"{part.name:<{width}}  {len(part.files):>9,}  {part.size / 1e6:>11,.1f}  {fate}")
     return "\n".join(lines)
 
 

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lesion_core.errors import SettingsError
 from lesion_core.files import write_csv
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
@@ -198,11 +197,6 @@ def open_images(run: Run, root: Path) -> LabelledImages:
     spec = run.spec
     assert isinstance(spec, ClassificationMethod)
     needs_masks = spec.model.uses_masks
-    if needs_masks and spec.masks is None:
-        raise SettingsError(
-            f"{run.method} looks at masks (input {spec.model.input}, fusion {spec.model.fusion}) but names none",
-            remedy="set masks to true or to a segmentation method",
-        )
     return load_labelled_images(
         root,
         spec.train_on,

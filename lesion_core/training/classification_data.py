@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from lesion_core.catalog.metadata import MetadataVocabulary
-from lesion_core.errors import CatalogError, MaskError, SettingsError, SplitError
+from lesion_core.errors import CatalogError, MaskError, SplitError
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
 from lesion_core.pixels.pseudo_masks import read_pseudo_masks
@@ -93,7 +93,6 @@ def load_labelled_images(
         SplitError: a class has no training image.
         CatalogError: no validation image has a label.
         MaskError: a training or validation image has no mask, or a pseudo-mask belongs to another image.
-        SettingsError: pseudo-masks are asked for without a segmenter run.
     """
     layout = Layout(Path(root))
     folders = [layout.harmonized(name, size) for name in sorted(datasets)]
@@ -106,11 +105,7 @@ def load_labelled_images(
     if masks == TRUE_MASKS:
         _check_true_masks(data, np.concatenate([train, val]))
     elif masks is not None:
-        if segmenter_run is None:
-            raise SettingsError(
-                f"The masks of {masks} are asked for, but no run of it is named",
-                remedy="set segmenter_run, or masks: true",
-            )
+        assert segmenter_run is not None
         homes = [layout.pseudo_masks(segmenter_run, name) for name in data.names]
         pseudo = tuple(read_pseudo_masks(home, data.index, name) for home, name in zip(homes, data.names, strict=True))
         inputs += [home / "masks.csv" for home in homes]

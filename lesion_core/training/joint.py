@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesion_core.errors import RunError, SettingsError
+from lesion_core.errors import SettingsError
 from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.trained import (
     CLASSIFIER_PREFIX,
@@ -199,19 +199,13 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         run: its settings; ``segmenter_run`` and ``classifier_run`` are the runs to start from.
 
     Raises:
-        RunError: a starting run is not named or not there.
+        RunError: a starting run is not there.
         SettingsError: the segmenter has nothing to learn, or cannot segment without a prompt.
         SplitError, CatalogError, MaskError: see ``load_labelled_images`` and ``load_masked_images``.
     """
     attempts, layout, run_dir, spec = Attempts(root), Layout(Path(root)), Path(run_dir), run.spec
     assert isinstance(spec, JointMethod)
-    if run.segmenter_run is None or run.classifier_run is None:
-        raise RunError(
-            f"{run.method} names no run to start from",
-            file=run_dir,
-            remedy="set segmenter_run and classifier_run to trained runs",
-        )
-    starts = layout.run("segmentation", run.segmenter_run), layout.run("classification", run.classifier_run)
+    starts = layout.run("segmentation", str(run.segmenter_run)), layout.run("classification", str(run.classifier_run))
     with prepared(run, run_dir):
         segmenter = load_segmenter(starts[0], layout.root / "weights", device)
         assert isinstance(segmenter.run.spec, SegmentationMethod)

@@ -47,8 +47,6 @@ def test_masked_and_blend_by_hand():
     torch.testing.assert_close(blend, 0.7 * masked + 0.3 * image)
     same, _ = prepare("full", image, mask)
     assert same is image
-    with pytest.raises(SettingsError, match="zoom"):
-        prepare("zoom", image, mask)
 
 
 def test_lesion_box_is_square_inside_the_image_and_follows_x_and_y():

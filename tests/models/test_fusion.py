@@ -115,7 +115,5 @@ def test_fused_tokens_do_not_depend_on_the_rest_of_the_batch():
 
 
 def test_refusals():
-    with pytest.raises(SettingsError, match="blur"):
-        fusion("blur")
     with pytest.raises(SettingsError, match="heads"):
         Fusion("gated", width=8, stride=4, grid=3, heads=3)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from classification_runs import SEGMENTER, SIZE, layout, make_pseudo_masks, make_root, make_run  # noqa: F401
 
-from lesion_core.errors import MaskError, RunError, SettingsError, SplitError
+from lesion_core.errors import MaskError, RunError, SplitError
 from lesion_core.files import read_csv, read_json, write_csv
 from lesion_core.inference.classify import class_probabilities
 from lesion_core.models.registry import build_classifier
@@ -101,8 +101,6 @@ def test_images_without_pseudo_mask_are_named(layout: Layout):
         load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
     with pytest.raises(MaskError, match="no pseudo-masks of ham10000"):
         load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run="other")
-    with pytest.raises(SettingsError, match="segmenter_run"):
-        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=None)
 
 
 def test_pseudo_masks_in_another_order_are_refused(layout: Layout):

@@ -85,10 +85,6 @@ class SamSegmenter(Segmenter):
         """
         return self.decode(self.encode(images), prompts)
 
-    def forward_all(self, images: Tensor, prompts: Prompts | None = None) -> tuple[Tensor, Tensor]:
-        """All four masks and their estimated IoU: (B, 4, S/4, S/4) and (B, 4) float32; mask 0 is the single one."""
-        return self.decode_all(self.encode(images), prompts)
-
     def encode(self, images: Tensor) -> Tensor:
         """Image embeddings (B, C, S/16, S/16) of (B, 3, S, S) images 0..255; the adapters act here and only here."""
         size = self.image_size
@@ -125,7 +121,7 @@ class SamSegmenter(Segmenter):
         return self._decode(embeddings, prompts, 1)[0].float()
 
     def decode_all(self, embeddings: Tensor, prompts: Prompts | None = None) -> tuple[Tensor, Tensor]:
-        """``forward_all`` from ``encode``'s embeddings."""
+        """All four masks and their estimated IoU: (B, 4, S/4, S/4) and (B, 4) float32; mask 0 is the single one."""
         masks, iou = self._decode(embeddings, prompts, self.sam.mask_decoder.num_mask_tokens)
         return masks.float(), iou.float()
 
