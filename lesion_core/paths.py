@@ -47,6 +47,9 @@ ENTRIES = (
     Entry("statistics", "product"),
     Entry("ledger", "product"),
     Entry("figures", "product"),
+    Entry("checklists", "product"),
+    Entry("cards/datasets", "product"),
+    Entry("cards/runs", "product", run_at=2),
     Entry("summary", "product"),
     Entry("report.html", "product"),
     Entry("manifest.json", "record"),
@@ -243,6 +246,18 @@ class Layout:
     def figure_list(self) -> Path:
         """Names, titles and captions of the figures, JSON."""
         return self.figures / "figures.json"
+
+    def checklist(self, name: str, suffix: str) -> Path:
+        """A reviewer's sheet (md), or a table that it links (csv)."""
+        return self.root / "checklists" / f"{name}.{suffix}"
+
+    def run_card(self, run_id: str) -> Path:
+        """A run's model card."""
+        return self.root / "cards" / "runs" / f"{run_id}.md"
+
+    def dataset_card(self, dataset: str) -> Path:
+        """A dataset's card."""
+        return self.root / "cards" / "datasets" / f"{dataset}.md"
 
     def summary(self, method: str) -> Path:
         """A method's main numbers for `dvc metrics show`, JSON."""

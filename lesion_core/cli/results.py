@@ -52,6 +52,13 @@ def ledger(root: Root, profile: Profile = None) -> None:
     write_ledger(root, sections("ledger", root, profile).plan)
 
 
+def checklists(root: Root, profile: Profile = None) -> None:
+    """Reviewers' sheets, and cards of runs and datasets."""
+    from lesion_core.report.checklists import write_checklists
+
+    write_checklists(root, sections("checklists", root, profile).plan)
+
+
 def report(root: Root, profile: Profile = None) -> None:
     """The page: one file that opens offline."""
     from lesion_core.paths import Layout
@@ -83,4 +90,4 @@ def bench(root: Root) -> None:
 
 
 FOR_PEOPLE = (bench, readme)
-FOR_RULES = (tables, statistics, subgroups, figures, ledger, report)
+FOR_RULES = (tables, statistics, subgroups, figures, ledger, checklists, report)

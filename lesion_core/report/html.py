@@ -24,7 +24,7 @@ def environment() -> Environment:
     """The page's templates by file name; a name that a template uses and nobody gave is an error."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=lambda name: name is None or not name.endswith(".md"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -23,7 +23,18 @@ from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 
 SECTIONS = (  # each is a template of that name
-    *("summary", "ledger", "tables", "statistics", "robustness", "subgroups", "figures", "gallery", "data"),
+    *(
+        "summary",
+        "ledger",
+        "tables",
+        "statistics",
+        "robustness",
+        "subgroups",
+        "checklists",
+        "figures",
+        "gallery",
+        "data",
+    ),
     *("certificate", "papers", "licences", "runs", "environment"),
 )
 
@@ -54,6 +65,7 @@ def write_page(root: Path, plan: Plan) -> None:
         "statistics": statistics_of(root, plan, chains),
         "ledger": ledger,
         "claims": claims,
+        "study": {name: read_csv(layout.checklist(name, "csv")) for name in ("flow", "demographics", "failures")},
         "robustness": robustness_of(layout, plan),
         "subgroups": subgroups_of(layout, plan),
         "figures": [
@@ -73,6 +85,7 @@ def _check_parts(layout: Layout) -> None:
         layout.cells,
         layout.statistics("tests"),
         layout.ledger,
+        layout.checklist("claim", "md"),
         layout.figure_list,
         layout.data_report,
         layout.certificate,

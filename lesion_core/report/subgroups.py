@@ -23,7 +23,7 @@ COLUMNS = (
     "dataset", "method", "seeds", "attribute", "group", "metric", "n", "lesions", "value", "low", "high",
     "gap", "gap_low", "gap_high", "flagged", "note",
 )  # fmt: skip
-UNKNOWN = "not known"
+UNKNOWN = "unknown"
 FIELDS = ("age", "sex", "site", "dx_type")
 DOWNSAMPLED = "_downsampled"
 

@@ -41,6 +41,7 @@ READS: dict[str, tuple[str, ...]] = {
     "subgroups": ("plan", "subgroups"),
     "figures": ("plan",),
     "ledger": ("plan",),
+    "checklists": ("plan",),
     "report": ("plan",),
     "summary": ("plan",),
 }

@@ -21,6 +21,7 @@ from lesion_core.errors import FormatError, RunError
 from lesion_core.files import read_json, read_parquet, write_json, write_parquet
 from lesion_core.papers.published import published_numbers
 from lesion_core.paths import Layout
+from lesion_core.report.checklists import write_checklists
 from lesion_core.report.formats import metric_name
 from lesion_core.report.gallery import gallery_of
 from lesion_core.report.html import TEMPLATES, environment, picture
@@ -53,6 +54,7 @@ def build(root):
     write_ledger(root, plan)
     write_json(root / "figures" / "figures.json", [{"name": "roc", "title": HOSTILE, "caption": HOSTILE}])
     (root / "figures" / "roc.png").write_bytes(PIXEL)
+    write_checklists(root, plan)
     write_page(root, plan)
     return Layout(root).report
 
@@ -161,7 +163,7 @@ def test_page_opens_offline_and_links_files_beside_it(page, read):
 def test_styles_and_scripts_are_the_files(page):
     """Jinja would take `{{`, `{%` and `{#` in them for its own."""
     text = page.read_text(encoding="utf-8")
-    files = [path for path in TEMPLATES.iterdir() if path.suffix != ".html"]
+    files = [path for path in TEMPLATES.iterdir() if path.suffix in (".css", ".js")]
     assert len(files) == 4
     assert all(path.read_text(encoding="utf-8").strip() in text for path in files)
 

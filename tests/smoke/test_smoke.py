@@ -60,6 +60,15 @@ def test_every_rule_ran_and_every_table_stands(smoke):
     assert (smoke / RESULTS / "report.html").stat().st_size > 10_000
 
 
+def test_every_link_of_sheets_and_cards_leads_to_a_file(smoke):
+    folder = smoke / RESULTS
+    written = [*(folder / "checklists").glob("*.md"), *(folder / "cards").rglob("*.md")]
+    assert len(written) > 10
+    for path in written:
+        for link in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
+            assert (path.parent / link).exists(), (path, link)
+
+
 def test_cells_can_be_traced_and_a_changed_one_is_found(smoke, tmp_path):
     root = tmp_path / "smoke"
     shutil.copytree(smoke / RESULTS, root, ignore=shutil.ignore_patterns("downloads", "made", "report.html"))

@@ -3,6 +3,7 @@ from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.sharing.summary import main_methods
 
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
+SHEETS = [("claim", "md"), ("clear_derm", "md"), ("flow", "csv"), ("demographics", "csv"), ("failures", "csv")]
 EXPLANATIONS = [LAYOUT.explained(run_id, suffix) for run_id in EXPLAINED for suffix in ("csv", "npz")]
 DONE_RUNS = [run_dir(run) / "provenance.json" for run in RUNS.values()]
 DONE_RUNS += [run_dir(run) / "history.csv" for run in RUNS.values() if run.task != "derived"]
@@ -98,8 +99,32 @@ rule ledger:
         lesion("ledger")
 
 
+rule checklists:
+    input:
+        SCORES,
+        DONE_RUNS,
+        rules.statistics.output,
+        rules.figures.output,
+        LAYOUT.catalog,
+        LAYOUT.certificate,
+        DATA_REPORT,
+    output:
+        [LAYOUT.checklist(name, suffix) for name, suffix in SHEETS],
+        [LAYOUT.run_card(run_id) for run_id in sorted(PLAN.run_ids)],
+        [LAYOUT.dataset_card(dataset) for dataset in SETTINGS.data.datasets],
+    log:
+        log_of("checklists"),
+    benchmark:
+        benchmark_of("checklists")
+    params:
+        **remade_when("report.checklists", "checklists"),
+    shell:
+        lesion("checklists")
+
+
 rule report:
     input:
+        rules.checklists.output,
         SCORES,
         DONE_RUNS,
         rules.tables.output,
@@ -148,6 +173,7 @@ rule manifest:
         rules.tables.output,
         rules.statistics.output,
         rules.ledger.output,
+        rules.checklists.output,
         rules.summary.output,
         audits(),
         LAYOUT.statistics("subgroups"),

@@ -1,0 +1,67 @@
+"""Reviewers' sheets (CLAIM, CLEAR Derm) and cards of runs and datasets, filled from results."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from lesion_core.files import read_csv, read_json, write_csv, write_text
+from lesion_core.paths import Layout
+from lesion_core.report.html import environment
+from lesion_core.report.licences import licences_of
+from lesion_core.report.lineage import Lineage
+from lesion_core.report.study import DEMOGRAPHICS, FAILURES, FLOW, demographics_of, failures_of, flow_of
+from lesion_core.settings import Plan
+
+SHEETS = ("claim", "clear_derm")
+
+
+def write_checklists(root: Path, plan: Plan) -> None:
+    """Write ``checklists/``: both sheets and the tables that they link; ``cards/``: one per run and per dataset.
+
+    Raises:
+        RunError: a run's folder is missing. ScoreError: the score store is missing or broken.
+    """
+    layout, lineage = Layout(root), Lineage.read(root)
+    flow, people = flow_of(layout, lineage.store), demographics_of(layout)
+    failures = failures_of(lineage.store, plan)
+    for name, columns, rows in (
+        ("flow", FLOW, flow),
+        ("demographics", DEMOGRAPHICS, people),
+        ("failures", FAILURES, failures),
+    ):
+        write_csv(layout.checklist(name, "csv"), columns, rows)
+    runs = {run_id: lineage.run(run_id) for run_id in sorted(plan.run_ids)}
+    licences = licences_of(root, runs)
+    content: dict[str, Any] = {
+        "plan": plan,
+        "flow": flow,
+        "failures": failures,
+        "sizes": _sizes(layout),
+        "runs": runs,
+        "certificate": read_json(layout.certificate),
+        "figures": {item["name"] for item in read_json(layout.figure_list, list)},
+        "licences": licences["images"],
+        "devices": sorted({str(run["device"]) for run in runs.values()}),
+        "packages": sorted({(name, text) for run in runs.values() for name, text in run["packages"].items()}),
+    }
+    templates = environment()
+    for name in SHEETS:
+        write_text(layout.checklist(name, "md"), templates.get_template(f"{name}.md").render(content))
+    saw = {item["run"]: item for item in licences["checkpoints"]}
+    for run_id, run in runs.items():
+        text = templates.get_template("run_card.md").render(run=run, saw=saw[run_id], failures=failures, plan=plan)
+        write_text(layout.run_card(run_id), text)
+    for part in flow:
+        own = [row for row in people if row["dataset"] == part["dataset"]]
+        text = templates.get_template("dataset_card.md").render(content | {"part": part, "people": own})
+        write_text(layout.dataset_card(part["dataset"]), text)
+
+
+def _sizes(layout: Layout) -> list[dict[str, str]]:
+    """Of each compared table and level: pairs, and the smallest effect d_z that so many detect."""
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for test in read_csv(layout.statistics("tests")):
+        key = (test["compared"], test["dataset"], test["level"], test["n"])
+        found.setdefault(key, test)
+    return list(found.values())
