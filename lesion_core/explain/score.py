@@ -20,7 +20,7 @@ from lesion_core.explain.rollout import classifier_rollout, segmenter_rollout
 from lesion_core.files import atomic_path, read_parquet, write_csv
 from lesion_core.inference.examples import masks_of
 from lesion_core.models.classifier import lesion_box
-from lesion_core.models.trainable import to_input
+from lesion_core.models.trainable import to_input, to_mask_input
 from lesion_core.models.trained import load_classifier, load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
@@ -190,7 +190,7 @@ def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explaine
         given = torch.zeros(shape, device=job.device)
         if soft is not None:
             resized = resize_masks(np.asarray(soft[start : start + BATCH]), images.shape[-1])
-            given = torch.from_numpy(np.array(resized)).to(job.device)[:, None].float() / 255.0
+            given = to_mask_input(resized, job.device)
         known = loaded.metadata([data.index[row] for row in batch])
         metadata = None if known is None else torch.from_numpy(known).to(job.device)
         cam, logits = classifier_cam(loaded.model, images, given, metadata)

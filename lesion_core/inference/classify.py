@@ -10,6 +10,7 @@ import torch
 from lesion_core.errors import MaskError
 from lesion_core.models.classical import ColourHistogram, Majority
 from lesion_core.models.classifier import ClassifierModule
+from lesion_core.models.trainable import to_input, to_mask_input
 from lesion_core.pixels.resize import resize_masks
 from lesion_core.settings import CLASSES
 
@@ -63,9 +64,7 @@ def _batch_probabilities(
     if masks is None:
         masks = np.zeros(images.shape[:3], np.uint8)
     with torch.inference_mode():
-        pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2).float()
-        soft = torch.from_numpy(np.ascontiguousarray(masks)).to(device)[:, None].float() / 255.0
-        given: tuple[torch.Tensor, ...] = (pixels, soft)
+        given: tuple[torch.Tensor, ...] = (to_input(images, device), to_mask_input(masks, device))
         if metadata is not None and model.needs_metadata:
             given = (*given, torch.from_numpy(metadata).to(device))
         return model(*given).float().softmax(dim=1).cpu().numpy()

@@ -12,10 +12,15 @@ from torch.nn import functional
 from lesion_core.models.weights import check_state
 
 
-def to_input(images: np.ndarray, device: str) -> Tensor:
+def to_input(images: np.ndarray, device: str | torch.device) -> Tensor:
     """(N, S, S, 3) uint8 RGB to the models' float32 (N, 3, S, S) in 0..255."""
     # a copy: torch warns of arrays that it could not write to, such as read-only memory maps
     return torch.from_numpy(np.array(images)).to(device).permute(0, 3, 1, 2).float()
+
+
+def to_mask_input(masks: np.ndarray, device: str | torch.device) -> Tensor:
+    """(N, S, S) uint8 soft masks to the models' float32 (N, 1, S, S) in 0..1."""
+    return torch.from_numpy(np.array(masks)).to(device)[:, None].float() / 255.0
 
 
 def finish(logits: Tensor, size: int) -> np.ndarray:

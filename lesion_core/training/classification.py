@@ -14,6 +14,7 @@ from lesion_core.files import write_csv
 from lesion_core.metrics.classification import balanced_accuracy
 from lesion_core.models.classical import ColourHistogram, Majority, colour_histogram
 from lesion_core.models.registry import build_classifier
+from lesion_core.models.trainable import to_input, to_mask_input
 from lesion_core.models.trained import VOCABULARY_KEY, starting_weights
 from lesion_core.paths import Layout
 from lesion_core.pixels.augment import Augmenter
@@ -82,13 +83,7 @@ def augmented_batch(
         pixel, mask = augment(images.image(row), images.mask(row), *keys, place)
         pixels.append(pixel)
         masks.append(mask)
-    return to_tensors(np.stack(pixels), np.stack(masks))
-
-
-def to_tensors(images: np.ndarray, masks: np.ndarray) -> tuple[Tensor, Tensor]:
-    """uint8 (B, S, S, 3) and (B, S, S) -> float32 (B, 3, S, S) in 0..255 and (B, 1, S, S) in 0..1."""
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float()
-    return pixels, torch.from_numpy(np.ascontiguousarray(masks))[:, None].float() / 255.0
+    return to_input(np.stack(pixels), "cpu"), to_mask_input(np.stack(masks), "cpu")
 
 
 def validation_batches(images: LabelledImages) -> Iterator[tuple[Tensor, Tensor, np.ndarray]]:
@@ -97,7 +92,7 @@ def validation_batches(images: LabelledImages) -> Iterator[tuple[Tensor, Tensor,
         rows = images.val[start : start + VALIDATION_BATCH]
         pixels = np.stack([images.image(row) for row in rows])
         masks = np.stack([images.mask(row) for row in rows])
-        yield *to_tensors(pixels, masks), images.labels[rows]
+        yield to_input(pixels, "cpu"), to_mask_input(masks, "cpu"), images.labels[rows]
 
 
 def validation_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
