@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -45,14 +46,24 @@ class MaskArchive(zipfile.ZipFile):
         """
         return self._mask(f"truth/{dataset}/{image_id}.png")
 
-    def _mask(self, name: str) -> np.ndarray:
+    def sha256(self, dataset: str, image_id: str) -> str:
+        """SHA-256 of the stored PNG of the mask that was scored.
+
+        Raises:
+            ScoreError: it is missing or broken.
+        """
+        return hashlib.sha256(self._content(f"{dataset}/{image_id}.png")).hexdigest()
+
+    def _content(self, name: str) -> bytes:
         try:
-            content = self.read(name)
+            return self.read(name)
         except (KeyError, zipfile.BadZipFile) as error:
             raise ScoreError(
                 f"A stored mask is missing: {error}", file=self.filename, remedy="score the run again"
             ) from error
-        pixels = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+
+    def _mask(self, name: str) -> np.ndarray:
+        pixels = cv2.imdecode(np.frombuffer(self._content(name), np.uint8), cv2.IMREAD_GRAYSCALE)
         if pixels is None:
             raise ScoreError(
                 "A stored mask does not decode", file=self.filename, ids=[name], remedy="score the run again"

@@ -47,7 +47,7 @@ def write_page(root: Path, plan: Plan) -> None:
     """
     layout = Layout(root)
     _check_parts(layout)
-    chains = ChainData(Lineage.read(root))
+    chains = ChainData(Lineage.read(root), plan)
     for path in layout.run_files("provenance.json"):
         if any(path.parent.name in runs for runs in plan.runs.values()):
             chains.add_run(path.parent.name)

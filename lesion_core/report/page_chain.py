@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import Any
 
+from lesion_core.report.images import MaskArchive
 from lesion_core.report.lineage import SCORE_FILES, Lineage
+from lesion_core.report.measures import Measure
 from lesion_core.report.table_cells import measure_of, value_text
 from lesion_core.report.trace import images_sha256
+from lesion_core.scores import COLUMNS
+from lesion_core.settings import Plan
 
 
 class ChainData:
@@ -16,8 +21,8 @@ class ChainData:
         content: {cells, tests, runs, splits, files, images}; ``images`` are lists of [id, SHA-256].
     """
 
-    def __init__(self, chain: Lineage) -> None:
-        self.chain = chain
+    def __init__(self, chain: Lineage, plan: Plan) -> None:
+        self.chain, self.plan = chain, plan
         self.content: dict[str, Any] = {"cells": [], "tests": [], "runs": {}, "splits": {}, "files": {}, "images": []}
         self._sets: dict[tuple[str, ...], int] = {}
 
@@ -45,6 +50,8 @@ class ChainData:
         if measure.kind != "provenance":
             ids = tuple(row["image_id"] for row in self.chain.store.rows(run_ids[0], measure))
             record["images"] = self._images(measure.dataset, ids)
+        if measure.kind == "segmentation" and measure.averaging == "image" and measure.minus is None:
+            record["shown"] = self._shown(cell["method"], run_ids[0], measure)
         self.content["cells"].append(record)
         return len(self.content["cells"]) - 1
 
@@ -65,6 +72,27 @@ class ChainData:
         record["images"] = self._images(test["dataset"], tuple(row["image_id"] for row in rows[run_ids[0]]))
         self.content["tests"].append(record)
         return len(self.content["tests"]) - 1
+
+    def _shown(self, method: str, run_id: str, measure: Measure) -> list[list[Any]]:
+        """[image id, SHA-256, value, mask's SHA-256 or None] of the images of lowest, middle and highest value.
+
+        A run's masks are kept under the prompt that its method is meant for, and under no other.
+        """
+        if measure.metric not in COLUMNS["segmentation"]:
+            return []
+        values = [(row[measure.metric], row["image_id"]) for row in self.chain.store.rows(run_id, measure)]
+        ordered = sorted(values)
+        places = sorted({0, len(ordered) // 2, len(ordered) - 1})
+        found = {
+            row["image_id"]: row["sha256"] for row in self.chain.images(measure.dataset, (name for _, name in ordered))
+        }
+        with ExitStack() as stack:
+            kept = measure.prompt == self.plan.prompt_of(method)
+            masks = stack.enter_context(MaskArchive(self.chain.root, run_id)) if kept else None
+            return [
+                [name, found[name], value, masks.sha256(measure.dataset, name) if masks else None]
+                for value, name in (ordered[place] for place in places)
+            ]
 
     def _images(self, dataset: str, ids: tuple[str, ...]) -> int:
         if dataset not in self.content["splits"]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
+import zipfile
 from html import unescape
 from html.parser import HTMLParser
 from xml.etree import ElementTree
@@ -200,6 +202,18 @@ def test_every_cell_has_its_chain(page, read):
     assert chain["splits"][cell["dataset"]] == found.split
     assert chain["images"][cell["images"]]["list"] == [[i["image_id"], i["sha256"]] for i in found.images]
     assert chain["images"][cell["images"]]["sha256"] == images_sha256(found.images)
+
+
+def test_a_cell_shows_images_with_value_and_mask(page, read):
+    chain = embedded(read, "chain-json")
+    cell = next(c for c in chain["cells"] if (c["table"], c["row"], c["column"]) == PLACE)
+    # seed 0 has Dice 0.7, 0.8, 0.9, 0.8 on a, b, c, d
+    assert [(name, value) for name, _, value, _ in cell["shown"]] == [("a", 0.7), ("d", 0.8), ("c", 0.9)]
+    with zipfile.ZipFile(Layout(page.parent).run("segmentation", "sam_adapter-s0") / "test_masks.zip") as masks:
+        kept = {name: hashlib.sha256(masks.read(f"isic2018_task1/{name}.png")).hexdigest() for name in "adc"}
+    assert {name: mask for name, _, _, mask in cell["shown"]} == kept
+    box = next(c for c in chain["cells"] if (c["row"], c["column"]) == ("SAM, oracle box", "dice"))
+    assert {mask for *_, mask in box["shown"]} == {None}
 
 
 def test_best_values_are_marked_and_missing_ones_said(read):
@@ -412,6 +426,7 @@ def test_page_in_a_browser(page, tmp_path):
         for key in ("weights_sha256", "settings_sha256"):
             assert item["run"][key] in found["trace"]
     assert told.split["sha256"] in found["trace"]
+    assert "a: dice 0.7; image 0" in found["trace"]
     assert images_sha256(told.images) in found["trace"]
     assert 'lesion trace sam_vit_table_05 "SAM-ViT (proposed)" "dice"' in found["trace"]
     assert "sam_frozen-s0" in found["test"]

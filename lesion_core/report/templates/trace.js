@@ -56,6 +56,21 @@ function showOrigin(item) {
     }, body);
   }
 }
+function showImages(cell) {
+  element("h4", `Lowest, middle and highest image of ${cell.runs[0]}`, body);
+  const box = element("div", undefined, body);
+  box.className = "thumbs";
+  for (const [id, digest, value, mask] of cell.shown) {
+    const figure = element("figure", undefined, box);
+    const pixels = gallery.images[digest];
+    if (pixels) {
+      const image = element("img", undefined, figure);
+      image.alt = id;
+      image.src = `data:image/jpeg;base64,${pixels}`;
+    }
+    element("figcaption", `${id}: ${cell.metric} ${value}; image ${digest}; mask ${mask ?? "not kept under this prompt"}`, figure);
+  }
+}
 function open(title) {
   document.getElementById("trace-title").textContent = title;
   dialog.showModal();
@@ -74,6 +89,7 @@ function showCell(number) {
     ["measures", `${cell.metric}, ${cell.dataset}, ${cell.kind}${how}${cell.explainer ? `, ${cell.explainer}` : ""}`],
     ["to recompute it", `lesion trace ${cell.table} "${cell.row}" "${cell.column}" --root results/${document.body.dataset.profile}`],
   ], body);
+  if (cell.shown?.length) showImages(cell);
   showOrigin(cell);
   open(`${cell.table}: ${cell.row}, ${cell.column}`);
 }
