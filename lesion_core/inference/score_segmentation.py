@@ -14,8 +14,8 @@ import torch
 from lesion_core.acquire.images import encode_image, read_mask
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
+from lesion_core.inference.border_distance import border_distances
 from lesion_core.inference.refine import refine_mask, upsample
-from lesion_core.metrics.border_distance import border_distances
 from lesion_core.metrics.segmentation import confusion, scores
 from lesion_core.models.automatic_masks import automatic_lesions
 from lesion_core.models.sam import prompts as make

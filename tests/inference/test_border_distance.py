@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import binary_erosion, distance_transform_edt
 
-from lesion_core.metrics.border_distance import border_distances
+from lesion_core.inference.border_distance import border_distances
 
 
 def rectangle(shape, top, left, height, width) -> np.ndarray:
