@@ -35,7 +35,7 @@ rule all:
     input:
         LAYOUT.report,
         LAYOUT.snapshot,
-        LAYOUT.certificate,
+        CERTIFICATES,
         LAYOUT.cells,
         LAYOUT.statistics("tests"),
         LAYOUT.ledger,

@@ -34,8 +34,7 @@ ENTRIES = (
     Entry("downloads", "source"),
     Entry("data", "product"),
     Entry("catalog", "product"),
-    Entry("splits", "product"),
-    Entry("harmonized", "product", side_at=2),
+    Entry("protocols", "product", side_at=5),
     Entry("weights", "product"),
     Entry("embeddings", "scratch"),
     Entry("runs", "product", run_at=2),
@@ -77,12 +76,12 @@ def run_of(parts: tuple[str, ...]) -> str | None:
     return parts[entry.run_at].split(".")[0]
 
 
-def side_of(parts: tuple[str, ...]) -> int | None:
-    """The side, in pixels, of the harmonized images that a file belongs to; None: to none."""
+def pixels_of(parts: tuple[str, ...]) -> tuple[str, int] | None:
+    """Home and side, in pixels, of the harmonized images that a file belongs to; None: to none."""
     entry = entry_of(parts)
     if entry is None or entry.side_at is None or len(parts) <= entry.side_at + 1:
         return None
-    return int(parts[entry.side_at]) if parts[entry.side_at].isdecimal() else None
+    return ("/".join(parts[1:3]), int(parts[entry.side_at])) if parts[entry.side_at].isdecimal() else None
 
 
 @dataclass(frozen=True)
@@ -140,42 +139,38 @@ class Layout:
 
     def overview(self, suffix: str) -> Path:
         """What the catalog found, as a table (csv) and a figure (pdf, png)."""
-        return self.root / "harmonized" / f"overview.{suffix}"
-
-    def colour_figure(self, suffix: str) -> Path:
-        """Colour distances between datasets as a figure (pdf, png)."""
-        return self.root / "harmonized" / f"colours.{suffix}"
-
-    def large_groups(self, suffix: str) -> Path:
-        """Contact sheet of the groups of many images (pdf, png)."""
-        return self.root / "harmonized" / f"large_groups.{suffix}"
-
-    def split(self, dataset: str) -> Path:
-        """A dataset's split table."""
-        return self.root / "splits" / f"{dataset}.csv"
-
-    @property
-    def certificate(self) -> Path:
-        """The leakage certificate."""
-        return self.root / "splits" / "certificate.json"
-
-    @property
-    def reference(self) -> Path:
-        """The reference histogram, (3, 256) float64."""
-        return self.root / "harmonized" / "reference.npy"
+        return self.root / "protocols" / f"overview.{suffix}"
 
     @property
     def colours(self) -> Path:
         """Colour distances between datasets before and after harmonization, JSON."""
-        return self.root / "harmonized" / "colours.json"
+        return self.root / "protocols" / "colours.json"
 
-    def harmonized(self, dataset: str, size: int | str) -> Path:
+    def colour_figure(self, suffix: str) -> Path:
+        """Colour distances between datasets as a figure (pdf, png)."""
+        return self.root / "protocols" / f"colours.{suffix}"
+
+    def large_groups(self, suffix: str) -> Path:
+        """Contact sheet of the groups of many images (pdf, png)."""
+        return self.root / "protocols" / f"large_groups.{suffix}"
+
+    # of a protocol under a split rule: ``home`` is ``<protocol>/<rule>``
+
+    def split(self, home: str, dataset: str) -> Path:
+        """A dataset's split table."""
+        return self.root / "protocols" / home / "splits" / f"{dataset}.csv"
+
+    def certificate(self, home: str) -> Path:
+        """The leakage certificate of its split tables."""
+        return self.root / "protocols" / home / "splits" / "certificate.json"
+
+    def reference(self, home: str) -> Path:
+        """The reference histogram, (3, 256) float64."""
+        return self.root / "protocols" / home / "reference.npy"
+
+    def pixels(self, home: str, dataset: str, size: int | str) -> Path:
         """Folder with images.npy, masks.npy, index.csv, contact_sheet.png."""
-        return self.root / "harmonized" / dataset / str(size)
-
-    def harmonized_files(self, name: str) -> list[Path]:
-        """The file of that name of every dataset at every size that has it, sorted."""
-        return sorted((self.root / "harmonized").glob(f"*/*/{name}"))
+        return self.root / "protocols" / home / "pixels" / dataset / str(size)
 
     def weights(self, name: str) -> Path:
         """A foundation model's verified weights."""

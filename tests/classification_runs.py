@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine_tasks import SETTINGS as TRAINING
+from material import HOME, MATERIAL
 from torch import nn
 
 from lesion_core.files import read_csv, write_csv
@@ -26,7 +27,7 @@ SPLITS = ["train"] * 5 + ["val"] * 2 + ["test"]
 def make_root(root: Path, dataset: str = "ham10000", drop: str | None = None) -> Layout:
     """56 images, one colour per class, 5 : 2 : 1; ``drop``: a class without training images."""
     layout = Layout(root)
-    folder = layout.harmonized(dataset, SIZE)
+    folder = layout.pixels(HOME, dataset, SIZE)
     folder.mkdir(parents=True)
     rng = generator("made root", dataset)
     colours = rng.integers(30, 226, size=(7, 3))
@@ -49,7 +50,7 @@ def make_root(root: Path, dataset: str = "ham10000", drop: str | None = None) ->
     np.save(folder / "images.npy", np.stack(images))
     np.save(folder / "masks.npy", np.stack(masks))
     write_csv(folder / "index.csv", INDEX_COLUMNS, rows)
-    np.save(layout.reference, np.full((3, 256), 1 / 256))
+    np.save(layout.reference(HOME), np.full((3, 256), 1 / 256))
     return layout
 
 
@@ -69,6 +70,7 @@ def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None
         {
             "method": "test",
             "seed": 1,
+            **MATERIAL,
             "threads": 1,
             "segmenter_run": segmenter,
             "harmonization": {
@@ -90,6 +92,7 @@ def make_run(*, masks: str | None = None, epochs: int = 3, segmenter: str | None
             },
             "spec": {
                 "task": "classification",
+                "protocol": "shared",
                 "train_on": ["ham10000"],
                 "masks": masks,
                 "model": description,
@@ -140,6 +143,7 @@ def joint_run(**changes: object) -> Run:
     base = classifier_run()
     spec = JointMethod(
         task="joint",
+        protocol="shared",
         train_on=["ham10000"],
         segmenter="segmenter",
         classifier="classifier",
@@ -160,7 +164,7 @@ AGES = {"train": 40, "val": 90, "test": 5}
 
 def with_metadata(layout: Layout) -> Layout:
     """Ages and sites that tell the split apart; every third image without an age."""
-    path = layout.harmonized("ham10000", 32) / "index.csv"
+    path = layout.pixels(HOME, "ham10000", 32) / "index.csv"
     rows = read_csv(path)
     for number, row in enumerate(rows):
         row["site"] = SITES[row["split"]][number % 2]

@@ -9,6 +9,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pyarrow
+from material import HOME
 
 from lesion_core.files import read_json, sha256_file, write_json, write_parquet
 from lesion_core.paths import Layout
@@ -112,6 +113,7 @@ def make_plan(profile: str = "smoke", papers: tuple[str, ...] = (), **changes: A
             ),
             "sam_vit_figure_09": Figure(kind="contours", title="Figure 9", dataset="ph2", method="sam_adapter"),
         },
+        protocols={HOME: HOME},
         figure_segmenter="sam_adapter",
         statistics=Statistics(alpha=0.05, resamples=200, seed=1, power=0.8, segmentation_metric="dice"),
         ledger=Ledger(tolerance_points=1.0),
@@ -219,12 +221,14 @@ def make_surroundings(root: Path, plan: Plan) -> None:
     for name in ("overview.png", "colours.png"):
         layout.colours.with_name(name).write_bytes(PIXEL)
     write_json(
-        layout.certificate,
+        layout.certificate(HOME),
         {
+            "rule": "leak_free",
             "verdict": "no leak",
             "splits": {"ham10000": {"sha256": "0" * 64, "counts": {"train": 2, "val": 1, "test": 1}}},
             "edges_checked": {"lesion": 3},
             "crossing": [],
+            "leaks": {},
         },
     )
     for runs in plan.runs.values():
@@ -234,7 +238,7 @@ def make_surroundings(root: Path, plan: Plan) -> None:
                 "seed": int(run[-1]),
                 "device": "cpu",
                 "code": {"hash": "abc"},
-                "settings": {"note": "</script><!--"},
+                "settings": {"note": "</script><!--", "split_tables": HOME},
                 "inputs": {},
                 "packages": {"numpy": "2"},
                 "extra": {},
@@ -258,13 +262,13 @@ def make_results(root: Path, plan: Plan | None = None) -> Path:
             folder = layout.run(kind, run)
             write_scores(folder / "scores.parquet", kind, [row for row in rows if row["run_id"] == run])
             (folder / "weights.safetensors").write_bytes(run.encode())
-    certificate = read_json(layout.certificate)
+    certificate = read_json(layout.certificate(HOME))
     records = []
     for dataset in ("isic2018_task1", "ham10000"):
         lines = [f"{image},{dataset}:{image},test\n" for image in IMAGES]
-        layout.split(dataset).write_text("image_id,group_id,split\n" + "".join(lines), encoding="utf-8")
+        layout.split(HOME, dataset).write_text("image_id,group_id,split\n" + "".join(lines), encoding="utf-8")
         counts = {"train": 0, "val": 0, "test": len(IMAGES)}
-        certificate["splits"][dataset] = {"sha256": sha256_file(layout.split(dataset)), "counts": counts}
+        certificate["splits"][dataset] = {"sha256": sha256_file(layout.split(HOME, dataset)), "counts": counts}
         records += [
             {
                 "dataset": dataset,
@@ -277,7 +281,7 @@ def make_results(root: Path, plan: Plan | None = None) -> Path:
             }
             for number, (image, label) in enumerate(zip(IMAGES, TRUTH, strict=True))
         ]
-    write_json(layout.certificate, certificate)
+    write_json(layout.certificate(HOME), certificate)
     write_parquet(layout.catalog, pyarrow.Table.from_pylist(records))
     return root
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from engine_tasks import SETTINGS as TRAINING
+from material import HOME, MATERIAL
 from safetensors.torch import load_file
 
 from lesion_core.files import write_csv
@@ -27,7 +28,7 @@ COLUMNS = (
 
 def write_dataset(root, dataset: str, size: int, seed: int, splits: list[str]) -> None:
     """A harmonized dataset: dark discs on skin."""
-    folder = Layout(root).harmonized(dataset, size)
+    folder = Layout(root).pixels(HOME, dataset, size)
     folder.mkdir(parents=True)
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:size, :size]
@@ -53,7 +54,7 @@ def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "smoke"
     write_dataset(root, "isic2018_task1", SIZE, 0, SPLITS)
     write_dataset(root, "ph2", SIZE, 1, SPLITS)
-    np.save(Layout(root).reference, np.full((3, 256), 1 / 256))
+    np.save(Layout(root).reference(HOME), np.full((3, 256), 1 / 256))
     seed_torch(0, "test weights")
     write_safetensors(Layout(root).weights("sam_vit_t"), dict(build_sam("sam_vit_t").state_dict()))
     return root
@@ -80,6 +81,7 @@ def restore_torch():
 SETTINGS = {
     "method": "unet",
     "seed": 3,
+    **MATERIAL,
     "threads": 1,
     "harmonization": {
         "histogram": "specification",
@@ -100,6 +102,7 @@ SETTINGS = {
     },
     "spec": {
         "task": "segmentation",
+        "protocol": "shared",
         "train_on": ["isic2018_task1"],
         "model": {"kind": "unet", "image_size": SIZE},
         "loss": {"dice": 1.0, "bce": 1.0, "soft_target": True},

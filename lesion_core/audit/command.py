@@ -9,7 +9,7 @@ from lesion_core.audit import integrity, opened, protocol, recompute
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.manifest import read_manifest, recorded_settings
 from lesion_core.errors import SettingsError
-from lesion_core.settings import Harmonization, Plan, Robustness, Scoring, Subgroups
+from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
 
 
 def audit(
@@ -38,12 +38,11 @@ def audit(
     """
     root = Path(root)
     manifest = read_manifest(root)
-    plan, scoring, harmonization, subgroups, robustness = recorded_settings(
+    plan, scoring, subgroups, robustness = recorded_settings(
         root,
         manifest,
         plan=Plan,
         scoring=Scoring,
-        harmonization=Harmonization,
         subgroups=Subgroups,
         robustness=Robustness,
     )
@@ -51,12 +50,12 @@ def audit(
         "files": lambda: integrity.files(root, plan, manifest),
         "settings": lambda: integrity.settings(root, plan),
         "inputs": lambda: integrity.inputs(root, plan, manifest),
-        "splits": lambda: protocol.splits(root),
+        "splits": lambda: protocol.splits(root, plan),
         "masks": lambda: opened.masks_closed(root, plan),
         "selection": lambda: protocol.selection(root, plan),
         "score_store": lambda: recompute.score_store(root, plan),
         "tables": lambda: recompute.tables(root, plan, subgroups, robustness),
-        "pixels": lambda: recompute.pixels(root, plan, harmonization, count, seed=seed),
+        "pixels": lambda: recompute.pixels(root, plan, count, seed=seed),
         "scores": lambda: recompute.scores(root, plan, scoring, count, seed=seed, tolerance=tolerance, device=device),
         "versions": lambda: integrity.versions(root, plan, lock),
         "code": lambda: integrity.code(root, plan),

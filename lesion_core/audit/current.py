@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lesion_core.paths import Layout, run_of, side_of
+from lesion_core.paths import Layout, pixels_of, run_of
 from lesion_core.settings import ClassificationMethod, Plan, SegmentationMethod
 from lesion_core.settings.run import ABLATIONS, Run
 
@@ -17,17 +17,17 @@ class Current:
 
     Attributes:
         places: run id -> its folder under ``runs/``.
-        sizes: sides in pixels of the harmonized arrays that its runs read.
+        pixels: home and side of the harmonized arrays that its runs read.
     """
 
     places: dict[str, str]
-    sizes: frozenset[int]
+    pixels: frozenset[tuple[str, int]]
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Current:
         """The matrix of these runs."""
         runs = list(runs)
-        return cls({run.run_id: run.place for run in runs}, _sizes(runs))
+        return cls({run.run_id: run.place for run in runs}, _pixels(runs))
 
     @classmethod
     def of_results(cls, root: Path, plan: Plan) -> Current:
@@ -37,15 +37,15 @@ class Current:
             RunError: a run's settings are missing or cannot be read.
         """
         folders = run_folders(root, plan)
-        return cls({folder.name: folder.parent.name for folder in folders}, _sizes(map(Run.load, folders)))
+        return cls({folder.name: folder.parent.name for folder in folders}, _pixels(map(Run.load, folders)))
 
     def __or__(self, other: Current) -> Current:
-        return Current(self.places | other.places, self.sizes | other.sizes)
+        return Current(self.places | other.places, self.pixels | other.pixels)
 
     def owns(self, parts: tuple[str, ...]) -> bool:
         """Whether a result, by the parts of its path relative to ``root``, is of this matrix or of no run at all."""
-        if (side := side_of(parts)) is not None:
-            return side in self.sizes
+        if (pixels := pixels_of(parts)) is not None:
+            return pixels in self.pixels
         run_id = run_of(parts)
         if run_id is None:
             return True
@@ -53,10 +53,10 @@ class Current:
         return run_id in self.places and (parts[0] != "runs" or parts[1] == self.places[run_id])
 
 
-def _sizes(runs: Iterable[Run]) -> frozenset[int]:
-    specs = [run.spec for run in runs]
-    trained = [spec for spec in specs if isinstance(spec, SegmentationMethod | ClassificationMethod)]
-    return frozenset(spec.model.image_size for spec in trained)
+def _pixels(runs: Iterable[Run]) -> frozenset[tuple[str, int]]:
+    trained = [(run, run.spec) for run in runs]
+    kinds = SegmentationMethod | ClassificationMethod
+    return frozenset((run.pixels, spec.model.image_size) for run, spec in trained if isinstance(spec, kinds))
 
 
 def run_folders(root: Path, plan: Plan) -> list[Path]:

@@ -18,23 +18,26 @@ SELECTED_BY = {"segmentation": "val_dice", "classification": "val_selection", "j
 HISTORY_COLUMNS = ("epoch", "step", "lr")  # and what starts with train_ or val_
 
 
-def splits(root: Path) -> Answer:
-    """The leakage certificate, computed anew from the catalog, its edges and the split tables."""
+def splits(root: Path, plan: Plan) -> Answer:
+    """Every leakage certificate, computed anew from the catalog, its edges and the split tables."""
     answer = Answer("Do the splits hold?")
-    layout = Layout(root)
-    found = certify(layout.catalog, layout.edges, layout.certificate.parent)
-    recorded = read_json(layout.certificate)
-    for pair in found["crossing"]:
-        sides = [f"{pair[side]['dataset']}/{pair[side]['image_id']} ({pair[side]['split']})" for side in "ab"]
-        answer.problems.append(f"splits: {' and '.join(sides)} share a {pair['reason']}")
-    for dataset, part in found["splits"].items():
-        if recorded["splits"].get(dataset) != part:
-            answer.problems.append(f"splits/{dataset}.csv: not the table that certificate.json speaks of")
-    if found != recorded and not answer.problems:
-        answer.problems.append("splits/certificate.json: not what is computed from the catalog and the split tables")
-    checked = ", ".join(f"{count} {reason}" for reason, count in found["edges_checked"].items())
-    images = sum(sum(part["counts"].values()) for part in found["splits"].values())
-    answer.evidence = f"certificate recomputed: {images} images, edges checked: {checked}"
+    layout, told = Layout(root), []
+    for home in sorted(set(plan.protocols.values())):
+        folder = layout.certificate(home).parent
+        name = folder.relative_to(root).as_posix()
+        recorded = read_json(layout.certificate(home))
+        found = certify(layout.catalog, layout.edges, folder, recorded["rule"])
+        for pair in found["crossing"] if recorded["rule"] == "leak_free" else ():
+            sides = [f"{pair[side]['dataset']}/{pair[side]['image_id']} ({pair[side]['split']})" for side in "ab"]
+            answer.problems.append(f"{name}: {' and '.join(sides)} share a {pair['reason']}")
+        for dataset, part in found["splits"].items():
+            if recorded["splits"].get(dataset) != part:
+                answer.problems.append(f"{name}/{dataset}.csv: not the table that certificate.json speaks of")
+        if found != recorded and not answer.problems:
+            answer.problems.append(f"{name}/certificate.json: not what is computed from catalog and split tables")
+        images = sum(sum(part["counts"].values()) for part in found["splits"].values())
+        told.append(f"{home}: {found['verdict']}, {images} images, {sum(found['edges_checked'].values())} edges")
+    answer.evidence = f"certificates recomputed: {'; '.join(told)}"
     return answer
 
 

@@ -25,9 +25,9 @@ from lesion_core.report.subgroups import write_subgroups
 from lesion_core.report.tables import write_tables
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
-from lesion_core.settings import Harmonization, Plan, Robustness, Scoring, Subgroups
+from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
 from lesion_core.settings.matrix import tried_runs
-from lesion_core.settings.run import task_of
+from lesion_core.settings.run import Run, task_of
 
 COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
@@ -156,7 +156,7 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
     return answer
 
 
-def pixels(root: Path, plan: Plan, harmonization: Harmonization, count: int, *, seed: int) -> Answer:
+def pixels(root: Path, plan: Plan, count: int, *, seed: int) -> Answer:
     """A drawn sample of images, harmonized anew, has the stored pixels."""
     answer = Answer("Do sampled pixels recompute from the images?")
     if count == 0:
@@ -165,19 +165,25 @@ def pixels(root: Path, plan: Plan, harmonization: Harmonization, count: int, *, 
     layout = Layout(root)
     rows = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()
     where = {(row["dataset"], row["image_id"]): root / row["path"] for row in rows}
-    reference = None if harmonization.histogram == "none" else read_reference(layout.reference)
+    ways = {run.pixels: run.harmonization for run in map(Run.load, run_folders(root, plan))}
+    used = {home: way for home, way in ways.items() if way.histogram == "specification"}
+    references = {home: read_reference(layout.reference(home)) for home in used}
     current = Current.of_results(root, plan)
-    found = layout.harmonized_files("index.csv")
-    arrays = [Harmonized.open(path.parent) for path in found if current.owns(path.relative_to(root).parts)]
+    found = sorted(root.glob("protocols/*/*/pixels/*/*/index.csv"))
+    folders = [path.parent for path in found if current.owns(path.relative_to(root).parts)]
+    arrays = [Harmonized.open(folder) for folder in folders]
     everything = [(number, row) for number, data in enumerate(arrays) for row in range(len(data))]
     chosen = generator(seed, "audit", "pixels").permutation(len(everything))[:count]
     for number, row in sorted(everything[position] for position in chosen):
         data = arrays[number]
         image_id = data.index[row]["image_id"]
-        original = read_original(where[data.name, image_id], data.size, harmonization)
-        made = harmonize_image(original, data.size, reference, harmonization, data.names)
+        home = "/".join(folders[number].parts[-5:-3])
+        original = read_original(where[data.name, image_id], data.size, ways[home])
+        made = harmonize_image(original, data.size, references.get(home), ways[home], data.names)
         if not np.array_equal(made, data.images[row]):
-            answer.problems.append(f"harmonized/{data.name}/{data.size}/images.npy: {image_id} has other pixels")
+            answer.problems.append(
+                f"{folders[number].relative_to(root).as_posix()}/images.npy: {image_id} has other pixels"
+            )
     answer.evidence = f"{len(chosen)} of {len(everything)} stored images harmonized anew and compared bit for bit"
     return answer
 

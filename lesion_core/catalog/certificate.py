@@ -17,33 +17,31 @@ from lesion_core.catalog.edges import REASONS
 from lesion_core.catalog.table import read_edges, read_images
 from lesion_core.errors import LeakageError, SplitError
 from lesion_core.files import read_csv, sha256_file, write_json
+from lesion_core.settings.data import Rule
 
 SPLITS = ("train", "val", "test")
 COLUMNS = {"image_id", "group_id", "split"}
+LEAK, LEAK_PUBLISHED = "leak", "leaks, as published"
 NAME, FAILED = "certificate.json", "certificate.failed.json"
 
 Key = tuple[str, str]
 
 
-def write_certificate(
-    catalog: Path, edges: Path, splits_dir: Path, official: Mapping[str, Any] | None = None
-) -> dict[str, Any]:
+def write_certificate(catalog: Path, edges: Path, splits_dir: Path, rule: Rule) -> dict[str, Any]:
     """Check the split files and write ``certificate.json`` beside them; return its content.
 
     Args:
         catalog: images.parquet.
         edges: edges.parquet.
         splits_dir: holds the split files.
-        official: the official splits that were asked for and what was moved against them, put down as it is.
+        rule: under which they were made; what ``as_published`` leaks is named, not refused.
 
     Raises:
         SplitError: a split file does not hold exactly the catalog's images, each once.
-        LeakageError: something is shared across splits; ``certificate.failed.json`` tells what.
+        LeakageError: something is shared across leak-free splits; ``certificate.failed.json`` tells what.
     """
-    certificate = certify(catalog, edges, splits_dir)
-    if official is not None:
-        certificate["official"] = dict(official)
-    leak = bool(certificate["crossing"])
+    certificate = certify(catalog, edges, splits_dir, rule)
+    leak = certificate["verdict"] == LEAK
     # A certificate of other splits must not outlive them.
     (splits_dir / (NAME if leak else FAILED)).unlink(missing_ok=True)
     write_json(splits_dir / (FAILED if leak else NAME), certificate)
@@ -58,8 +56,10 @@ def write_certificate(
     return certificate
 
 
-def certify(catalog: Path, edges: Path, splits_dir: Path) -> dict[str, Any]:
-    """The certificate of the split files in ``splits_dir``: {verdict, splits, edges_checked, crossing}.
+def certify(catalog: Path, edges: Path, splits_dir: Path, rule: Rule) -> dict[str, Any]:
+    """The certificate of the split files in ``splits_dir``: {rule, verdict, splits, edges_checked, crossing, leaks}.
+
+    ``crossing``: every pair that stands in two splits; ``leaks``: how many, by reason and datasets.
 
     Raises:
         SplitError: a split file does not hold exactly the catalog's images, each once.
@@ -78,6 +78,7 @@ def certify(catalog: Path, edges: Path, splits_dir: Path) -> dict[str, Any]:
         described[dataset] = {"sha256": sha256_file(path), "counts": {name: counts[name] for name in SPLITS}}
     checked: Counter[str] = Counter()
     crossing = []
+    leaks: dict[str, Counter[str]] = defaultdict(Counter)
     for (reason, first, second), value in sorted(_edges(rows, edges).items()):
         unknown = [key for key in (first, second) if key not in split_of]
         if unknown:
@@ -91,11 +92,14 @@ def certify(catalog: Path, edges: Path, splits_dir: Path) -> dict[str, Any]:
         if split_of[first] != split_of[second]:
             pair = [{"dataset": key[0], "image_id": key[1], "split": split_of[key]} for key in (first, second)]
             crossing.append({"reason": reason, "value": value, "a": pair[0], "b": pair[1]})
+            leaks[reason][" - ".join(sorted({first[0], second[0]}))] += 1
     return {
-        "verdict": "leak" if crossing else "no leak",
+        "rule": rule,
+        "verdict": "no leak" if not crossing else LEAK if rule == "leak_free" else LEAK_PUBLISHED,
         "splits": described,
         "edges_checked": {reason: checked[reason] for reason in REASONS},
         "crossing": crossing,
+        "leaks": {reason: dict(sorted(counts.items())) for reason, counts in sorted(leaks.items())},
     }
 
 

@@ -67,7 +67,7 @@ def trained_and_tested(rows: Sequence[Mapping[str, Any]]) -> tuple[int, int, lis
     return len(trained), len(tested), meeting
 
 
-def read_split_rows(root: Path) -> list[dict[str, Any]]:
+def read_split_rows(root: Path, home: str) -> list[dict[str, Any]]:
     """The catalog's rows with their ``split``.
 
     Raises:
@@ -77,7 +77,7 @@ def read_split_rows(root: Path) -> list[dict[str, Any]]:
     layout = Layout(root)
     rows = read_images(layout.catalog)
     for dataset in sorted({row["dataset"] for row in rows}):
-        path = layout.split(dataset)
+        path = layout.split(home, dataset)
         if not path.is_file():
             raise SplitError(f"{dataset} has no split table", file=path, remedy="run the splits stage")
         splits = {line["image_id"]: line["split"] for line in read_csv(path)}
@@ -89,9 +89,9 @@ def read_split_rows(root: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def tell_leakage(root: Path) -> tuple[str, bool]:
+def tell_leakage(root: Path, home: str) -> tuple[str, bool]:
     """Lines for a person, and whether all is well."""
-    rows = read_split_rows(root)
+    rows = read_split_rows(root, home)
     lines, clean = [], True
     for pair in shared_between(rows):
         lines.append(

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lesion_core.cli.options import Dataset, NewRoot, OptionalRoot, Profile, Root, sections
+from lesion_core.cli.options import Dataset, HomeName, NewRoot, OptionalRoot, Profile, Root, sections
 
 
 def synthetic(root: NewRoot, profile: Profile = None) -> None:
@@ -126,13 +126,14 @@ def data_report(root: Root) -> None:
     write_data_report(root)
 
 
-def splits(root: Root, profile: Profile = None) -> None:
-    """Split by group, and write the leakage certificate."""
+def splits(home: HomeName, root: Root, profile: Profile = None) -> None:
+    """Split as a rule says, and write the leakage certificate."""
     from lesion_core.catalog.splits import build_splits
     from lesion_core.paths import Layout
 
     layout = Layout(root)
-    build_splits(layout.catalog, layout.edges, sections("splits", root, profile).splits, layout.certificate.parent)
+    material = sections("splits", root, profile).homes.materials[home]
+    build_splits(layout.catalog, layout.edges, material.splits, layout.certificate(home).parent)
 
 
 def leakage(
@@ -140,6 +141,7 @@ def leakage(
     releases: Annotated[
         Path | None, typer.Option("--releases", help="Folder of the releases' id lists: count what they share instead.")
     ] = None,
+    home: Annotated[str, typer.Option("--splits", help="Which split tables, as PROTOCOL/RULE.")] = "shared/leak_free",
 ) -> None:
     """What datasets share, and whether a segmenter's training image tests a classifier; exit status 1 if so.
 
@@ -152,7 +154,7 @@ def leakage(
     if releases is not None and root is None:
         text, clean = tell_releases(releases)
     elif root is not None and releases is None:
-        text, clean = tell_leakage(root)
+        text, clean = tell_leakage(root, home)
     else:
         raise SettingsError("Give --root or --releases", remedy="lesion leakage --root results/mini")
     typer.echo(text)
@@ -160,45 +162,61 @@ def leakage(
         raise typer.Exit(1)
 
 
-def reference(root: Root, profile: Profile = None) -> None:
-    """The median histogram of the training images."""
+def reference(home: HomeName, root: Root, profile: Profile = None) -> None:
+    """The median histogram of the training images of a protocol."""
     from lesion_core.paths import Layout
     from lesion_core.pixels.reference import reference_histogram
     from lesion_core.record import observe, outputs
 
     observe.begin()
-    layout = Layout(root)
-    section = sections("reference", root, profile).harmonization
-    reference_histogram(layout.catalog, layout.certificate.parent, root, layout.reference, layout.colours, section)
-    outputs.record_job(layout.reference.with_name(outputs.NAME), root, [layout.reference, layout.colours])
+    layout, homes = Layout(root), sections("reference", root, profile).homes
+    splits_dir, out = layout.certificate(homes.splits(home)).parent, layout.reference(home)
+    reference_histogram(layout.catalog, splits_dir, root, out, homes.materials[home].harmonization)
+    outputs.record_job(out.with_name(outputs.NAME), root, [out])
+
+
+def colours(home: HomeName, root: Root, profile: Profile = None) -> None:
+    """Colour distances between datasets before and after a protocol's harmonization."""
+    from lesion_core.paths import Layout
+    from lesion_core.pixels.reference import read_reference, write_colours
+
+    layout, homes = Layout(root), sections("reference", root, profile).homes
+    splits_dir, section = layout.certificate(homes.splits(home)).parent, homes.materials[home].harmonization
+    wanted = read_reference(layout.reference(home)) if section.histogram == "specification" else None
+    write_colours(layout.catalog, splits_dir, root, wanted, layout.colours, section)
 
 
 def harmonize(
+    home: HomeName,
     dataset: Dataset,
     size: Annotated[int, typer.Argument(min=1, help="Side of the square images in pixels.")],
     root: Root,
     profile: Profile = None,
 ) -> None:
-    """Bring a dataset to one size and one appearance."""
+    """Bring a dataset to one size and a protocol's appearance."""
     from lesion_core.paths import Layout
     from lesion_core.pixels.harmonized_arrays import harmonize_dataset
     from lesion_core.record import observe, outputs
 
     observe.begin()
-    layout = Layout(root)
-    out = layout.harmonized(dataset, size)
-    harmonize_dataset(
-        dataset,
-        size,
-        layout.catalog,
-        layout.certificate.parent,
-        layout.reference,
-        root,
-        out,
-        sections("harmonize", root, profile).harmonization,
-    )
+    layout, homes = Layout(root), sections("harmonize", root, profile).homes
+    out, splits_dir = layout.pixels(home, dataset, size), layout.certificate(homes.splits(home)).parent
+    section = homes.materials[home].harmonization
+    harmonize_dataset(dataset, size, layout.catalog, splits_dir, layout.reference(home), root, out, section)
     outputs.record_job(out / outputs.NAME, root, outputs.arrays_of(out))
 
 
 FOR_PEOPLE = (leakage,)
-FOR_RULES = (synthetic, download, unpack, weights, human_reference, catalog, data_report, splits, reference, harmonize)
+FOR_RULES = (
+    synthetic,
+    download,
+    unpack,
+    weights,
+    human_reference,
+    catalog,
+    data_report,
+    splits,
+    reference,
+    colours,
+    harmonize,
+)

@@ -30,6 +30,7 @@ Profile = Annotated[
 ]
 RunIds = Annotated[list[str], typer.Argument(metavar="RUN_ID...", help="`lesion runs` lists them.")]
 Dataset = Annotated[str, typer.Argument(help="As the settings call it, e.g. ham10000.")]
+HomeName = Annotated[str, typer.Argument(metavar="PROTOCOL/RULE", help="E.g. shared/leak_free.")]
 Device = Annotated[
     Literal["auto", "cpu", "cuda"] | None,
     typer.Option("--device", help="auto: a GPU if there is one. Default: the settings'."),

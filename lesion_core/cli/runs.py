@@ -93,7 +93,7 @@ def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile =
     make_deterministic(run.threads)
     chosen, layout = job_device(device or given.compute.device), Layout(root)
     segmenter, out = load_segmenter(folder, device=chosen), layout.pseudo_masks(run_id, dataset)
-    pixels = layout.harmonized(dataset, segmenter.size)
+    pixels = layout.pixels(segmenter.run.pixels, dataset, segmenter.size)
     write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=chosen)
     outputs.record_job(out / outputs.NAME, root, outputs.arrays_of(out))
 
@@ -103,7 +103,7 @@ def audit_pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Pro
     from lesion_core.inference.pseudo_mask_audit import audit_pseudo_masks as audit
 
     [run], _, given = runs_and_sections("audit-pseudo-masks", [run_id], root, profile)
-    audit(run_id, dataset, run.segmentation.model.image_size, root, given.statistics)
+    audit(run, dataset, root, given.statistics)
 
 
 def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device = None) -> None:

@@ -154,7 +154,7 @@ Explained = Iterator[tuple[dict[str, Any], np.ndarray, Maps, np.ndarray | None, 
 def _segmenter_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explained:
     """(index record, pixels, explainer -> map (g, g), box, target) of each chosen test image."""
     loaded = load_segmenter(job.run_dir, device=job.device)
-    data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
+    data = Harmonized.open(job.layout.pixels(loaded.run.pixels, dataset, loaded.size))
     chosen = chosen_rows(data, masks, dataset, job.explain)
     for start in range(0, len(chosen), BATCH):
         batch = chosen[start : start + BATCH]
@@ -171,7 +171,7 @@ def _classifier_maps(job: Job, dataset: str, masks: dict[str, Path]) -> Explaine
     loaded = load_classifier(job.run_dir, device=job.device)
     if not isinstance(loaded.model, torch.nn.Module):
         raise SettingsError(f"{job.run.method} is no network", remedy="take it out of explain.methods")
-    data = Harmonized.open(job.layout.harmonized(dataset, loaded.size))
+    data = Harmonized.open(job.layout.pixels(loaded.run.pixels, dataset, loaded.size))
     chosen = chosen_rows(data, masks, dataset, job.explain)
     soft = masks_of(
         loaded, job.run_dir, job.run, job.layout, data, chosen, batch_size=job.scoring.batch_size, device=job.device

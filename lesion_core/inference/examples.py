@@ -76,7 +76,7 @@ def labelled_examples(
         MaskError: an image has no mask.
     """
     layout = Layout(Path(root))
-    data = Harmonized.open(layout.harmonized(dataset, loaded.size))
+    data = Harmonized.open(layout.pixels(loaded.run.pixels, dataset, loaded.size))
     rows = data.rows(split, with_label=True)
     masks = masks_of(loaded, run_dir, run, layout, data, rows, batch_size=batch_size, device=device)
     if masks is None and loaded.needs_masks:
@@ -118,7 +118,7 @@ def _own_masks(
 ) -> np.ndarray:
     """A joint run's own soft masks."""
     segmenter = load_segmenter(run_dir, device=device)
-    data = Harmonized.open(layout.harmonized(dataset, segmenter.size))
+    data = Harmonized.open(layout.pixels(segmenter.run.pixels, dataset, segmenter.size))
     sizes = [(data.index[row]["height"], data.index[row]["width"]) for row in rows]
     maps = probabilities(segmenter, data.images[rows], sizes, batch_size=batch_size, device=device)
     return np.concatenate([np.round(batch * 255).astype(np.uint8) for batch in maps])

@@ -19,6 +19,7 @@ from lesion_core.metrics.segmentation import confusion, scores
 from lesion_core.paths import Layout
 from lesion_core.progress import track
 from lesion_core.settings import Statistics
+from lesion_core.settings.run import Run
 from lesion_core.stats.bootstrap import bootstrap_means
 
 IMAGE_COLUMNS = ("image_id", "lesion_id", "split", "label", "site", "dice", "iou", "components", "confidence", "flags")
@@ -31,20 +32,21 @@ ATTRIBUTES = (ALL, "label", "site")
 UNKNOWN = "not known"
 
 
-def audit_pseudo_masks(run_id: str, dataset: str, size: int, root: Path, statistics: Statistics) -> None:
+def audit_pseudo_masks(run: Run, dataset: str, root: Path, statistics: Statistics) -> None:
     """Write ``audit.csv`` (one row per image with a true mask) and ``audit_summary.csv`` beside the pseudo-masks.
 
     Args:
-        run_id: the segmentation run. dataset: whose pseudo-masks; it must publish masks.
-        size: side of the pseudo-masks in pixels; truth is brought to it (half a pixel or more counts as lesion).
+        run: the segmentation run; truth is brought to its side (half a pixel or more counts as lesion).
+        dataset: whose pseudo-masks; it must publish masks.
         statistics: level, resamples and seed of the intervals, which resample lesions.
 
     Raises:
         MaskError: there are no pseudo-masks, they are of other images, or no true mask is published.
     """
     layout = Layout(Path(root))
+    run_id, size = run.run_id, run.segmentation.model.image_size
     folder = layout.pseudo_masks(run_id, dataset)
-    rows = _images(layout, folder, dataset, size)
+    rows = _images(layout, folder, layout.pixels(run.pixels, dataset, size), dataset, size)
     write_csv(folder / "audit.csv", IMAGE_COLUMNS, [{**row, **_printed(row)} for row in rows])
     summary = [
         {"segmenter_run": run_id, "dataset": dataset, **line}
@@ -54,7 +56,7 @@ def audit_pseudo_masks(run_id: str, dataset: str, size: int, root: Path, statist
     write_csv(folder / "audit_summary.csv", SUMMARY_COLUMNS, summary)
 
 
-def _images(layout: Layout, folder: Path, dataset: str, size: int) -> list[dict[str, Any]]:
+def _images(layout: Layout, folder: Path, pixels: Path, dataset: str, size: int) -> list[dict[str, Any]]:
     try:
         lines = read_csv(folder / "masks.csv")
         masks = read_array(folder / "masks.npy", mapped=True)
@@ -62,7 +64,7 @@ def _images(layout: Layout, folder: Path, dataset: str, size: int) -> list[dict[
         raise MaskError(
             f"There are no pseudo-masks of {dataset}", file=error.filename, remedy="run the pseudo_masks rule"
         ) from error
-    index = read_csv(layout.harmonized(dataset, size) / "index.csv")
+    index = read_csv(pixels / "index.csv")
     ids = [line["image_id"] for line in lines]
     expected = [entry["image_id"] for entry in index]
     if ids != expected or masks.shape != (len(ids), size, size):

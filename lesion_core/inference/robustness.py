@@ -54,7 +54,7 @@ def measure_robustness(
     paths = {(row["dataset"], row["image_id"]): layout.root / row["path"] for row in table}
     rows: list[dict[str, Any]] = []
     for dataset in sorted(datasets):
-        data = Harmonized.open(layout.harmonized(dataset, loaded.size))
+        data = Harmonized.open(layout.pixels(loaded.run.pixels, dataset, loaded.size))
         chosen = _chosen(data.rows("test", with_label=True), settings.images, dataset)
         records = [data.index[row] for row in chosen]
         found: dict[tuple[str, int], list[np.ndarray]] = {}

@@ -64,7 +64,7 @@ def score_segmentation(
     rows: list[SegmentationScore] = []
     with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
         for dataset in sorted(scoring.segmentation_on):
-            folder = Layout(root).harmonized(dataset, segmenter.size)
+            folder = Layout(root).pixels(segmenter.run.pixels, dataset, segmenter.size)
             truths = _truths(root, dataset)
             for record, truth, maps in track(
                 _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device, images),

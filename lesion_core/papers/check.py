@@ -109,12 +109,15 @@ def _located(error: SettingsError, path: Path, paper: Paper) -> Iterator[str]:
 
 def _place(paper: Paper, name: str, keys: list[str]) -> tuple[str, ...] | None:
     """Where a method's key stands in this file: with it, or with what it extends; None where it is another file's."""
-    written: dict[str, dict[str, Any]] = {**paper.bases, **paper.methods}
-    at = name
-    while at in written:
-        if not keys or keys[0] in written[at]:
-            return ("bases" if at in paper.bases else "methods", at, *keys)
-        at = str(written[at].get("extends"))
+    kinds = {"protocols": paper.protocols, "bases": paper.bases, "methods": paper.methods}
+    waiting = [name]
+    for at in waiting:
+        for kind, written in kinds.items():
+            if at in written:
+                if not keys or keys[0] in written[at]:
+                    return (kind, at, *keys)
+                extends = written[at].get("extends", [])
+                waiting += reversed(extends if isinstance(extends, list) else [extends])
     return ("methods", name) if name in paper.methods else None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -23,28 +23,19 @@ WHEN = ("before", "after")
 
 
 def reference_histogram(
-    catalog: Path,
-    splits_dir: Path,
-    root: Path,
-    out: Path,
-    out_colours: Path,
-    settings: Harmonization,
-    *,
-    workers: int | None = None,
+    catalog: Path, splits_dir: Path, root: Path, out: Path, settings: Harmonization, *, workers: int | None = None
 ) -> np.ndarray:
-    """Make the reference: per channel, the median of the normalised histograms of all training images.
+    """Make the reference: per channel, the median of the normalised histograms of training images.
 
-    Images are prepared at ``settings.reference_size`` as for harmonization, so that the reference depends on declared
-    settings alone. One image in several datasets counts once. Beside it the colour distances between the datasets'
-    training images are written, as released and as harmonized.
+    Images are those of ``settings.reference_from``, prepared at ``settings.reference_size`` as for harmonization, so
+    that the reference depends on declared settings alone. One image in several datasets counts once.
 
     Args:
         catalog: images.parquet.
         splits_dir: holds <dataset>.csv for each dataset of the catalog.
         root: paths in the catalog are relative to it.
         out: reference.npy, float64 (3, 256), rows sum to 1; written atomically.
-        out_colours: colours.json, see ``colour_distances``; written atomically.
-        settings: ``reference_size``, and see ``prepare_image``.
+        settings: ``reference_from``, ``reference_size``, and see ``prepare_image``.
         workers: threads; None takes the processors this process may use.
 
     Returns:
@@ -54,16 +45,49 @@ def reference_histogram(
         SplitError: splits and catalog disagree, or there is no training image.
         ImageError: an image cannot be read.
     """
+    measured, _ = _measured(settings.reference_from, catalog, splits_dir, root, settings, workers)
+    reference = histogram.median_histogram(np.stack([counts for _, counts in measured.values()]))
+    with atomic_path(out) as partial:
+        np.save(partial, reference)
+    return reference
+
+
+def write_colours(
+    catalog: Path,
+    splits_dir: Path,
+    root: Path,
+    reference: np.ndarray | None,
+    out: Path,
+    settings: Harmonization,
+    *,
+    workers: int | None = None,
+) -> None:
+    """Write colours.json: distances between the datasets' training images, as released and as harmonized.
+
+    Args as of ``reference_histogram``; ``reference`` is None where none is specified. Errors alike.
+    """
+    datasets = sorted({entry["dataset"] for entry in read_catalog(catalog)})
+    measured, members = _measured(datasets, catalog, splits_dir, root, settings, workers)
+    profiles = {name: _profile([measured[sha] for sha in shas], reference) for name, shas in members.items() if shas}
+    write_json(out, colour_distances(profiles))
+
+
+Measured = dict[str, tuple[np.ndarray, np.ndarray]]
+
+
+def _measured(
+    datasets: Sequence[str], catalog: Path, splits_dir: Path, root: Path, settings: Harmonization, workers: int | None
+) -> tuple[Measured, dict[str, list[str]]]:
+    """SHA-256 of each training image -> colours as released, counts as prepared; and the images of each dataset."""
     paths: dict[str, tuple[Path, str]] = {}
     members: dict[str, list[str]] = {}
-    for dataset in sorted({entry["dataset"] for entry in read_catalog(catalog)}):
+    for dataset in sorted(datasets):
         training = [entry for entry in dataset_entries(dataset, catalog, splits_dir) if entry["split"] == "train"]
         members[dataset] = [entry["sha256"] for entry in training]
         for entry in training:
             paths.setdefault(entry["sha256"], (root / entry["path"], dataset))
     if not paths:
         raise SplitError("no training image, so no reference histogram", file=splits_dir)
-
     size = settings.reference_size
 
     def measure(place: tuple[Path, str]) -> tuple[np.ndarray, np.ndarray]:
@@ -72,14 +96,8 @@ def reference_histogram(
         counts = histogram.channel_histograms(prepare_image(original, size, settings, [dataset]))
         return colour_frequencies(original).astype(np.float32), counts.astype(np.int32)
 
-    measured = dict(zip(paths, in_threads(measure, list(paths.values()), "reference histogram", workers), strict=True))
-    reference = histogram.median_histogram(np.stack([counts for _, counts in measured.values()]))
-    with atomic_path(out) as partial:
-        np.save(partial, reference)
-    wanted = reference if settings.histogram == "specification" else None
-    profiles = {name: _profile([measured[sha] for sha in shas], wanted) for name, shas in members.items() if shas}
-    write_json(out_colours, colour_distances(profiles))
-    return reference
+    found = in_threads(measure, list(paths.values()), "histograms", workers)
+    return dict(zip(paths, found, strict=True)), members
 
 
 def _profile(measured: list[tuple[np.ndarray, np.ndarray]], reference: np.ndarray | None) -> np.ndarray:

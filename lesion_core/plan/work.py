@@ -41,7 +41,7 @@ def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tupl
     shares = settings.splits
     counts = {name: (round(size * shares.train), round(size * shares.val)) for name, size in sizes.items()}
     for name in settings.data.datasets:
-        path = None if root is None else Layout(root).split(name)
+        path = None if root is None else Layout(root).split("shared/leak_free", name)
         if path is not None and path.is_file():
             found = Counter(row["split"] for row in read_csv(path))
             counts[name] = (found["train"], found["val"])

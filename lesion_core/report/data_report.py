@@ -27,9 +27,9 @@ MOST = 100  # images on the sheet of large groups
 
 
 def write_data_report(root: Path) -> None:
-    """Write ``harmonized/overview.csv``, and overview, colours and large_groups as ``.pdf`` and ``.png``.
+    """Write ``protocols/overview.csv``, and overview, colours and large_groups as ``.pdf`` and ``.png``.
 
-    Reads the catalog, the images of large groups and ``harmonized/colours.json``.
+    Reads the catalog, the images of large groups and ``protocols/colours.json``.
     """
     layout = Layout(root)
     folder = layout.colours.parent

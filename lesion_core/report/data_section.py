@@ -9,24 +9,25 @@ from typing import Any
 from lesion_core.files import read_json
 from lesion_core.paths import Layout
 from lesion_core.report.data_report import LARGE
-from lesion_core.settings import CLASSES
+from lesion_core.settings import CLASSES, Plan
 
 FIELDS = {"age": "Age", "sex": "Sex", "site": "Site", "label": "Class", "lesion_id": "Lesion id", "mask_path": "Mask"}
 
 
-def data_of(root: Path) -> dict[str, Any]:
+def data_of(root: Path, plan: Plan) -> dict[str, Any]:
     """The catalog's report, colour distances, and the figures of both.
 
     Returns:
         {report: ``catalog/report.json``, classes: in the order of `CLASSES`, fields: name -> print name of what may be
-        missing, colours: ``harmonized/colours.json``, overview, histograms and large_groups: figures of `data_report`,
-        groups: (images, groups of so many), sheets: dataset -> its contact sheet of the largest size}
+        missing, colours: ``protocols/colours.json``, overview, histograms and large_groups: figures of `data_report`,
+        groups: (images, groups of so many), sheets: "protocol/rule, dataset" -> its contact sheet of the largest size}
     """
     layout = Layout(root)
     report = read_json(layout.data_report)
     parts = report["datasets"].values()
     fields = _ordered((field for part in parts for field in part["missing"]), FIELDS)
-    sheets = sorted(layout.harmonized_files("contact_sheet.png"), key=lambda path: int(path.parent.name))
+    found = [path for home in plan.protocols for path in root.glob(f"protocols/{home}/pixels/*/*/contact_sheet.png")]
+    sheets = sorted(found, key=lambda path: (*path.parts[-6:-4], int(path.parent.name)))
     return {
         "report": report,
         "classes": _ordered((label for part in parts for label in part["labels"]), CLASSES),
@@ -37,7 +38,7 @@ def data_of(root: Path) -> dict[str, Any]:
         "large": LARGE,
         "large_groups": layout.large_groups("png"),
         "groups": sorted((int(size), count) for size, count in report["joins"]["groups_by_size"].items()),
-        "sheets": {path.parents[1].name: path for path in sheets},
+        "sheets": {f"{'/'.join(path.parts[-6:-4])}, {path.parts[-3]}": path for path in sheets},
     }
 
 

@@ -131,11 +131,13 @@ class Lineage:
             )
         return [self.catalog[dataset, image] for image in wanted]
 
-    def split(self, dataset: str) -> dict[str, Any]:
-        """The split file's hash, the certificate's, and whether they agree."""
-        layout = Layout(self.root)
-        now = self.sha256(layout.split(dataset))
-        certificate = read_json(layout.certificate) if layout.certificate.is_file() else {"splits": {}}
-        certified = certificate["splits"].get(dataset, {}).get("sha256")
+    def split(self, run_id: str, dataset: str) -> dict[str, Any]:
+        """The split file that a run's images were split by: its hash, the certificate's, and whether they agree."""
+        layout, home = Layout(self.root), self.run(run_id)["settings"]["split_tables"]
+        path = layout.split(home, dataset)
+        now, certificate = self.sha256(path), layout.certificate(home)
+        known = read_json(certificate)["splits"] if certificate.is_file() else {}
+        certified = known.get(dataset, {}).get("sha256")
         state = "as certified" if now is not None and now == certified else "not as certified"
-        return {"file": f"splits/{dataset}.csv", "sha256": now, "certified_sha256": certified, "state": state}
+        name = path.relative_to(self.root).as_posix()
+        return {"file": name, "sha256": now, "certified_sha256": certified, "state": state}

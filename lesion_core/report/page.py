@@ -35,7 +35,7 @@ SECTIONS = (  # each is a template of that name
         "gallery",
         "data",
     ),
-    *("certificate", "papers", "licences", "runs", "environment"),
+    *("certificates", "papers", "licences", "runs", "environment"),
 )
 
 
@@ -46,7 +46,7 @@ def write_page(root: Path, plan: Plan) -> None:
         RunError: a part that it is made of is missing.
     """
     layout = Layout(root)
-    _check_parts(layout)
+    _check_parts(layout, plan)
     chains = ChainData(Lineage.read(root), plan)
     for path in layout.run_files("provenance.json"):
         if any(path.parent.name in runs for runs in plan.runs.values()):
@@ -59,8 +59,8 @@ def write_page(root: Path, plan: Plan) -> None:
         "layout": layout,
         "found": summary_of(plan, ledger, claims),
         "sections": SECTIONS,
-        "data": data_of(root),
-        "certificate": read_json(layout.certificate),
+        "data": data_of(root, plan),
+        "certificates": {home: read_json(layout.certificate(home)) for home in sorted(set(plan.protocols.values()))},
         "tables": tables_of(plan, read_cells(root), chains),
         "statistics": statistics_of(root, plan, chains),
         "ledger": ledger,
@@ -80,7 +80,7 @@ def write_page(root: Path, plan: Plan) -> None:
     write_text(layout.report, environment().get_template("page.html").render(content))
 
 
-def _check_parts(layout: Layout) -> None:
+def _check_parts(layout: Layout, plan: Plan) -> None:
     parts = (
         layout.cells,
         layout.statistics("tests"),
@@ -88,7 +88,7 @@ def _check_parts(layout: Layout) -> None:
         layout.checklist("claim", "md"),
         layout.figure_list,
         layout.data_report,
-        layout.certificate,
+        *(layout.certificate(home) for home in plan.protocols.values()),
     )
     for path in parts:
         if not path.is_file():

@@ -49,7 +49,7 @@ class ChainData:
                 self.content["files"][name] = self.chain.sha256(self.chain.root / name)
         if measure.kind != "provenance":
             ids = tuple(row["image_id"] for row in self.chain.store.rows(run_ids[0], measure))
-            record["images"] = self._images(measure.dataset, ids)
+            record |= self._images(run_ids[0], measure.dataset, ids)
         if measure.kind == "segmentation" and measure.averaging == "image" and measure.minus is None:
             record["shown"] = self._shown(cell["method"], run_ids[0], measure)
         self.content["cells"].append(record)
@@ -69,7 +69,7 @@ class ChainData:
         rows = {run_id: store.get((run_id, test["dataset"], *tails[run_id]), []) for run_id in run_ids}
         record: dict[str, Any] = {key: value for key, value in test.items() if value and key != "other_runs"}
         record |= {"runs": run_ids, "rows": [[name, len(rows[run_id])] for run_id in run_ids]}
-        record["images"] = self._images(test["dataset"], tuple(row["image_id"] for row in rows[run_ids[0]]))
+        record |= self._images(run_ids[0], test["dataset"], tuple(row["image_id"] for row in rows[run_ids[0]]))
         self.content["tests"].append(record)
         return len(self.content["tests"]) - 1
 
@@ -94,13 +94,14 @@ class ChainData:
                 for value, name in (ordered[place] for place in places)
             ]
 
-    def _images(self, dataset: str, ids: tuple[str, ...]) -> int:
-        if dataset not in self.content["splits"]:
-            self.content["splits"][dataset] = self.chain.split(dataset)
+    def _images(self, run_id: str, dataset: str, ids: tuple[str, ...]) -> dict[str, Any]:
+        """The file that split a run's images, and the number of their list."""
+        split = self.chain.split(run_id, dataset)
+        self.content["splits"].setdefault(split["file"], split)
         key = (dataset, *sorted(set(ids)))
         if key not in self._sets:
             images = self.chain.images(dataset, ids)
             self._sets[key] = len(self.content["images"])
             pairs = [[image["image_id"], image["sha256"]] for image in images]
             self.content["images"].append({"sha256": images_sha256(images), "list": pairs})
-        return self._sets[key]
+        return {"split": split["file"], "images": self._sets[key]}

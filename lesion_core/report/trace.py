@@ -160,7 +160,7 @@ def _follow(
             faults.append(f"{run['run_id']} has no weights")
     split, images = None, []
     if measure.kind != "provenance":
-        split = chain.split(measure.dataset)
+        split = chain.split(run_ids[0], measure.dataset)
         if split["state"] != "as certified":
             faults.append(f"{split['file']} is not the file of the certificate")
         images = chain.images(measure.dataset, (row["image_id"] for row in chain.store.rows(run_ids[0], measure)))

@@ -41,12 +41,13 @@ from lesion_core.settings.data import (
     Duplicates,
     Extraction,
     Harmonization,
-    SplitCounts,
+    SplitRule,
     Splits,
     Synthetic,
     Views,
 )
 from lesion_core.settings.paper import Claim, Paper, Reference, Table, TableRow
+from lesion_core.settings.protocols import Homes, Material, Protocol
 from lesion_core.settings.report import Ledger, Plan, Report, Statistics
 from lesion_core.settings.scoring import AutomaticMasks, Corruption, Explain, Robustness, Scoring, Subgroups
 from lesion_core.settings.segmentation import (
@@ -84,6 +85,7 @@ class Settings(Strict):
     duplicates: Duplicates
     splits: Splits
     harmonization: Harmonization
+    protocols: dict[Name, Protocol]
     extraction: Extraction
     scoring: Scoring
     explain: Explain
@@ -96,6 +98,11 @@ class Settings(Strict):
     matrix: Matrix
     methods: dict[Name, Method]
     names: dict[Name, str]
+
+    @property
+    def homes(self) -> Homes:
+        """Where pixels and splits lie."""
+        return Homes(self.protocols, self.data.datasets, self.splits)
 
     @property
     def tables(self) -> dict[str, Table]:

@@ -78,7 +78,6 @@ def _check_data(settings: Settings, problems: Problems) -> None:
         "the smoke profile makes its own images and needs this section",
     )
     for key, names in (
-        ("splits.official", settings.splits.official),
         ("scoring.segmentation_on", scoring.segmentation_on),
         ("scoring.classification_on", scoring.classification_on),
     ):
@@ -114,7 +113,15 @@ def _check_method(settings: Settings, name: str, method: Method, problems: Probl
             has = set(seeds(settings, name)) <= set(seeds(settings, member))
             problems.expect(has, f"matrix.seeds_for.{name}", f"'{member}' is not run with all of these seeds")
         return
+    homes = settings.homes
+    own = homes.pixels(method.protocol, method.rule)
     for key, needed, _ in needs(settings, name):
+        other = settings.methods.get(needed)
+        if other is not None:
+            theirs = homes.pixels(other.protocol, other.rule)
+            alike = theirs == own if isinstance(method, JointMethod) else homes.splits(theirs) == homes.splits(own)
+            text = f"'{needed}' sees {theirs}, and this method {own}: take one of the same protocol and rule"
+            problems.expect(alike, f"methods.{name}.{key}", text)
         segmenter = settings.methods.get(needed)
         if isinstance(segmenter, SegmentationMethod):
             _check_prompt(method, f"methods.{name}.{key}", needed, segmenter.model, problems)

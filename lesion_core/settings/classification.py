@@ -18,6 +18,7 @@ from lesion_core.settings.base import (
     NotNegative,
     Strict,
 )
+from lesion_core.settings.protocols import UnderProtocol
 from lesion_core.settings.segmentation import SegmentationLoss
 from lesion_core.settings.training import Training
 
@@ -77,7 +78,7 @@ class ClassificationLoss(Strict):
     mixup_alpha: NotNegative
 
 
-class ClassificationMethod(Strict):
+class ClassificationMethod(UnderProtocol):
     """One classification method; ``masks``: ``true``, or the segmentation method that makes the pseudo-masks."""
 
     task: Literal["classification"]
@@ -103,7 +104,7 @@ class ClassificationMethod(Strict):
         return self
 
 
-class JointMethod(Strict):
+class JointMethod(UnderProtocol):
     """Joint fine-tuning of a segmenter and a classifier: l1 * L_seg + l2 * L_cls (paper A, section 3.7).
 
     ``segmentation_from``: what L_seg learns from. ``segmenter_images``: true masks of the images that the segmenter was
@@ -124,7 +125,7 @@ class JointMethod(Strict):
     augmentation: Augmentation
 
 
-class DerivedMethod(Strict):
+class DerivedMethod(UnderProtocol):
     """A method that trains nothing: averages of what other methods predict.
 
     ``tta``: test-time augmentation of each run of one method. ``ensemble``: of one method, one run that averages all

@@ -61,18 +61,14 @@ class Duplicates(Strict):
     views: Views = Views()
 
 
-SplitCounts = Annotated[list[Whole], Field(min_length=3, max_length=3)]
-
-
 class Splits(Strict):
-    """Leak-free splits by group, stratified by class; ``official``: the release's own parts, or [train, val, test]."""
+    """What both split rules share. ``scale_counts``: a paper's image counts are scaled to the images that there are."""
 
     seed: int
     train: Positive
     val: Positive
     test: Positive
-    official: dict[Dataset, Literal["release"] | SplitCounts] = Field(default_factory=dict)
-    on_conflict: Literal["error", "move"] = "error"
+    scale_counts: bool = False
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> Splits:
@@ -81,11 +77,31 @@ class Splits(Strict):
         return self
 
 
+Rule = Literal["leak_free", "as_published"]
+SplitCounts = Annotated[list[Whole], Field(min_length=3, max_length=3)]
+# A release's own parts, or images [train, val, test] drawn by image; what is not named is drawn by the common shares.
+Parts = dict[Dataset, Literal["release"] | SplitCounts]
+
+
+class SplitRule(Splits):
+    """All that the split tables of one protocol under one rule depend on, beside the images.
+
+    Attributes:
+        rule: ``leak_free``: by group across all datasets; ``as_published``: each dataset by itself.
+        datasets: that are split together; none under ``as_published``.
+        parts: of ``as_published``.
+    """
+
+    rule: Rule
+    datasets: list[Dataset] = Field(default_factory=list)
+    parts: Parts = Field(default_factory=dict)
+
+
 Colour = Literal["none", "grey_world", "shades_of_grey"]
 
 
 class Harmonization(Strict):
-    """One appearance for all datasets (paper A, section 3.1)."""
+    """What is done to pixels and masks. ``reference_from``: whose training images make the reference histogram."""
 
     histogram: Literal["specification", "none"]
     colour: Colour
@@ -97,6 +113,7 @@ class Harmonization(Strict):
     reference_size: Count = 512
     scaled_decoding: bool = False
     colour_for: dict[Dataset, Colour] = Field(default_factory=dict)
+    reference_from: Distinct[Dataset] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _hair_needs_every_pixel(self) -> Harmonization:

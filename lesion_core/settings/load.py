@@ -17,14 +17,16 @@ from lesion_core.settings.matrix import plan as plan
 from lesion_core.settings.papers import check_rows, chosen, laid_over, read_papers
 from lesion_core.settings.yaml_file import read_yaml
 
+WRITTEN = ("protocols", "bases", "methods")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 class Unresolved(BaseModel):
-    """Methods and bases as written, before ``extends``."""
+    """Methods, bases and protocols as written, before ``extends``."""
 
     methods: dict[Name, dict[str, Any]] = {}
     bases: dict[Name, dict[str, Any]] = {}
+    protocols: dict[Name, dict[str, Any]] = {}
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -36,27 +38,60 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _extend(written: Unresolved) -> dict[str, Any]:
-    """Resolve ``extends`` of every method: a base or another method, merged underneath."""
-    known = {**written.bases, **written.methods}
+OF_PROTOCOLS = ("harmonization", "as_published")
+
+
+def _extend(written: Unresolved, harmonization: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Resolve ``extends``: bases, protocols or methods, merged underneath; of several the last lies on top.
+
+    Args:
+        written: as in the files.
+        harmonization: params.yaml's, which the protocols' own is laid over.
+
+    Returns:
+        Methods, each with the nearest protocol that it extends, and protocols: pixels and splits alone.
+    """
+    known = {**written.bases, **written.protocols, **written.methods}
     resolved: dict[str, Any] = {}
+    for name in known.keys() - written.protocols.keys():
+        if own := [key for key in OF_PROTOCOLS if key in known[name]]:
+            raise SettingsError(
+                f"{name} says {own[0]}, which protocols say", remedy="extend a protocol that says so (protocols)"
+            )
 
     def resolve(name: str, chain: tuple[str, ...]) -> dict[str, Any]:
         if name in chain:
             raise SettingsError(f"methods.{name}.extends goes in a circle: {' -> '.join((*chain, name))}")
         if name not in resolved:
             body = dict(known[name])
-            parent = body.pop("extends", None)
-            if parent is not None and not (isinstance(parent, str) and parent in known):
-                raise SettingsError(
-                    f"methods.{name}.extends names one base or method; {parent!r} does not exist",
-                    file="params.yaml",
-                    remedy=f"use one of: {', '.join(sorted(known))}",
-                )
-            resolved[name] = body if parent is None else merge(resolve(parent, (*chain, name)), body)
+            extends = body.pop("extends", [])
+            merged: dict[str, Any] = {}
+            for parent in extends if isinstance(extends, list) else [extends]:
+                if not (isinstance(parent, str) and parent in known):
+                    raise SettingsError(
+                        f"methods.{name}.extends names bases, protocols or methods; {parent!r} does not exist",
+                        file="params.yaml",
+                        remedy=f"use: {', '.join(sorted(known))}",
+                    )
+                merged = merge(merged, resolve(parent, (*chain, name)))
+            resolved[name] = merge(merged, body) | ({"protocol": name} if name in written.protocols else {})
         return resolved[name]
 
-    return {name: resolve(name, ()) for name in written.methods}
+    protocols = {}
+    for name in written.protocols:
+        whole = resolve(name, ())
+        pixels = merge(harmonization, whole.get("harmonization", {}))
+        protocols[name] = {"harmonization": pixels, "as_published": whole.get("as_published", {})}
+    methods = {
+        name: {key: value for key, value in resolve(name, ()).items() if key not in OF_PROTOCOLS}
+        for name in written.methods
+    }
+    for method in methods.values():  # what averages others is of their protocol and rule
+        if method.get("task") == "derived":
+            averaged = methods.get((method.get("of") or [""])[0], {})
+            method.setdefault("protocol", averaged.get("protocol", next(iter(protocols))))
+            method.setdefault("rule", averaged.get("rule", "leak_free"))
+    return methods, protocols
 
 
 def _explain(error: ValidationError) -> SettingsError:
@@ -98,11 +133,11 @@ def load(
     papers = read_papers(checkout, base)
     raw = base
     for paper in papers.values():
-        raw = merge(raw, {"bases": paper.bases, "methods": paper.methods})
+        raw = merge(raw, {kind: getattr(paper, kind) for kind in WRITTEN})
     raw = merge(raw, read_yaml(overlays[name]))
     for paper in papers.values():
         if name in paper.profiles:
-            raw = merge(raw, {"bases": paper.profiles[name].bases, "methods": paper.profiles[name].methods})
+            raw = merge(raw, {kind: getattr(paper.profiles[name], kind) for kind in WRITTEN})
     check_rows(checkout, papers, raw["methods"])
     asked = chosen(papers, overrides.get("papers", raw.get("papers", "all")))
     given = {key: value for key, value in overrides.items() if key != "papers"}
@@ -111,7 +146,8 @@ def load(
         remedy = "take another profile, or say in the paper's file what this one runs (profiles)"
         raise SettingsError(f"Profile {name} runs nothing of these papers", ids=asked, remedy=remedy)
     try:
-        raw["methods"] = _extend(Unresolved.model_validate(raw))
+        written = Unresolved.model_validate(raw)
+        raw["methods"], raw["protocols"] = _extend(written, raw["harmonization"])
         raw.pop("bases", None)
         settings = Settings.model_validate(raw)
     except ValidationError as error:

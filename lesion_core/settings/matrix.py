@@ -46,7 +46,12 @@ def closure(settings: Settings, problems: list[str]) -> list[str]:
 
 
 def expand(settings: Settings) -> dict[str, Run]:
-    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run.
+    """The experiment matrix as runs by id, in an order that can be run; equal settings share one run."""
+    return _expanded(settings)[0]
+
+
+def _expanded(settings: Settings) -> tuple[dict[str, Run], dict[str, list[str]]]:
+    """Runs by id, and the ids of each method's runs, one per seed.
 
     A run is an ablation's where ``matrix.ablations`` alone asks for it and nothing is built on it, so that every run
     has one owner and ablations are the graph's leaves.
@@ -54,6 +59,7 @@ def expand(settings: Settings) -> dict[str, Run]:
     runs: dict[str, Run] = {}
     by_name: dict[tuple[str, int], Run] = {}
     by_content: dict[str, Run] = {}
+    homes = settings.homes
     for name in closure(settings, []):
         spec = settings.methods[name]
         for seed in seeds(settings, name):
@@ -65,11 +71,16 @@ def expand(settings: Settings) -> dict[str, Run]:
                     linked.setdefault("source_runs", []).extend(by_name[(needed, member)].run_id for member in own)
                 else:
                     linked["classifier_run" if key == "classifier" else "segmenter_run"] = other.run_id
+            pixels = homes.pixels(spec.protocol, spec.rule)
+            material = homes.materials[pixels]
             run = Run(
                 method=name,
                 seed=seed,
                 spec=spec,
-                harmonization=settings.harmonization,
+                pixels=pixels,
+                split_tables=homes.splits(pixels),
+                splits=material.splits,
+                harmonization=material.harmonization,
                 extraction=settings.extraction,
                 threads=settings.compute.threads,
                 processes=settings.compute.processes,
@@ -81,7 +92,11 @@ def expand(settings: Settings) -> dict[str, Run]:
             by_name[(name, seed)] = run
             runs.setdefault(run.run_id, run)
     asked = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
-    return {key: run.model_copy(update={"ablation": run.ablation and key not in asked}) for key, run in runs.items()}
+    owned = {key: run.model_copy(update={"ablation": run.ablation and key not in asked}) for key, run in runs.items()}
+    of_methods: dict[str, list[str]] = {}
+    for (name, _), run in by_name.items():
+        of_methods.setdefault(name, []).append(run.run_id)
+    return owned, of_methods
 
 
 def seeds(settings: Settings, name: str) -> list[int]:
@@ -106,7 +121,8 @@ def _is_seeded(spec: Any) -> bool:
 
 def plan(settings: Settings) -> Plan:
     """What the report's stages are told: papers and their tables, and the runs of every method (aliases share runs)."""
-    runs, names = expand(settings).values(), closure(settings, [])
+    found, of_methods = _expanded(settings)
+    runs, names = found.values(), list(of_methods)
     return Plan(
         profile=settings.profile,
         tables=settings.tables,
@@ -114,11 +130,12 @@ def plan(settings: Settings) -> Plan:
         claims={name: paper.claims for name, paper in settings.papers.items()},
         contradictions={name: paper.contradictions for name, paper in settings.papers.items()},
         tests={key: spec for paper in settings.papers.values() for key, spec in paper.tests.items()},
-        runs={name: [run.run_id for run in runs if run.spec == settings.methods[name]] for name in names},
+        runs=of_methods,
         names={name: settings.names[name] for name in names if name in settings.names},
         trained_on={name: trained_on(settings, name) for name in names},
         figures={key: spec for paper in settings.papers.values() for key, spec in paper.figures.items()},
         prompts={name: prompt for name in names if (prompt := _prompt(settings.methods[name])) != "none"},
+        protocols={run.pixels: run.split_tables for run in runs},
         figure_segmenter=next(_proposed_segmenters(settings, names), None),
         ablations=[run.run_id for run in runs if run.ablation],
         statistics=settings.statistics,

@@ -212,6 +212,7 @@ class PaperProfile(Strict):
 
     run: Distinct[Name] | None = None
     seeds_for: dict[Name, list[int]] = Field(default_factory=dict)
+    protocols: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     bases: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     explain: Distinct[Name] | None = None
@@ -222,7 +223,7 @@ class Paper(Strict):
     """One paper's file.
 
     Attributes:
-        bases, methods: as in params.yaml, resolved together with it.
+        protocols, bases, methods: as in params.yaml, resolved together with it.
         names: method -> as tables of tests, figures and the page call it; a row's label is the paper's own word.
         ablations: methods on which nothing is built.
         tables: ``<paper>_table_<two digits>`` as the paper numbers them, and tables of ours under plain names.
@@ -234,6 +235,7 @@ class Paper(Strict):
     """
 
     reference: Reference
+    protocols: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     bases: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     methods: dict[Name, dict[str, Any]] = Field(default_factory=dict)
     names: dict[Name, str] = Field(default_factory=dict)

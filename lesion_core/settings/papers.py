@@ -72,7 +72,7 @@ def read_papers(checkout: Path, shared: Mapping[str, Any]) -> dict[str, Paper]:
     """
     files = sorted((checkout / FOLDER).glob("*.yaml"))
     papers = {path.stem: read_paper(path) for path in files}
-    for kind in ("bases", "methods", "tables"):
+    for kind in ("protocols", "bases", "methods", "tables"):
         owner = dict.fromkeys(shared.get(kind, {}), "params")
         for name, paper in papers.items():
             for key in getattr(paper, kind):
@@ -128,7 +128,9 @@ def laid_over(raw: dict[str, Any], papers: Mapping[str, Paper], names: list[str]
         "seeds_for": seeds_for,
     }
     looks = {kind: {**raw[kind], "methods": list(dict.fromkeys(listed))} for kind, listed in looked_at.items()}
-    own = {name: papers[name].model_dump(exclude={"bases", "methods", "names", "profiles"}) for name in names}
+    own = {
+        name: papers[name].model_dump(exclude={"protocols", "bases", "methods", "names", "profiles"}) for name in names
+    }
     called = dict(raw.get("names", {}))
     for paper in papers.values():  # a method of one may be built on another's
         called |= paper.names

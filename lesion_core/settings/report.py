@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from lesion_core.settings.base import Name, NotNegative, Prompt, RunId, Strict
 from lesion_core.settings.paper import Claim, Contradiction, Figure, Reference, Table, TestTable
+from lesion_core.settings.protocols import Home
 
 
 class Statistics(Strict):
@@ -52,6 +53,7 @@ class Plan(Strict):
         trained_on: method name -> task -> the datasets that it is learnt from, none where nothing is.
         figures: of these papers, by name.
         prompts: method name -> the prompt that it was trained with, if any; its masks are kept and shown under it.
+        protocols: folder of pixels that runs see -> folder of their split tables, both ``<protocol>/<rule>``.
         figure_segmenter: the segmenter that our own figures show beside others.
         ablations: ids of the runs that lie under ``runs/ablations``.
         statistics, ledger, report: as in params.yaml.
@@ -68,6 +70,7 @@ class Plan(Strict):
     trained_on: dict[Name, dict[str, list[str]]]
     figures: dict[Name, Figure] = Field(default_factory=dict)
     prompts: dict[Name, Prompt] = Field(default_factory=dict)
+    protocols: dict[Home, Home]
     figure_segmenter: Name | None
     ablations: list[RunId] = Field(default_factory=list)
     statistics: Statistics

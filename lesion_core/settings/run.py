@@ -20,21 +20,27 @@ from lesion_core.settings import (
     Name,
     RunId,
     SegmentationMethod,
+    SplitRule,
     Strict,
 )
+from lesion_core.settings.data import Rule
+from lesion_core.settings.protocols import Home
 
 Spec = TypeVar("Spec", bound=Strict)
 ABLATIONS = "ablations"  # the folder under runs/ of runs of any task
 
 
 class Run(Strict):
-    """Everything a training job needs to know, and all that its id is made of but for ``method`` and ``ablation``.
+    """Everything a training job needs to know. Its id is made of all that its pixels and numbers depend on.
+
+    Names and places are not in the id: ``method``, ``ablation``, protocol, rule, ``pixels`` and ``split_tables``.
 
     Attributes:
         method: the name in params.yaml; the ``method`` column of the scores.
         seed: seed of every random source of the run.
         spec: what is built and how it is trained.
-        harmonization, extraction: how pixels were prepared and lesions are cut out.
+        pixels, split_tables: folders under ``protocols/``, as ``<protocol>/<rule>``.
+        splits, harmonization, extraction: how images were split and pixels prepared, and how lesions are cut out.
         segmenter_run: id of the segmentation run whose pseudo-masks (or weights, in joint training) are used.
         classifier_run: id of the classification run that joint training starts from.
         source_runs: ids of the classification runs that a derived run averages.
@@ -46,6 +52,9 @@ class Run(Strict):
     method: Name
     seed: int
     spec: Method
+    pixels: Home
+    split_tables: Home
+    splits: SplitRule
     harmonization: Harmonization
     extraction: Extraction
     segmenter_run: RunId | None = None
@@ -76,6 +85,16 @@ class Run(Strict):
         return _of_task(self, self.spec, JointMethod)
 
     @property
+    def protocol(self) -> str:
+        """The protocol that it runs under."""
+        return self.spec.protocol
+
+    @property
+    def rule(self) -> Rule:
+        """The split rule that it runs under."""
+        return self.spec.rule
+
+    @property
     def place(self) -> str:
         """Its folder under ``runs/``: the task, or ``ablations``."""
         return ABLATIONS if self.ablation else self.task
@@ -83,7 +102,9 @@ class Run(Strict):
     @property
     def run_id(self) -> str:
         """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
-        identity = self.model_dump(exclude={"method", "ablation"})
+        identity = self.model_dump(exclude={"method", "ablation", "pixels", "split_tables"})
+        for name in ("protocol", "rule"):
+            identity["spec"].pop(name)
         digest = sha256_text(canonical_json(identity))[:8]
         datasets = "" if isinstance(self.spec, DerivedMethod) else f"{'+'.join(self.spec.train_on)}-"
         return f"{self.method}-{datasets}s{self.seed}-{digest}"

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from lesion_core.settings.augmentation import Augmentation
 from lesion_core.settings.base import Count, Dataset, Distinct, NotNegative, Positive, Strict, TrainingPrompt, Whole
+from lesion_core.settings.protocols import UnderProtocol
 from lesion_core.settings.training import Training
 
 SegmentationKind = Literal[
@@ -162,7 +163,7 @@ class Reconstruction(Strict):
     temperature: NotNegative
 
 
-class SegmentationMethod(Strict):
+class SegmentationMethod(UnderProtocol):
     """One segmentation method: what is built, on which data, how it is trained."""
 
     task: Literal["segmentation"]

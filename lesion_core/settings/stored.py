@@ -26,9 +26,9 @@ READS: dict[str, tuple[str, ...]] = {
     "weights": ("mirror", "data.retries", "data.timeout_seconds"),
     "human-reference": ("mirror", "synthetic", "data.retries", "data.timeout_seconds"),
     "catalog": ("data.datasets", "data.custom", "duplicates"),
-    "splits": ("splits",),
-    "reference": ("harmonization",),
-    "harmonize": ("harmonization",),
+    "splits": ("homes",),
+    "reference": ("homes",),
+    "harmonize": ("homes",),
     "train": ("compute.device",),
     "pretrain": ("compute.device", "pretrain"),
     "score": ("compute.device", "scoring"),
@@ -45,7 +45,7 @@ READS: dict[str, tuple[str, ...]] = {
     "report": ("plan",),
     "summary": ("plan",),
 }
-NO_RESULT = ("data.retries", "data.timeout_seconds")  # read, but what is made is the same
+APART = ("data.retries", "data.timeout_seconds", "homes")  # what is made is the same; homes: see trigger
 
 
 class Sections(SimpleNamespace):
@@ -81,15 +81,18 @@ def dumped(settings: Settings) -> dict[str, Any]:
 
 
 def trigger(full: dict[str, Any], command: str) -> dict[str, Any]:
-    """What ``command`` may read, as JSON values by name: a rule's parameter. ``full`` is from `dumped`."""
-    return {name: reduce(dict.__getitem__, name.split("."), full) for name in READS[command] if name not in NO_RESULT}
+    """What ``command`` may read, as JSON values by name: a rule's parameter. ``full`` is from `dumped`.
+
+    ``homes`` are not among them: the rules of pixels and splits have the material of their own.
+    """
+    return {name: reduce(dict.__getitem__, name.split("."), full) for name in READS[command] if name not in APART}
 
 
 def recorded(settings: Settings) -> dict[str, Any]:
     """All sections that results depend on, and the plan, as JSON values; without the places on this machine's disk."""
     full = dumped(settings)
     full["data"] |= {"ph2": None, "custom": None}
-    names = ("data", "synthetic", "duplicates", "splits", "harmonization", "extraction", "scoring", "statistics")
+    names = ("data", "synthetic", "duplicates", "splits", "protocols", "extraction", "scoring", "statistics")
     return {name: full[name] for name in (*names, "subgroups", "robustness", "explain", "plan")}
 
 

@@ -83,7 +83,7 @@ def contents(root: Path) -> list[Part]:
         for run_id in gone:
             if path.stem == run_id or path.stem.startswith(f"{run_id}_"):
                 runs.add(run_id, path)
-    for path in sorted(root.glob(f"{Layout(root).harmonized('*', '*').relative_to(root)}/")):
+    for path in sorted(root.glob("protocols/*/*/pixels/*/*/")):
         if not current.owns((*path.relative_to(root).parts, "")):
             arrays.add(path.relative_to(root).as_posix(), path)
     used, unread = _embeddings(root, current)

@@ -38,9 +38,11 @@ DONE = "http://schema.org/CompletedActionStatus"
 README = "README.md"
 WORKFLOW = ("params.yaml", "requirements.lock", "dvc.yaml")
 SOURCES = ("weights/", "made/", "downloads/")
-OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "splits/", "report.html")
+OUTPUTS = ("tables/", "scores/", "statistics/", "ledger/", "summary/", "report.html")
 # Images and masks stay out: their licences stay with their owners. They are named with their hashes.
-LEFT_OUT = ("data/", "harmonized/", "pseudo_masks/", "downloads/", "made/")
+LEFT_OUT = ("data/", "pseudo_masks/", "downloads/", "made/")
+SPLITS = re.compile(r"protocols/[^/]+/[^/]+/splits/.+")
+PIXELS = re.compile(r"protocols/(?!.*/splits/).*")  # and what shows them
 SHOWING = re.compile(  # so do these, but on demand
     r"report\.html|figures/(\w+_figure_\w+|explanations)\..*|explain/.*\.npz|runs/.*/test_masks\.zip"
 )
@@ -216,7 +218,11 @@ class _Writer:
             description=f"snakemake --config profile={self.root.name}: {len(jobs)} jobs whose results are current",
             instrument=workflow,
             object=[chosen, given, *sources],
-            result=[entity for name, entity in self.files.items() if name.startswith(OUTPUTS) or name == NAME],
+            result=[
+                entity
+                for name, entity in self.files.items()
+                if name.startswith(OUTPUTS) or SPLITS.fullmatch(name) or name == NAME
+            ],
             startTime=jobs[0].started,
             endTime=max(job.ended for job in jobs),
         )
@@ -305,7 +311,9 @@ class _Writer:
 
 
 def _left_out(name: str, images: bool) -> bool:
-    return name.startswith(LEFT_OUT) or (SHOWING.fullmatch(name) is not None and not images)
+    return bool(name.startswith(LEFT_OUT) or PIXELS.fullmatch(name)) or (
+        SHOWING.fullmatch(name) is not None and not images
+    )
 
 
 def _media(name: str) -> dict[str, str]:

@@ -194,6 +194,7 @@ def open_images(run: Run, root: Path) -> LabelledImages:
     needs_masks = spec.model.uses_masks
     return load_labelled_images(
         root,
+        run.pixels,
         spec.train_on,
         spec.model.image_size,
         masks=spec.masks if needs_masks else None,

@@ -72,6 +72,7 @@ class LabelledImages:
 
 def load_labelled_images(
     root: Path,
+    home: str,
     datasets: Sequence[str],
     size: int,
     *,
@@ -82,6 +83,7 @@ def load_labelled_images(
     """Open what a classifier trains on.
 
     Args:
+        home: of the pixels.
         datasets: names, in any order.
         size: pixels per side, the size of the images and of the masks that ``mask`` returns.
         masks: None: the model needs none; ``true``: the datasets' own; otherwise the pseudo-masks of
@@ -95,7 +97,7 @@ def load_labelled_images(
         MaskError: a training or validation image has no mask, or a pseudo-mask belongs to another image.
     """
     layout = Layout(Path(root))
-    folders = [layout.harmonized(name, size) for name in sorted(datasets)]
+    folders = [layout.pixels(home, name, size) for name in sorted(datasets)]
     data = combine([Harmonized.open(folder) for folder in folders])
     inputs = [folder / "index.csv" for folder in folders]
     labels = data.labels()
@@ -113,10 +115,11 @@ def load_labelled_images(
     return LabelledImages(data, labels, train, val, pseudo, masks is not None, tuple(inputs), donors)
 
 
-def load_masked_images(root: Path, datasets: Sequence[str], size: int) -> LabelledImages:
+def load_masked_images(root: Path, home: str, datasets: Sequence[str], size: int) -> LabelledImages:
     """Open the images with a true mask, labelled or not, that joint training learns segmentation from.
 
     Args:
+        home: of the pixels.
         datasets: names, in any order.
         size: pixels per side.
 
@@ -124,7 +127,7 @@ def load_masked_images(root: Path, datasets: Sequence[str], size: int) -> Labell
         MaskError: no training or no validation image has a mask.
     """
     layout = Layout(Path(root))
-    folders = [layout.harmonized(name, size) for name in sorted(datasets)]
+    folders = [layout.pixels(home, name, size) for name in sorted(datasets)]
     data = combine([Harmonized.open(folder) for folder in folders])
     train, val = data.rows("train", with_mask=True), data.rows("val", with_mask=True)
     for split, rows in (("training", train), ("validation", val)):

@@ -220,6 +220,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         masks = {"segmenter_images": None, "labelled_images": TRUE_MASKS, "pseudo_masks": spec.segmenter}
         images = load_labelled_images(
             root,
+            run.pixels,
             spec.train_on,
             segmenter.size,
             masks=masks[spec.segmentation_from],
@@ -227,7 +228,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         )
         masked = None
         if spec.segmentation_from == "segmenter_images":
-            masked = load_masked_images(root, segmenter.run.spec.train_on, segmenter.size)
+            masked = load_masked_images(root, run.pixels, segmenter.run.spec.train_on, segmenter.size)
         reference, files = reference_of(run, layout)
         inputs = [*images.inputs, *(masked.inputs if masked else ()), *files]
         inputs += [start / "weights.safetensors" for start in starts]

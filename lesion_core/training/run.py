@@ -40,7 +40,8 @@ def reference_of(run: Run, layout: Layout) -> tuple[dict[str, Tensor], list[Path
     """The reference histogram as a tensor to keep with the weights, and its file; nothing if the run used none."""
     if run.harmonization.histogram == "none":
         return {}, []
-    return {REFERENCE_KEY: torch.from_numpy(read_reference(layout.reference))}, [layout.reference]
+    path = layout.reference(run.pixels)
+    return {REFERENCE_KEY: torch.from_numpy(read_reference(path))}, [path]
 
 
 def parameter_counts(model: torch.nn.Module, learnt: dict[str, torch.nn.Parameter]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         reference, inputs = reference_of(run, layout)
         inputs += [] if weights is None else [weights]
         if learnt and spec.training.epochs:
-            folders = [layout.harmonized(dataset, spec.model.image_size) for dataset in spec.train_on]
+            folders = [layout.pixels(run.pixels, dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
             cache = None

@@ -29,6 +29,7 @@ from lesion_core.settings import CLASSES, Plan
 from lesion_core.settings import load as config
 from lesion_core.settings.stored import store
 
+HOME = "sam_vit_protocol/leak_free"
 REPOSITORY = Path(__file__).resolve().parents[2]
 LESIONS = 28  # four of each class: a classifier trains on all seven
 
@@ -85,12 +86,12 @@ def root(settings, clinic: Path) -> Path:
         out_edges=layout.edges,
         out_report=layout.catalog.with_name("report.json"),
     )
-    splits = layout.certificate.parent
-    build_splits(layout.catalog, layout.edges, settings.splits, splits)
-    chosen = settings.harmonization
-    reference_histogram(layout.catalog, splits, layout.root, layout.reference, layout.colours, chosen)
-    out = layout.harmonized("custom", 64)
-    harmonize_dataset("custom", 64, layout.catalog, splits, layout.reference, layout.root, out, chosen)
+    splits, material = layout.certificate("shared/leak_free").parent, settings.homes.materials[HOME]
+    build_splits(layout.catalog, layout.edges, material.splits, splits)
+    chosen = material.harmonization
+    reference_histogram(layout.catalog, splits, layout.root, layout.reference(HOME), chosen)
+    out = layout.pixels(HOME, "custom", 64)
+    harmonize_dataset("custom", 64, layout.catalog, splits, layout.reference(HOME), layout.root, out, chosen)
     return layout.root
 
 
@@ -100,10 +101,10 @@ def test_catalog_splits_and_arrays_hold_every_case(root: Path) -> None:
     assert len(rows) == LESIONS + 6
     assert {row["label"] for row in rows} == set(CLASSES)
     assert all(row["mask_path"] for row in rows)
-    splits = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
+    splits = {row["image_id"]: row["split"] for row in read_csv(layout.split("shared/leak_free", "custom"))}
     assert set(splits.values()) == {"train", "val", "test"}
     assert all(splits[f"case{number:02d}a"] == splits[f"case{number:02d}b"] for number in range(0, LESIONS, 5))
-    assert read_json(layout.certificate)["verdict"] == "no leak"
+    assert read_json(layout.certificate("shared/leak_free"))["verdict"] == "no leak"
     missing = read_json(layout.catalog.with_name("report.json"))["datasets"]["custom"]["missing"]
     assert missing["age"] == sum(row["age"] is None for row in rows) == 7 + 2  # cases 0, 4, ...; 0 and 20 twice
 
@@ -183,13 +184,13 @@ def audited(root: Path):
 
 def test_harmonization_records_the_own_images_and_masks_by_the_catalogs_names(audited: Path, settings) -> None:
     layout = Layout(audited)
-    split = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
+    split = {row["image_id"]: row["split"] for row in read_csv(layout.split("shared/leak_free", "custom"))}
     rows = read_images(layout.catalog)
     wanted = {row["path"] for row in rows} | {row["mask_path"] for row in rows if split[row["image_id"]] != "test"}
     store(settings, audited)
     script = "import sys; from lesion_core.cli import app; app()"
-    job(script, "harmonize", "custom", "48", "--root", str(audited))
-    opened = read_json(layout.harmonized("custom", 48) / "provenance.json")["opened"]
+    job(script, "harmonize", HOME, "custom", "48", "--root", str(audited))
+    opened = read_json(layout.pixels(HOME, "custom", 48) / "provenance.json")["opened"]
     assert set(opened) == wanted
     assert all(name.startswith("../") for name in opened)
 
@@ -197,7 +198,7 @@ def test_harmonization_records_the_own_images_and_masks_by_the_catalogs_names(au
 def test_a_test_mask_of_the_own_dataset_that_training_opened_is_named(audited: Path, settings) -> None:
     layout, plan = Layout(audited), config.plan(settings)
     plan = plan.model_copy(update={"runs": {"otsu": plan.runs["otsu"]}})
-    split = {row["image_id"]: row["split"] for row in read_csv(layout.split("custom"))}
+    split = {row["image_id"]: row["split"] for row in read_csv(layout.split("shared/leak_free", "custom"))}
     masks = {
         name: next(row["mask_path"] for row in read_images(layout.catalog) if split[row["image_id"]] == name)
         for name in ("train", "test")
@@ -226,7 +227,7 @@ def test_segmenters_and_a_classifier_train_and_are_scored(root: Path, settings) 
     from lesion_core.training import classification, segmentation
 
     layout = Layout(root)
-    test = {row["image_id"] for row in read_csv(layout.split("custom")) if row["split"] == "test"}
+    test = {row["image_id"] for row in read_csv(layout.split("shared/leak_free", "custom")) if row["split"] == "test"}
     scored = {}
     for run in config.expand(settings).values():
         folder = layout.run(run.task, run.run_id)

@@ -14,6 +14,8 @@ from lesion_core.paths import Layout
 from lesion_core.settings import Plan
 from lesion_core.settings import load as config
 
+SPLIT = {"tr": "train", "te": "test"}
+HOME, PIXELS = "shared/leak_free", "sam_vit_protocol/leak_free"
 TEST_MASK, TRAIN_MASK = "data/ph2/te_mask.png", "data/ph2/tr_mask.png"
 
 
@@ -33,14 +35,14 @@ def root(tmp_path, plan) -> Path:
     layout = Layout(root)
     rows = [{"dataset": "ph2", "image_id": name, "mask_path": f"data/ph2/{name}_mask.png"} for name in ("tr", "te")]
     write_parquet(layout.catalog, pyarrow.Table.from_pylist(rows))
-    write_csv(layout.split("ph2"), ["image_id", "split"], [{"image_id": n, "split": s} for n, s in SPLIT.items()])
+    write_csv(layout.split(HOME, "ph2"), ["image_id", "split"], [{"image_id": n, "split": s} for n, s in SPLIT.items()])
     runs = config.expand(config.load("smoke", {"matrix": {"seeds": [0], "methods": ["unet"], "ablations": ["otsu"]}}))
     for run in runs.values():
         folder = layout.run(run.place, run.run_id)
         run.save(folder)
-        told(folder / "provenance.json", ["harmonized/ph2/128/images.npy"])
+        told(folder / "provenance.json", ["protocols/x/leak_free/pixels/ph2/128/images.npy"])
     size = next(run.spec.model.image_size for run in runs.values() if run.method == "unet")
-    array = layout.harmonized("ph2", size)
+    array = layout.pixels(PIXELS, "ph2", size)
     entries = [
         {"image_id": name, "split": split, "mask_row": row}
         for (name, split), row in zip(SPLIT.items(), (0, -1), strict=True)
@@ -48,7 +50,8 @@ def root(tmp_path, plan) -> Path:
     write_csv(array / "index.csv", ["image_id", "split", "mask_row"], entries)
     np.save(array / "masks.npy", np.zeros((1, 2, 2), np.uint8))
     told(array / "provenance.json", ["data/ph2/te.jpg", "data/ph2/tr.jpg", TRAIN_MASK])
-    told(layout.reference.with_name("provenance.json"), ["data/ph2/tr.jpg"])
+    np.save(layout.reference(PIXELS), np.zeros(1))
+    told(layout.reference(PIXELS).with_name("provenance.json"), ["data/ph2/tr.jpg"])
     run_id = plan.runs["unet"][0]
     write_bytes(layout.pseudo_masks(run_id, "ph2") / "masks.csv", b"image_id\n")
     told(layout.pseudo_masks(run_id, "ph2") / "provenance.json", [])
@@ -59,12 +62,11 @@ def root(tmp_path, plan) -> Path:
     return root
 
 
-SPLIT = {"tr": "train", "te": "test"}
 RECORDS = (
     "runs/segmentation/*/provenance.json",
     "runs/ablations/*/provenance.json",
-    "harmonized/provenance.json",
-    "harmonized/ph2/*/provenance.json",
+    f"protocols/{PIXELS}/provenance.json",
+    f"protocols/{PIXELS}/pixels/ph2/*/provenance.json",
     "pseudo_masks/*/ph2/provenance.json",
     "robustness/*.provenance.json",
 )
@@ -75,7 +77,7 @@ def test_jobs_that_left_test_masks_alone_are_counted_and_what_is_shown_is_told(r
     assert answer.problems == []
     for kind in ("2 of training", "1 of the reference", "1 of harmonization", "1 of pseudo-masks", "1 of robustness"):
         assert kind in answer.evidence
-    assert "figures 8 and 9 and the page opened 1 archives of true outlines" in answer.evidence
+    assert "figures and page opened 1 archives of true outlines" in answer.evidence
 
 
 @pytest.mark.parametrize("pattern", [*RECORDS, "figures/provenance.json", "figures/page.provenance.json"])
@@ -107,5 +109,5 @@ def test_a_job_without_a_record_is_named(root, plan, pattern):
 
 def test_arrays_at_sizes_of_earlier_settings_are_not_asked(root, plan):
     """They may be of other splits: no run of the matrix reads them."""
-    write_csv(root / "harmonized" / "ph2" / "999" / "index.csv", ["image_id", "split", "mask_row"], [])
+    write_csv(Layout(root).pixels(PIXELS, "ph2", 999) / "index.csv", ["image_id", "split", "mask_row"], [])
     assert masks_closed(root, plan).problems == []

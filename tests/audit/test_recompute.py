@@ -8,6 +8,8 @@ from pathlib import Path
 import numpy as np
 import pyarrow
 import pytest
+from material import HOME
+from segmentation_runs import SETTINGS
 from test_harmonize import SIZE, Root, settings_with
 
 from lesion_core.audit import recompute
@@ -16,6 +18,7 @@ from lesion_core.files import write_parquet
 from lesion_core.paths import Layout
 from lesion_core.settings import Plan
 from lesion_core.settings import load as config
+from lesion_core.settings.run import Run
 
 MATRIX = {
     "seeds": [0, 1],
@@ -73,10 +76,14 @@ def test_pixels_recompute_where_a_dataset_has_a_colour_correction_of_its_own(tmp
     made.make_reference(**changes)
     made.make("ham10000", **changes)
     made.make("ph2", **changes)
-    monkeypatch.setattr(recompute.Current, "of_results", lambda root, plan: recompute.Current({}, frozenset([SIZE])))
-    answer = recompute.pixels(tmp_path, plan, settings_with(**changes), 16, seed=0)
+    run = Run.model_validate(SETTINGS | {"harmonization": settings_with(**changes)}, strict=False)
+    run.save(tmp_path / "run")
+    monkeypatch.setattr(recompute, "run_folders", lambda root, plan: [tmp_path / "run"])
+    current = recompute.Current({}, frozenset([(HOME, SIZE)]))
+    monkeypatch.setattr(recompute.Current, "of_results", lambda root, plan: current)
+    answer = recompute.pixels(tmp_path, plan, 16, seed=0)
     assert not answer.problems
-    images = np.load(tmp_path / "harmonized" / "ham10000" / str(SIZE) / "images.npy", mmap_mode="r+")
+    images = np.load(Layout(tmp_path).pixels(HOME, "ham10000", SIZE) / "images.npy", mmap_mode="r+")
     images[3, 0, 0, 0] ^= 1
     images.flush()
-    assert len(recompute.pixels(tmp_path, plan, settings_with(**changes), 16, seed=0).problems) == 1
+    assert len(recompute.pixels(tmp_path, plan, 16, seed=0).problems) == 1

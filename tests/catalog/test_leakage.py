@@ -67,7 +67,7 @@ def write(root: Path, rows: list[dict]) -> None:
         lines = [
             {key: one[key] for key in ("image_id", "group_id", "split")} for one in rows if one["dataset"] == dataset
         ]
-        write_csv(layout.split(dataset), list(lines[0]), lines)
+        write_csv(layout.split("shared/leak_free", dataset), list(lines[0]), lines)
 
 
 def test_the_command_says_it_and_its_exit_status_too(tmp_path: Path) -> None:
@@ -81,9 +81,9 @@ def test_the_command_says_it_and_its_exit_status_too(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["leakage", "--root", str(tmp_path)])
     assert done.exit_code == 1
     assert "ham10000/ISIC_3 (lesion)" in done.output
-    Layout(tmp_path).split("ham10000").unlink()
+    Layout(tmp_path).split("shared/leak_free", "ham10000").unlink()
     with pytest.raises(SplitError, match="no split table"):
-        tell_leakage(tmp_path)
+        tell_leakage(tmp_path, "shared/leak_free")
 
 
 @pytest.mark.skipif(RESULTS is None, reason="set LESION_MINI_RESULTS to a results/mini made from the mirror folder")

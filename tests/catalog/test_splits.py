@@ -15,10 +15,10 @@ from lesion_core.catalog.stratify import split_groups
 from lesion_core.catalog.table import COLUMNS, EDGE_COLUMNS, write_table
 from lesion_core.errors import LeakageError, SplitError
 from lesion_core.files import read_csv, read_json, sha256_file, write_csv
-from lesion_core.settings import Splits
+from lesion_core.settings import SplitRule
 
 FRACTIONS = {"train": 0.7, "val": 0.1, "test": 0.2}
-CHOSEN = Splits(seed=1, train=0.7, val=0.1, test=0.2)
+CHOSEN = SplitRule(seed=1, train=0.7, val=0.1, test=0.2, rule="leak_free")
 
 
 def made_images(seed, groups, labels=("nv", "mel", "df"), shares=(0.8, 0.15, 0.05)):
@@ -181,7 +181,7 @@ def test_files_and_certificate(catalog):
 def test_a_image_moved_by_hand_is_found(catalog, dataset, image_id, reason):
     split(catalog)
     move(catalog / "splits" / f"{dataset}.csv", image_id)
-    certificate = certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits")
+    certificate = certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits", "leak_free")
     assert certificate["verdict"] == "leak"
     assert {pair["reason"] for pair in certificate["crossing"]} == {reason}
     assert image_id in {pair[side]["image_id"] for pair in certificate["crossing"] for side in "ab"}
@@ -208,10 +208,10 @@ def test_split_files_must_hold_the_catalog(catalog):
     for bad in (rows[1:], [*rows, rows[0]], [*rows[1:], rows[0] | {"image_id": "ISIC_9999999"}]):
         write_csv(path, list(rows[0]), bad)
         with pytest.raises(SplitError, match="missing, unknown or doubled"):
-            certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits")
+            certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits", "leak_free")
     write_csv(path, list(rows[0]), [rows[0] | {"split": "dev"}, *rows[1:]])
     with pytest.raises(SplitError, match="other columns or splits"):
-        certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits")
+        certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits", "leak_free")
     path.unlink()
     with pytest.raises(SplitError, match="cannot be read"):
-        certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits")
+        certify(catalog / "images.parquet", catalog / "edges.parquet", catalog / "splits", "leak_free")

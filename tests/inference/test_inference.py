@@ -16,6 +16,7 @@ from lesion_core.inference.score_segmentation import model_size, score_segmentat
 from lesion_core.models.trained import load_segmenter, starting_weights
 from lesion_core.settings import load as config
 
+HOME = "sam_vit_protocol/leak_free"  # of the run whose scores are made
 SIZE = 64
 NATIVE = (60, 80)
 INDEX = ("row", "image_id", "lesion_id", "group_id", "split", "label", "mask_row", "width", "height")
@@ -33,7 +34,7 @@ def root(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("results") / "tiny"
     images, masks, _ = draw_batch(11, range(6), SIZE)
-    folder = root / "harmonized" / "ph2" / str(SIZE)
+    folder = root / "protocols" / HOME / "pixels" / "ph2" / str(SIZE)
     folder.mkdir(parents=True)
     np.save(folder / "images.npy", images)
     np.save(folder / "masks.npy", masks[:3] * 255)
@@ -124,7 +125,7 @@ def test_a_test_image_without_a_mask_is_named(root, segmenter, tmp_path):
 
 
 def test_pseudo_masks_stand_row_by_row(root, segmenter, tmp_path):
-    folder = root / "harmonized" / "ph2" / str(SIZE)
+    folder = root / "protocols" / HOME / "pixels" / "ph2" / str(SIZE)
     write_pseudo_masks(segmenter, folder, tmp_path / "out", batch_size=4)
     probabilities, masks = np.load(tmp_path / "out" / "probabilities.npy"), np.load(tmp_path / "out" / "masks.npy")
     assert probabilities.shape == masks.shape == (6, SIZE, SIZE)

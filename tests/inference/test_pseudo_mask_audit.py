@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pyarrow
 import pytest
+from material import HOME
 
 from lesion_core.errors import MaskError
 from lesion_core.files import read_csv, write_csv, write_parquet
@@ -15,6 +18,7 @@ from lesion_core.pixels.datasets import INDEX_COLUMNS
 from lesion_core.settings import load as config
 
 RUN, SIZE = "sam_adapter-s0-00000000", 16
+OF = SimpleNamespace(run_id=RUN, pixels=HOME, segmentation=SimpleNamespace(model=SimpleNamespace(image_size=SIZE)))
 STATISTICS = config.load("smoke").statistics.model_copy(update={"resamples": 200})
 # (label, site, split, columns of the pseudo-mask that are lesion; the truth is columns 0..7)
 IMAGES = (("mel", "back", "test", 8), ("nv", "back", "train", 4), ("nv", "", "val", 16), ("nv", "face", "test", 0))
@@ -39,7 +43,7 @@ def layout(tmp_path):
         truth[:, :16] = 255
         cv2.imwrite(str(tmp_path / f"{name}.png"), truth)
         catalog.append({"dataset": "ham10000", "image_id": name, "mask_path": f"{name}.png"})
-    write_csv(layout.harmonized("ham10000", SIZE) / "index.csv", INDEX_COLUMNS, index)
+    write_csv(layout.pixels(HOME, "ham10000", SIZE) / "index.csv", INDEX_COLUMNS, index)
     home = layout.pseudo_masks(RUN, "ham10000")
     write_csv(home / "masks.csv", list(lines[0]), lines)
     np.save(home / "masks.npy", np.stack(masks))
@@ -48,7 +52,7 @@ def layout(tmp_path):
 
 
 def test_by_hand(layout):
-    audit_pseudo_masks(RUN, "ham10000", SIZE, layout.root, STATISTICS)
+    audit_pseudo_masks(OF, "ham10000", layout.root, STATISTICS)
     home = layout.pseudo_masks(RUN, "ham10000")
     rows = read_csv(home / "audit.csv")
     assert [float(row["dice"]) for row in rows] == pytest.approx([1, 2 / 3, 2 / 3, 0], abs=1e-6)
@@ -82,9 +86,9 @@ def test_lesions_and_not_images_are_resampled():
 
 def test_what_cannot_be_audited_is_refused(layout):
     with pytest.raises(MaskError, match="no pseudo-masks of ph2"):
-        audit_pseudo_masks(RUN, "ph2", SIZE, layout.root, STATISTICS)
+        audit_pseudo_masks(OF, "ph2", layout.root, STATISTICS)
     home = layout.pseudo_masks(RUN, "ham10000")
     lines = read_csv(home / "masks.csv")
     write_csv(home / "masks.csv", list(lines[0]), lines[:-1])
     with pytest.raises(MaskError, match="im3"):
-        audit_pseudo_masks(RUN, "ham10000", SIZE, layout.root, STATISTICS)
+        audit_pseudo_masks(OF, "ham10000", layout.root, STATISTICS)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import HOME
 from test_inference import SIZE, root, segmenter  # noqa: F401
 
 from lesion_core.files import read_csv
@@ -62,7 +63,7 @@ def test_thresholding_before_upsampling_leaves_stairs_that_the_measure_sees(angl
 
 
 def test_lines_of_the_table(root, segmenter, tmp_path):  # noqa: F811
-    write_pseudo_masks(segmenter, root / "harmonized" / "ph2" / str(SIZE), tmp_path / "out")
+    write_pseudo_masks(segmenter, root / "protocols" / HOME / "pixels" / "ph2" / str(SIZE), tmp_path / "out")
     rows, masks = read_csv(tmp_path / "out" / "masks.csv"), np.load(tmp_path / "out" / "masks.npy")
     for row, mask in zip(rows, masks, strict=True):
         turning = border_turning(mask > 0)

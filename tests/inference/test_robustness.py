@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pytest
 from classification_runs import make_root, make_run
+from material import HOME
 
 from lesion_core.acquire.synthetic import draw_batch
 from lesion_core.errors import SettingsError
@@ -63,7 +64,7 @@ def test_nothing_is_done_at_no_strength():
 def layout(tmp_path):
     """Images on disk that are what the harmonized arrays hold."""
     layout = make_root(tmp_path)
-    data = Harmonized.open(layout.harmonized("ham10000", 32))
+    data = Harmonized.open(layout.pixels(HOME, "ham10000", 32))
     rows = []
     for entry in data.index:
         path = f"{entry['image_id']}.png"
@@ -112,7 +113,7 @@ def test_the_clean_row_is_the_score_and_noise_beyond_reason_is_chance(layout):
 
 
 def test_images_are_corrected_as_their_dataset_was(layout):
-    home = layout.harmonized("ham10000", 32)
+    home = layout.pixels(HOME, "ham10000", 32)
     np.save(home / "images.npy", np.stack([grey_world(image) for image in np.load(home / "images.npy")]))
     run = plain(make_run(epochs=3))
     corrected = run.harmonization.model_copy(update={"colour_for": {"ham10000": "grey_world"}})
@@ -139,7 +140,7 @@ def test_the_mask_is_made_of_the_corrupted_image(layout, monkeypatch):
     otsu.save(home)
     save_file({}, home / "weights.safetensors")
     run = plain(make_run(masks="otsu", segmenter=otsu.run_id, fusion="concat", epochs=1))
-    ids = [entry["image_id"] for entry in Harmonized.open(layout.harmonized("ham10000", 32)).index]
+    ids = [entry["image_id"] for entry in Harmonized.open(layout.pixels(HOME, "ham10000", 32)).index]
     pseudo = layout.pseudo_masks(otsu.run_id, "ham10000")
     pseudo.mkdir(parents=True)
     np.save(pseudo / "probabilities.npy", np.zeros((len(ids), 16, 16), np.uint8))

@@ -11,6 +11,7 @@ import torch
 from classification_runs import SEGMENTER, make_pseudo_masks, make_root, make_run
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from material import HOME
 
 from lesion_core.acquire.images import read_mask
 from lesion_core.errors import MaskError, RunError, ScoreError, SettingsError
@@ -62,7 +63,7 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def ids_of(layout: Layout) -> list[str]:
-    return [row["image_id"] for row in read_csv(layout.harmonized("ham10000", 32) / "index.csv")]
+    return [row["image_id"] for row in read_csv(layout.pixels(HOME, "ham10000", 32) / "index.csv")]
 
 
 def test_the_temperature_comes_from_validation_images_alone(layout: Layout):
@@ -81,7 +82,7 @@ def test_the_temperature_comes_from_validation_images_alone(layout: Layout):
     assert told["validation_images"] == len(truth) == 14
     assert told["validation_ece_calibrated"] == pytest.approx(ece(truth, softmax(logits, expected)), abs=1e-6)
     # other test images: other scores, the same temperature
-    path = layout.harmonized("ham10000", 32) / "images.npy"
+    path = layout.pixels(HOME, "ham10000", 32) / "images.npy"
     images = np.load(path)
     images[[row for row in range(len(images)) if row >= 49]] = 7
     np.save(path, images)
@@ -173,7 +174,7 @@ def make_catalog(layout: Layout, missing: tuple[str, ...] = (), none: bool = Fal
     import cv2
 
     rows = []
-    for entry in read_csv(layout.harmonized("ham10000", 32) / "index.csv"):
+    for entry in read_csv(layout.pixels(HOME, "ham10000", 32) / "index.csv"):
         path = None
         if not none and entry["image_id"] not in missing:
             path = f"{entry['image_id']}.png"
@@ -190,7 +191,7 @@ def test_true_masks_of_test_images_are_prepared_as_in_training(layout: Layout):
     run = make_run(masks="true", input="masked", epochs=1)
     folder = trained(layout, run)
     shown = labelled_examples(load_classifier(folder), folder, run, layout.root, "ham10000", "test")
-    data = Harmonized.open(layout.harmonized("ham10000", 32))
+    data = Harmonized.open(layout.pixels(HOME, "ham10000", 32))
     assert read_mask(layout.root / f"{shown.records[0]['image_id']}.png").shape == (64, 64)
     assert all(np.array_equal(mask, data.soft_mask(0)) for mask in shown.masks)
     assert len(scored(layout, run, folder)) == 7
@@ -220,7 +221,7 @@ def test_a_image_without_pseudo_mask_is_named_when_it_is_scored(layout: Layout):
 
 def derived(how: str, *sources: Run, method: str = "averaged") -> Run:
     content = sources[0].model_dump()
-    spec = {"task": "derived", "of": ["test"], "how": how}
+    spec = {"task": "derived", "protocol": "shared", "of": ["test"], "how": how}
     found = {**content, "method": method, "spec": spec, "segmenter_run": None}
     return Run.model_validate({**found, "source_runs": [run.run_id for run in sources]}, strict=False)
 

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow
 import pytest
 import torch
+from material import HOME
 from segmentation_runs import SIZE, make_run, write_dataset
 
 from lesion_core.errors import RunError
@@ -40,10 +41,10 @@ def root(tmp_path_factory):
 
     root = tmp_path_factory.mktemp("results") / "smoke"
     write_dataset(root, "ph2", SIZE, 1, ["train"] * 2 + ["val"] + ["test"] * 3)
-    np.save(Layout(root).reference, np.full((3, 256), 1 / 256))
+    np.save(Layout(root).reference(HOME), np.full((3, 256), 1 / 256))
     seed_torch(0, "test weights")
     write_safetensors(Layout(root).weights("sam_vit_t"), dict(build_sam("sam_vit_t").state_dict()))
-    index = Layout(root).harmonized("ph2", SIZE) / "index.csv"
+    index = Layout(root).pixels(HOME, "ph2", SIZE) / "index.csv"
     text = index.read_text().replace(f",{SIZE},{SIZE},", f",{NATIVE[1]},{NATIVE[0]},")
     assert f",{NATIVE[1]},{NATIVE[0]}," in text
     index.write_text(text)
@@ -95,7 +96,7 @@ def maps_of(segmenter, pixels):
 
 def test_without_truth_a_run_is_prompted_as_it_learnt(root, segmenter):
     """Of none: nothing. Of boxes: the automatic box of scoring, cut at the run's threshold."""
-    pixels = np.load(Layout(root).harmonized("ph2", SIZE) / "images.npy")[3:]
+    pixels = np.load(Layout(root).pixels(HOME, "ph2", SIZE) / "images.npy")[3:]
     segmenter = with_threshold(segmenter, 0.52)
     unprompted = maps_of(segmenter, pixels)
     boxes = automatic_prompts(unprompted, threshold=0.52)
@@ -111,7 +112,7 @@ def test_without_truth_a_run_is_prompted_as_it_learnt(root, segmenter):
 def test_a_run_that_learnt_with_clicks_is_refused_where_nobody_clicks(root, segmenter, tmp_path, prompt):
     clicked = learnt_with(segmenter, prompt)
     (tmp_path / "in").mkdir()
-    folder = Layout(root).harmonized("ph2", SIZE)
+    folder = Layout(root).pixels(HOME, "ph2", SIZE)
     for job in (
         lambda: predict_folder(clicked, tmp_path / "in", tmp_path / "out"),
         lambda: write_pseudo_masks(clicked, folder, tmp_path / "out"),
@@ -139,7 +140,7 @@ def test_every_score_is_of_its_own_prompt(root, segmenter, scoring, tmp_path, th
     score_segmentation(segmenter, segmenter.run, root, scoring, out, tmp_path / "masks.zip")
     rows = read_parquet(out).to_pylist()
     assert {row["prompt"] for row in rows} == set(ALL)
-    images = to_input(np.load(Layout(root).harmonized("ph2", SIZE) / "images.npy")[3:], "cpu")
+    images = to_input(np.load(Layout(root).pixels(HOME, "ph2", SIZE) / "images.npy")[3:], "cpu")
     truth = [cv2.imread(str(root / f"mask{number}.png"), cv2.IMREAD_GRAYSCALE) > 0 for number in range(3, 6)]
     small = np.stack([model_size(mask, SIZE) for mask in truth])
     keys = [f"ph2/ph2_{number:02d}" for number in range(3, 6)]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from material import HOME
 from safetensors.torch import load_file, save_file
 from segmentation_runs import SETTINGS, SIZE, make_run, write_dataset
 from torchrun import torchrun
@@ -33,7 +34,7 @@ MASKING = {"epochs": 2, "masking": "random", "mask_ratio": 0.5, "temperature": 0
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "smoke"
     write_dataset(root, "isic2018_task1", SIZE, 0, ["train"] * 8 + ["val"] * 3 + ["test"])
-    np.save(Layout(root).reference, np.full((3, 256), 1 / 256))
+    np.save(Layout(root).reference(HOME), np.full((3, 256), 1 / 256))
     return root
 
 
@@ -55,7 +56,7 @@ def run_of(**change):
 
 
 def task_of(kind, root, run):
-    data = Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+    data = Harmonized.open(Layout(root).pixels(HOME, "isic2018_task1", SIZE))
     model = build_segmenter(run.spec.model, None, run.seed)
     return kind(model, data, run.spec, threshold=0.5, seed=run.seed, device="cpu")
 

@@ -16,6 +16,7 @@ from lesion_core.papers.check import check_paper, check_text
 from lesion_core.papers.new import write_new
 
 GUIDE = REPOSITORY / "docs" / "your_paper.md"
+OTSU = "method: lesion_net_otsu}"
 
 
 @pytest.fixture
@@ -95,10 +96,10 @@ def test_the_guide_explains_every_key(checkout):
     ("old", "new", "said"),
     [
         ("year: 2026", "year: soon", "line 6: reference.year"),
-        ("method: otsu", "method: otso", "line 36: no method is called 'otso'"),
-        ("epochs: 100", "epochs: -1", "line 15: methods.lesion_net.training.epochs"),
-        ("train_on: [isic2018_task1]", "train_on: [ham1000]", "line 13: methods.lesion_net.train_on"),
-        ("metrics: [dice, iou]", "metrics: [dice, precision]", "line 31: tables.lesion_net_table_01"),
+        ("method: lesion_net_otsu", "method: otso", "line 40: no method is called 'otso'"),
+        ("epochs: 100", "epochs: -1", "line 16: methods.lesion_net.training.epochs"),
+        ("train_on: [isic2018_task1]", "train_on: [ham1000]", "line 14: methods.lesion_net.train_on"),
+        ("metrics: [dice, iou]", "metrics: [dice, precision]", "line 35: tables.lesion_net_table_01"),
     ],
 )
 def test_what_is_refused_is_told_with_its_line(checkout, old, new, said):
@@ -114,12 +115,12 @@ def test_what_is_refused_is_told_with_its_line(checkout, old, new, said):
         ("where: Table 1\n", "averaging: not stated\n", "lesion_net_table_01, U-Net: no `where`"),
         ("metrics: [dice, iou]", "metrics: [dice]", "U-Net: iou is published; list it in the table's `metrics`"),
         ("dataset: isic2018_task1\n", "dataset: isic2016\n", "Otsu: isic2016 is not in data.datasets"),
-        ("method: otsu}", "method: majority}", "majority is a classification method and cannot fill dice, iou"),
-        ("method: otsu}", "method: otsu, segmenter: majority}", "majority is a classification method, not a segmenter"),
-        ("method: otsu}", "method: otsu, prompt: oracle_box}", "otsu takes no prompt"),
+        (OTSU, "method: majority}", "majority is a classification method and cannot fill dice, iou"),
+        (OTSU, "method: lesion_net_otsu, segmenter: majority}", "majority is a classification method, not a"),
+        (OTSU, "method: lesion_net_otsu, prompt: oracle_box}", "lesion_net_otsu takes no prompt"),
         ("{epochs: 12, batch_size: 4}", "{epochs: 5000}", "does not scale lesion_net down: training.epochs"),
-        ("  smoke:\n", "  smoke:\n    methods: {unet: {model: {image_size: 512}}}\n",
-         "does not scale unet down: model.image_size"),
+        ("  smoke:\n", "  smoke:\n    methods: {lesion_net_unet: {model: {image_size: 512}}}\n",
+         "does not scale lesion_net_unet down: model.image_size"),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_told(checkout, old, new, said):

@@ -86,7 +86,7 @@ def test_a_sixth_paper_is_a_file(checkout):
         ("label: Otsu", "label: Ours", 5, "rows stand twice"),
         ("sixth_table_01", "seventh_table_01", 5, "is called sixth_table_<two digits>"),
         ("    task: segmentation", "    tasks: segmentation", 7, "unknown key"),
-        ("sixth_unet", "unet", 3, "stands in params.yaml too"),
+        ("sixth_unet", "medsam_zero_shot", 3, "stands in params.yaml too"),
         ("names: {sixth_unet", "names: {unet", 13, "this file has no such method"),
         ("read: full text", "read: some of it", 1, "full text"),
     ],

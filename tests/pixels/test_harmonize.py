@@ -8,16 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from material import HOME
 from PIL import Image
 from skimage.exposure import match_histograms
 
 from lesion_core.errors import CatalogError, ImageError, RunError, SplitError
 from lesion_core.files import read_csv, write_csv
+from lesion_core.paths import Layout
 from lesion_core.pixels import colour, harmonize, harmonized_arrays, histogram, reference
 from lesion_core.pixels.contact_sheet import Sample, contact_sheet
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.resize import resize_square
 from lesion_core.settings import Harmonization
+from lesion_core.settings.load import load
 
 SIZE = 32
 OPENED: list[str] = []
@@ -42,6 +45,7 @@ def settings_with(**changes: object) -> Harmonization:
         "mask_smoothing": 3.0,
         "soft_mask_sigma": 2.0,
         "reference_size": SIZE,
+        "reference_from": ["ham10000", "ph2"],
     }
     return Harmonization(**{**values, **changes})
 
@@ -61,8 +65,7 @@ class Root:
         self.folder = folder
         self.catalog = folder / "catalog" / "images.parquet"
         self.splits = folder / "splits"
-        self.reference = folder / "harmonized" / "reference.npy"
-        self.colours = folder / "harmonized" / "colours.json"
+        self.reference = Layout(folder).reference(HOME)
         self.rows: list[dict] = []
         for number in range(10):
             self._add(
@@ -120,13 +123,12 @@ class Root:
             self.splits,
             self.folder,
             self.reference,
-            self.colours,
             settings_with(**changes),
             workers=2,
         )
 
     def make(self, dataset: str = "ham10000", workers: int = 2, name: str = "", **changes: object) -> Path:
-        out = self.folder / "harmonized" / (name or dataset) / str(SIZE)
+        out = Layout(self.folder).pixels(HOME, name or dataset, SIZE)
         harmonized_arrays.harmonize_dataset(
             dataset,
             SIZE,
@@ -254,6 +256,19 @@ def test_the_reference_knows_no_other_split(root: Root) -> None:
     assert not np.array_equal(root.make_reference(), before)
 
 
+def test_grey_world_acts_where_no_specification_follows(root: Root) -> None:
+    """Paper D's pixels of ISIC 2017; a specification to its own reference undoes what grey world did."""
+    protocol = load("paper").protocols["segmae_protocol"].harmonization
+    assert (protocol.histogram, protocol.colour_for) == ("none", {"isic2017": "grey_world"})
+    image = (_synthetic_image(3)[0] * np.array([1.0, 0.72, 0.6])).astype(np.uint8)  # a warm light
+    found = {}
+    for dataset in ("isic2017", "isic2018_task1"):
+        found[dataset] = harmonize.harmonize_image(image, SIZE, None, protocol, [dataset]).astype(float)
+    means = {dataset: pixels.mean(axis=(0, 1)) for dataset, pixels in found.items()}
+    assert np.ptp(means["isic2017"]) < 2
+    assert np.abs(found["isic2017"] - found["isic2018_task1"]).mean() > 17
+
+
 def test_specification_equals_scikit_image_on_a_reference_image() -> None:
     image, template = _synthetic_image(1)[0], _synthetic_image(2)[0]
     found = harmonize.harmonize_image(image, SIZE, histogram.channel_histograms(template), settings_with(), [])
@@ -311,7 +326,7 @@ def test_catalog_and_splits_must_agree(root: Root) -> None:
         root.make("ph2")
     with pytest.raises(CatalogError, match="cannot be read"):
         reference.reference_histogram(
-            root.folder / "none.parquet", root.splits, root.folder, root.reference, root.colours, settings_with()
+            root.folder / "none.parquet", root.splits, root.folder, root.reference, settings_with()
         )
 
 

@@ -22,12 +22,13 @@ from lesion_core.pixels.reference import (
     distance,
     mapped,
     reference_histogram,
+    write_colours,
 )
 from lesion_core.seeding import generator
 from lesion_core.settings import Harmonization
 
 # A gain per channel and a gamma: what another camera and another lamp do to an image.
-CASTS = {"clinic_a": ((1.0, 1.0, 1.0), 1.0), "clinic_b": ((0.75, 0.9, 1.1), 1.0), "clinic_c": ((1.0, 0.85, 0.7), 1.3)}
+CASTS = {"isic2016": ((1.0, 1.0, 1.0), 1.0), "isic2017": ((0.75, 0.9, 1.1), 1.0), "ph2": ((1.0, 0.85, 0.7), 1.3)}
 
 
 def _frequencies(seed: int) -> np.ndarray:
@@ -96,17 +97,13 @@ def test_specification_brings_made_cameras_together(tmp_path: Path, histogram: s
         mask_smoothing=2.0,
         soft_mask_sigma=2.0,
         reference_size=64,
+        reference_from=sorted(CASTS),
     )
-    for name in ("first.json", "second.json"):
-        reference_histogram(
-            tmp_path / "images.parquet",
-            tmp_path / "splits",
-            tmp_path,
-            tmp_path / "reference.npy",
-            tmp_path / name,
-            settings,
-            workers=1 if name == "first.json" else 2,
-        )
+    given = (tmp_path / "images.parquet", tmp_path / "splits", tmp_path)
+    for name, workers in (("first.json", 1), ("second.json", 2)):
+        reference = reference_histogram(*given, tmp_path / "reference.npy", settings, workers=workers)
+        wanted = reference if histogram == "specification" else None
+        write_colours(*given, wanted, tmp_path / name, settings, workers=workers)
         content[name] = (tmp_path / name).read_bytes()
     assert content["first.json"] == content["second.json"]
     found = read_json(tmp_path / "first.json")
@@ -116,3 +113,24 @@ def test_specification_brings_made_cameras_together(tmp_path: Path, histogram: s
         assert found["mean"]["after"] < 0.2 * found["mean"]["before"]
     else:  # only the resizing is left, which moves no colour to speak of
         assert found["mean"]["after"] == pytest.approx(found["mean"]["before"], rel=0.1)
+
+
+def test_the_reference_is_of_its_own_datasets_alone(tmp_path: Path) -> None:
+    """What lies in another dataset changes nothing, and what lies in its own does."""
+    rows = []
+    for dataset, value in (("ham10000", 90), ("ph2", 200)):
+        path = tmp_path / f"{dataset}.png"
+        Image.fromarray(np.full((40, 40, 3), value, np.uint8)).save(path)
+        sha = hashlib.sha256(path.read_bytes()).hexdigest()
+        row = dict.fromkeys(name for name, _ in COLUMNS)
+        rows.append(row | {"dataset": dataset, "image_id": dataset, "path": path.name, "sha256": sha})
+        split = {"image_id": dataset, "group_id": dataset, "split": "train"}
+        write_csv(tmp_path / "splits" / f"{dataset}.csv", tuple(split), [split])
+    write_parquet(tmp_path / "images.parquet", pyarrow.Table.from_pylist(rows, schema=pyarrow.schema(COLUMNS)))
+    masks = {"mask_closing": 0, "mask_min_component": 0.0, "mask_smoothing": 0.0, "soft_mask_sigma": 0.0}
+    shared = {"histogram": "specification", "colour": "none", "hair_removal": False, "reference_size": 32, **masks}
+    for names, level in ((["ham10000"], 90), (["ph2"], 200)):
+        settings = Harmonization(**shared, reference_from=names)
+        out = tmp_path / "reference.npy"
+        found = reference_histogram(tmp_path / "images.parquet", tmp_path / "splits", tmp_path, out, settings)
+        assert found.argmax(axis=1).tolist() == [level] * 3

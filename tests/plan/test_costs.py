@@ -6,6 +6,7 @@ import pytest
 
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import write_csv, write_json
+from lesion_core.paths import Layout
 from lesion_core.plan import table
 from lesion_core.plan.rates import measured_rates, stated_rates
 from lesion_core.plan.work import image_counts, kind_of, training_steps
@@ -89,7 +90,11 @@ def test_images_are_counted_by_release_and_share_or_in_made_splits(settings, tmp
     counted = image_counts(settings)
     assert counted["isic2018_task1"] == (1816, 259)  # 70 % and 10 % of 2594
     rows = [{"image_id": str(number), "split": "train" if number < 5 else "val"} for number in range(7)]
-    write_csv(tmp_path / "splits" / "ph2.csv", ("image_id", "split"), [*rows, {"image_id": "7", "split": "test"}])
+    write_csv(
+        Layout(tmp_path).split("shared/leak_free", "ph2"),
+        ("image_id", "split"),
+        [*rows, {"image_id": "7", "split": "test"}],
+    )
     assert image_counts(settings, tmp_path) == counted | {"ph2": (5, 2)}
     made = image_counts(config.load("smoke"))
     assert made["ham10000"] == (69, 10)  # 70 lesions of 1.4 images

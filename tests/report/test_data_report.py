@@ -73,7 +73,7 @@ def _images(sizes: dict[str, int]) -> list[dict]:
 
 def test_the_table_counts_what_the_catalog_found(root: Path) -> None:
     write_data_report(root)
-    ham, task1 = read_csv(root / "harmonized" / "overview.csv")
+    ham, task1 = read_csv(root / "protocols" / "overview.csv")
     assert (ham["dataset"], ham["images"], ham["lesions"], ham["masks"]) == ("ham10000", "10", "7", "8")
     assert (ham["class_nv"], ham["class_mel"], ham["class_df"]) == ("6", "4", "0")
     assert (ham["missing_age"], ham["missing_mask_path"], ham["commonest_size"]) == ("3", "2", "600 x 450")
@@ -84,9 +84,9 @@ def test_the_table_counts_what_the_catalog_found(root: Path) -> None:
 def test_the_same_report_gives_the_same_bytes(root: Path) -> None:
     write_data_report(root)
     names = ("overview.csv", "overview.pdf", "overview.png", "colours.pdf", "colours.png", "large_groups.png")
-    first = {name: (root / "harmonized" / name).read_bytes() for name in names}
+    first = {name: (root / "protocols" / name).read_bytes() for name in names}
     write_data_report(root)
-    assert first == {name: (root / "harmonized" / name).read_bytes() for name in names}
+    assert first == {name: (root / "protocols" / name).read_bytes() for name in names}
 
 
 def test_bars_have_the_height_of_the_counts() -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from jinja2 import UndefinedError
+from material import HOME
 from report_store import IMAGES, PIXEL, make_images, make_plan, make_results
 
 from lesion_core.errors import FormatError, RunError
@@ -199,7 +200,7 @@ def test_every_cell_has_its_chain(page, read):
     ]
     assert cell["rows"] == [[item["rows"]["file"], item["rows"]["rows"]] for item in found.runs]
     assert chain["files"][cell["rows"][0][0]] == found.runs[0]["rows"]["file_sha256"]
-    assert chain["splits"][cell["dataset"]] == found.split
+    assert chain["splits"][cell["split"]] == found.split
     assert chain["images"][cell["images"]]["list"] == [[i["image_id"], i["sha256"]] for i in found.images]
     assert chain["images"][cell["images"]]["sha256"] == images_sha256(found.images)
 
@@ -302,7 +303,7 @@ def test_data_section_shows_classes_missing_values_sizes_joins_and_colours(read)
     assert rows_of(read, "Joins between datasets") == [["ham10000", "3"]]
     assert "Joined images form 2 groups (1 of 1 images)" in text_of(section(read, "data"))
     assert rows_of(read, "Colour distance") == [["ham10000 - ph2", "12.34", "0.68"]]
-    assert rows_of(read, "Split sizes")[0][:4] == ["ham10000", "0", "0", "4"]
+    assert rows_of(read, f"Split sizes, {HOME}")[0][:4] == ["ham10000", "0", "0", "4"]
 
 
 def test_same_results_give_the_same_bytes(page, tmp_path):

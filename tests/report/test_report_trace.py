@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from material import HOME
 from report_store import IMAGES, make_plan, make_results, segmentation_rows
 from typer.testing import CliRunner
 
@@ -53,7 +54,7 @@ def test_chain_of_a_cell(built):
     weights = Layout(built).run("segmentation", "sam_adapter-s0") / "weights.safetensors"
     assert found.runs[0]["run"]["weights_sha256"] == sha256_file(weights)
     assert [image["image_id"] for image in found.images] == sorted(IMAGES)
-    assert found.split["sha256"] == sha256_file(Layout(built).split("isic2018_task1"))
+    assert found.split["sha256"] == sha256_file(Layout(built).split(HOME, "isic2018_task1"))
 
 
 def test_every_cell_with_a_value_of_ours_can_be_traced(built):
@@ -113,17 +114,17 @@ def test_changed_inputs_splits_and_lost_weights_are_found(root):
     layout = Layout(root)
     folder = layout.run("segmentation", "sam_adapter-s0")
     content = read_json(folder / "provenance.json")
-    layout.split("isic2018_task1").write_text("image_id,group_id,split\n")
+    layout.split(HOME, "isic2018_task1").write_text("image_id,group_id,split\n")
     (folder / "weights.safetensors").unlink()
-    index = root / "harmonized" / "index.csv"
+    index = root / "protocols" / "index.csv"
     index.parent.mkdir(exist_ok=True)
     index.write_text("new")
-    write_json(folder / "provenance.json", content | {"inputs": {"harmonized/index.csv": "0" * 64, "gone": "1" * 64}})
+    write_json(folder / "provenance.json", content | {"inputs": {"protocols/index.csv": "0" * 64, "gone": "1" * 64}})
     found = trace_cell(root, *PLACE)
     assert set(found.faults) == {
-        "harmonized/index.csv has changed since sam_adapter-s0 read it",
+        "protocols/index.csv has changed since sam_adapter-s0 read it",
         "sam_adapter-s0 has no weights",
-        "splits/isic2018_task1.csv is not the file of the certificate",
+        "protocols/shared/leak_free/splits/isic2018_task1.csv is not the file of the certificate",
     }
     assert "the chain is broken" in trace_text(found)
     assert found.runs[0]["run"]["inputs"]["gone"]["state"] == "not here"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from material import HOME
 from typer.testing import CliRunner
 
 from lesion_core.audit.manifest import product_files, write_manifest
@@ -20,6 +21,8 @@ from lesion_core.sharing.lock import hold
 
 NARROW = {"methods": {"sam_adapter": {"model": {"rank": 8}}, "unet": {"model": {"image_size": 160}}}}
 
+STALE = "sam_vit_protocol/leak_free/pixels/ph2/160"
+
 
 def finish(root: Path, run: Run) -> None:
     """A run's files and what jobs made of it, one byte for each file but the settings."""
@@ -28,7 +31,7 @@ def finish(root: Path, run: Run) -> None:
     run.save(folder)
     write_bytes(folder / "weights.safetensors", b"w")
     embedding = f"embeddings/sam_vit_t-1/{run.seed}/{run.run_id}.npy"
-    write_json(folder / "provenance.json", {"opened": [embedding, "harmonized/reference.npy"]})
+    write_json(folder / "provenance.json", {"opened": [embedding, "protocols/shared/leak_free/reference.npy"]})
     write_bytes(root / embedding, b"e")
     for name in (
         f"pseudo_masks/{run.run_id}/ham10000/masks.csv",
@@ -39,7 +42,7 @@ def finish(root: Path, run: Run) -> None:
     ):
         write_bytes(root / name, b"x")
     if run.task == "segmentation":
-        write_bytes(layout.harmonized("ph2", run.spec.model.image_size) / "images.npy", b"p")
+        write_bytes(layout.pixels(run.pixels, "ph2", run.spec.model.image_size) / "images.npy", b"p")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +61,7 @@ def root(tmp_path, matrix, earlier) -> Path:
     root = tmp_path / "results" / "smoke"
     for run in (earlier | matrix).values():
         finish(root, run)
-    write_bytes(root / "harmonized" / "reference.npy", b"r")
+    write_bytes(Layout(root).reference(HOME), b"r")
     write_bytes(root / "report.html", b"page")
     write_manifest(root, recorded(config.load("smoke")), config.plan(config.load("smoke")))
     return root
@@ -74,7 +77,7 @@ def test_runs_sizes_and_embeddings_of_earlier_settings_are_named_and_sized(root,
     stale = set(earlier) - set(matrix)
     assert len(stale) > 5
     assert set(parts["runs of earlier settings"].units) == stale
-    assert set(parts["pixels at sizes of earlier settings"].units) == {"harmonized/ph2/160"}
+    assert set(parts["pixels at sizes of earlier settings"].units) == {f"protocols/{STALE}"}
     assert parts["pixels at sizes of earlier settings"].size == len(b"p")
     assert len(parts["embeddings"].files) == len(matrix)
     assert len(parts["embeddings that no finished run read"].files) == len(stale)
@@ -92,7 +95,7 @@ def test_prune_removes_those_and_nothing_else(root, matrix, earlier):
     assert all(after[name] == before[name] for name in after)
     assert current <= after.keys()
     assert {name for name in removed if not any(run_id in name for run_id in stale)} == {
-        "harmonized/ph2/160/images.npy"
+        f"protocols/{STALE}/images.npy"
     }
     assert not any(run_id in name for name in after for run_id in stale)
     assert freed == sum(len(before[name]) for name in removed)

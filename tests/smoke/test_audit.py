@@ -89,7 +89,7 @@ def test_an_untouched_result_passes_with_evidence(root):
     manifest = read_manifest(root)
     assert len(manifest.products) > 100
     assert all(job.rule for job in manifest.jobs), "each result has a job that made it"
-    kinds = ("data/", "splits/", "scores/", "tables/", "runs/", "harmonized/", "figures/", "report.html")
+    kinds = ("data/", "protocols/", "scores/", "tables/", "runs/", "figures/", "report.html")
     for kind in kinds:
         assert any(name.startswith(kind) for name in manifest.products), kind
 
@@ -103,12 +103,12 @@ def first(root: Path, pattern: str) -> Path:
     [
         "data/ham10000/**/*.jpg",
         "data/**/*_segmentation.png",
-        "splits/ham10000.csv",
+        "protocols/shared/leak_free/splits/ham10000.csv",
         "runs/segmentation/sam_adapter-*/weights.safetensors",
         "runs/segmentation/sam_adapter-*/settings.yaml",
         "runs/segmentation/sam_adapter-*/scores.parquet",
         "tables/sam_vit_table_05.csv",
-        "harmonized/*/*/images.npy",
+        "protocols/*/*/pixels/*/*/images.npy",
     ],
 )
 def test_one_byte_is_found_and_named(root, replace, pattern):
@@ -135,7 +135,7 @@ def test_a_clever_forger_who_mends_the_manifest_is_found_too(root, replace):
 @pytest.mark.parametrize("mended", ["outputs", "inputs"])
 def test_what_runs_and_jobs_say_that_they_read_must_be_what_is_recorded(root, replace, mended):
     """Pixels are changed and the manifest made to fit: as an output alone, or as an input of its readers too."""
-    path = first(root, "harmonized/isic2018_task1/*/images.npy")
+    path = first(root, "protocols/*/*/pixels/isic2018_task1/*/images.npy")
     name = path.relative_to(root).as_posix()
     replace(path, flipped(path))
     fit_manifest(root, replace, name, *(["outputs"] if mended == "outputs" else ["outputs", "inputs"]))
@@ -164,7 +164,7 @@ def test_a_forged_statistic_is_found_where_the_manifest_was_mended(root, replace
     [
         ("tables/sam_vit_table_99.csv", {"files", "tables"}),
         ("figures/figure_99.png", {"files"}),
-        ("harmonized/ham10000/notes/index.txt", {"files"}),
+        ("protocols/shared/leak_free/pixels/ham10000/notes/index.txt", {"files"}),
     ],
 )
 def test_what_no_job_made_is_named(root, name, asked):
@@ -226,7 +226,7 @@ def sealed_mask(root: Path) -> str:
 
 def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
     mask = sealed_mask(root)
-    for pattern in ("harmonized/isic2018_task1/*/provenance.json", "pseudo_masks/*/*/provenance.json"):
+    for pattern in ("protocols/*/*/pixels/isic2018_task1/*/provenance.json", "pseudo_masks/*/*/provenance.json"):
         path = first(root, pattern)
         content = read_json(path)
         assert mask not in content["opened"]

@@ -78,7 +78,7 @@ def test_every_job_is_there_with_its_rule_times_files_and_use(written, entities,
     trained = [name for name in made if name.endswith("weights.safetensors") and "/runs/" in name]
     assert len(trained) == len(list((smoke / RESULTS).glob("runs/*/*/weights.safetensors")))
     for name in trained:
-        assert json.dumps(made[name]).count("harmonized") > 1  # its images, named and not copied
+        assert json.dumps(made[name]).count("/pixels/") > 1  # its images, named and not copied
     assert {"commit", "dirty"} <= read_calls(smoke / RESULTS)[-1]["code"].keys()
     assert entities["results/calls.jsonl"]["about"] == {"@id": "#engine-run"}
     assert entities["https://snakemake.github.io"]["softwareVersion"] == version("snakemake")
@@ -92,9 +92,9 @@ def test_every_file_is_there_with_its_hash_and_no_image(written, entities):
     for entity in hashed:
         assert sha256_file(written / unquote(entity["@id"])) == entity["sha256"]
     names = [path.relative_to(written).as_posix() for path in written.rglob("*") if path.is_file()]
-    assert not any(name.startswith(("results/data/", "results/harmonized/", "results/pseudo_masks/")) for name in names)
+    assert not any(name.startswith(("results/data/", "results/pseudo_masks/")) for name in names)
     assert not any(name.endswith((".jpg", ".npz", "test_masks.zip", "report.html")) for name in names)
-    left_out = entities["#results/harmonized/ham10000/64/images.npy"]
+    left_out = entities["#results/protocols/sam_vit_protocol/leak_free/pixels/ham10000/64/images.npy"]
     assert left_out["@type"] == "CreativeWork"
     assert len(left_out["sha256"]) == 64
 
@@ -188,7 +188,7 @@ def test_what_shows_images_is_copied_on_demand(smoke, tmp_path):
     names = {path.relative_to(tmp_path / "crate").as_posix() for path in (tmp_path / "crate").rglob("*")}
     assert "results/report.html" in names
     assert any(name.endswith("test_masks.zip") for name in names)
-    assert not any(name.startswith("results/harmonized/") for name in names)
+    assert not any("/pixels/" in name for name in names)
 
 
 def test_a_folder_that_exists_is_left_alone(smoke, tmp_path):

@@ -17,6 +17,7 @@ from conftest import snakemake
 
 from lesion_core.files import read_csv, read_json, read_parquet, sha256_file, write_csv
 from lesion_core.models.trained import load_classifier
+from lesion_core.paths import Layout
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.table_cells import write_cells
 from lesion_core.scores import COLUMNS
@@ -56,7 +57,7 @@ def test_every_rule_ran_and_every_table_stands(smoke):
         table = read_parquet(smoke / RESULTS / "scores" / f"{kind}.parquet")
         assert table.column_names == list(columns)
         assert table.num_rows > 0
-    assert read_json(smoke / RESULTS / "splits" / "certificate.json")["verdict"] == "no leak"
+    assert read_json(Layout(smoke / RESULTS).certificate("shared/leak_free"))["verdict"] == "no leak"
     assert (smoke / RESULTS / "report.html").stat().st_size > 10_000
 
 

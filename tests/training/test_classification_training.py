@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from classification_runs import SEGMENTER, SIZE, layout, make_pseudo_masks, make_root, make_run  # noqa: F401
+from material import HOME
 
 from lesion_core.errors import MaskError, RunError, SplitError
 from lesion_core.files import read_csv, read_json, write_csv
@@ -45,8 +46,8 @@ def test_a_network_learns_and_its_folder_predicts_alike(layout: Layout):
     assert best > 0.5
     loaded = load_classifier(folder)
     assert loaded.needs_masks
-    np.testing.assert_array_equal(loaded.reference, np.load(layout.reference))
-    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    np.testing.assert_array_equal(loaded.reference, np.load(layout.reference(HOME)))
+    data = load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="true", segmenter_run=None)
     images, masks = data.data.images[data.val], np.stack([data.mask(row) for row in data.val])
     found = class_probabilities(loaded.model, images, masks)
     correct = found.argmax(axis=1) == data.labels[data.val]
@@ -63,7 +64,7 @@ def test_baselines_train_in_closed_form(layout: Layout, kind: str, least: float)
     run = make_run(masks=masks, **changes, **({} if masks is None else {"input": "masked"}))
     train_run(run, run_dir(layout, kind), layout.root, "cpu")
     loaded = load_classifier(run_dir(layout, kind))
-    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    data = load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="true", segmenter_run=None)
     images, masks_given = data.data.images[data.val], np.stack([data.mask(row) for row in data.val])
     found = class_probabilities(loaded.model, images, masks_given)
     assert (found.argmax(axis=1) == data.labels[data.val]).mean() >= least - 1e-9
@@ -73,7 +74,7 @@ def test_baselines_train_in_closed_form(layout: Layout, kind: str, least: float)
 def test_pseudo_masks_are_those_of_the_image_at_the_classifiers_size(layout: Layout):
     ids = [f"im{number:03d}" for number in range(56)]
     make_pseudo_masks(layout, ids)
-    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
+    data = load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
     for row in (0, 30):
         mask = data.mask(row)
         assert mask.shape == (SIZE, SIZE)
@@ -89,7 +90,7 @@ def test_two_datasets_keep_their_own_pseudo_masks(layout: Layout):
     maps = make_pseudo_masks(layout, ids, "isic2018_task3") / "probabilities.npy"
     np.save(maps, np.full((56, 16, 16), 7, np.uint8))
     names = ["isic2018_task3", "ham10000"]
-    data = load_labelled_images(layout.root, names, SIZE, masks="method", segmenter_run=SEGMENTER)
+    data = load_labelled_images(layout.root, HOME, names, SIZE, masks="method", segmenter_run=SEGMENTER)
     assert len(data.train) == 70
     assert data.mask(3).max() == 103
     assert set(np.unique(data.mask(56))) == {7}
@@ -98,28 +99,28 @@ def test_two_datasets_keep_their_own_pseudo_masks(layout: Layout):
 def test_images_without_pseudo_mask_are_named(layout: Layout):
     make_pseudo_masks(layout, [f"im{number:03d}" for number in range(56) if number != 17])
     with pytest.raises(MaskError, match="im017"):
-        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
+        load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
     with pytest.raises(MaskError, match="no pseudo-masks of ham10000"):
-        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run="other")
+        load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="method", segmenter_run="other")
 
 
 def test_pseudo_masks_in_another_order_are_refused(layout: Layout):
     make_pseudo_masks(layout, [f"im{number:03d}" for number in reversed(range(56))])
     with pytest.raises(MaskError, match="row-aligned"):
-        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
+        load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="method", segmenter_run=SEGMENTER)
 
 
 def test_a_class_without_training_images_is_named_with_those_that_wait(tmp_path: Path):
     layout = make_root(tmp_path, drop="df")
     with pytest.raises(SplitError, match="df") as caught:
-        load_labelled_images(layout.root, ["ham10000"], SIZE, masks=None, segmenter_run=None)
+        load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks=None, segmenter_run=None)
     assert len(caught.value.ids) == 8
     assert caught.value.ids[0] == "im003"
     assert caught.value.ids[-1] == "im052"  # a test image: training lacks its class
 
 
 def test_images_without_true_mask_are_named(layout: Layout):
-    path = layout.harmonized("ham10000", SIZE) / "index.csv"
+    path = layout.pixels(HOME, "ham10000", SIZE) / "index.csv"
     with open(path, newline="") as handle:
         rows = list(csv.DictReader(handle))
     for row in rows:
@@ -129,11 +130,11 @@ def test_images_without_true_mask_are_named(layout: Layout):
     masks = path.with_name("masks.npy")
     np.save(masks, np.delete(np.load(masks), 5, axis=0))
     with pytest.raises(MaskError, match="im005"):
-        load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+        load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="true", segmenter_run=None)
 
 
 def test_a_missing_reference_histogram_is_told(layout: Layout):
-    layout.reference.unlink()
+    layout.reference(HOME).unlink()
     with pytest.raises(RunError, match="reference histogram"):
         train_run(make_run(), run_dir(layout, "a"), layout.root, "cpu")
     assert not (run_dir(layout, "a") / "settings.yaml").exists()
@@ -141,7 +142,7 @@ def test_a_missing_reference_histogram_is_told(layout: Layout):
 
 def test_samples_differ_between_epochs_and_places_but_not_between_calls(layout: Layout):
     run = make_run()
-    data = load_labelled_images(layout.root, ["ham10000"], SIZE, masks="true", segmenter_run=None)
+    data = load_labelled_images(layout.root, HOME, ["ham10000"], SIZE, masks="true", segmenter_run=None)
     task = ClassificationTask(
         build_classifier(run.spec.model, run.extraction, seed=1),
         data,

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from classification_runs import dual_run, make_root, make_run, with_metadata
+from material import HOME
 
 from lesion_core.files import read_csv, write_csv
 from lesion_core.inference.classify import class_probabilities
@@ -24,19 +25,19 @@ def layout(tmp_path: Path) -> Layout:
 
 
 def test_metadata_of_validation_and_test_images_teach_nothing(layout: Layout):
-    images = load_labelled_images(layout.root, ["ham10000"], 32, masks=None, segmenter_run=None)
+    images = load_labelled_images(layout.root, HOME, ["ham10000"], 32, masks=None, segmenter_run=None)
     vocabulary = images.vocabulary()
     assert vocabulary.sites == ("back", "face")
     assert vocabulary.sexes == ()
     assert vocabulary.age_mean == 40.0
     # the same vocabulary, whatever the other splits say
-    path = layout.harmonized("ham10000", 32) / "index.csv"
+    path = layout.pixels(HOME, "ham10000", 32) / "index.csv"
     rows = read_csv(path)
     for row in rows:
         if row["split"] != "train":
             row.update(site="elsewhere", age="77", sex="male")
     write_csv(path, INDEX_COLUMNS, rows)
-    again = load_labelled_images(layout.root, ["ham10000"], 32, masks=None, segmenter_run=None)
+    again = load_labelled_images(layout.root, HOME, ["ham10000"], 32, masks=None, segmenter_run=None)
     assert again.vocabulary() == vocabulary
     unseen = vocabulary.encode([again.data.index[row] for row in again.val])
     assert (unseen[:, 1:] == 0).all()
@@ -49,7 +50,7 @@ def test_a_dual_run_trains_and_its_folder_reads_metadata_alike(layout: Layout):
         train_run(dual_run(), folder, layout.root, "cpu")
     first, second = (load_classifier(folder) for folder in folders)
     assert first.model.vocabulary.sites == ("back", "face")
-    data = Harmonized.open(layout.harmonized("ham10000", 32))
+    data = Harmonized.open(layout.pixels(HOME, "ham10000", 32))
     rows = data.rows("test")
     records = [data.index[row] for row in rows]
     codes = first.metadata(records)

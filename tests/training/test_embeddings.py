@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from material import HOME
 from segmentation_runs import SIZE, make_run, tensors, write_dataset
 
 from lesion_core.errors import RunError
@@ -31,7 +32,7 @@ MODEL = {"kind": "sam", "backbone": "sam_vit_t", "adapter": "decoder", "prompt":
 def root(tmp_path_factory):
     root = tmp_path_factory.mktemp("results") / "smoke"
     write_dataset(root, "isic2018_task1", SIZE, 0, ["train"] * 4 + ["val"] * 2 + ["test"])
-    np.save(Layout(root).reference, np.full((3, 256), 1 / 256))
+    np.save(Layout(root).reference(HOME), np.full((3, 256), 1 / 256))
     for seed, name in enumerate(("sam_vit_t", "other")):
         seed_torch(seed, "test weights")
         write_safetensors(Layout(root).weights(name), dict(build_sam("sam_vit_t").state_dict()))
@@ -49,7 +50,7 @@ def cache_of(root, folder, number_format="fp32", weights="sam_vit_t", size=SIZE,
 
 
 def data_of(root):
-    return Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+    return Harmonized.open(Layout(root).pixels(HOME, "isic2018_task1", SIZE))
 
 
 def test_stored_equals_computed(root, tmp_path):

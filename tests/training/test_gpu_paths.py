@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from engine_tasks import Curve, difference, run, training
+from material import HOME
 from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
 from segmentation_runs import SAM, SIZE, make_run, restore_torch, root  # noqa: F401
 
@@ -54,7 +55,7 @@ SEGMENTERS = {
 
 
 def task_of(kind, root, run, device):
-    data = Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+    data = Harmonized.open(Layout(root).pixels(HOME, "isic2018_task1", SIZE))
     weights = Layout(root).weights("sam_vit_t") if run.spec.model.kind == "sam" else None
     model = build_segmenter(run.spec.model, weights, run.seed)
     return kind(model, data, run.spec, threshold=0.5, seed=0, device=device)
@@ -93,7 +94,7 @@ def test_scoring_stays_on_one_device_under_every_prompt(root, name, fake_sam, pr
     prompts = score_segmentation.prompts_of(run.spec.model.model_copy(update={"adapter": "none"}), scoring)
     assert ("automatic" in prompts) == (run.spec.model.kind == "sam")
     monkeypatch.setattr("lesion_core.inference.score_segmentation.read_mask", lambda path, shape: np.ones(shape, bool))
-    folder = Layout(root).harmonized("isic2018_task1", SIZE)
+    folder = Layout(root).pixels(HOME, "isic2018_task1", SIZE)
     truths = {entry["image_id"]: folder for entry in Harmonized.open(folder).index}
     # automatic masks choose by values, which fake tensors do not have
     kept = [prompt for prompt in prompts if prompt != "automatic_masks"]

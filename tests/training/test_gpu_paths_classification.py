@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from classification_runs import TinySegmenter, dual_run, joint_run, layout, make_run, with_metadata  # noqa: F401
+from material import HOME
 from pretended_gpu import GPU, pretended, step_and_validate  # noqa: F401
 
 from lesion_core.inference.classify import class_probabilities
@@ -37,10 +38,10 @@ def task_of(name, layout, device):
 
 def joint_of(layout, device):
     run = joint_run()
-    images = load_labelled_images(layout.root, ["ham10000"], 32, masks=None, segmenter_run=None)
+    images = load_labelled_images(layout.root, HOME, ["ham10000"], 32, masks=None, segmenter_run=None)
     classifier = build_classifier(RUNS["cross-attention, crop"].spec.model, run.extraction, seed=1)
     model = JointModel(TinySegmenter(), classifier, 32)
-    masked = load_masked_images(layout.root, ["ham10000"], 32)
+    masked = load_masked_images(layout.root, HOME, ["ham10000"], 32)
     return JointTask(model, images, run.spec, masked=masked, threshold=0.5, seed=1, device=device)
 
 

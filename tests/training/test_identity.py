@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from material import HOME
 from segmentation_runs import (  # noqa: F401
     SIZE,
     SPLITS,
@@ -30,7 +31,7 @@ def change_a_pixel(path) -> None:
 @pytest.fixture
 def data(tmp_path):
     write_dataset(tmp_path, "ph2", SIZE, 4, SPLITS)
-    return Layout(tmp_path).harmonized("ph2", SIZE)
+    return Layout(tmp_path).pixels(HOME, "ph2", SIZE)
 
 
 @pytest.mark.parametrize("name", ["images.npy", "masks.npy", "index.csv"])
@@ -70,7 +71,7 @@ def test_a_training_on_changed_pixels_starts_anew(root, monkeypatch, capsys):  #
     with pytest.raises(KeyboardInterrupt):
         train_run(run, cut, root, "cpu")
     assert (cut / CHECKPOINT).exists()
-    images = Layout(root).harmonized("ph2", SIZE) / "images.npy"
+    images = Layout(root).pixels(HOME, "ph2", SIZE) / "images.npy"
     before = images.read_bytes()
     try:
         change_a_pixel(images)

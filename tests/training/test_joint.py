@@ -19,6 +19,7 @@ from classification_runs import (  # noqa: F401
     make_pseudo_masks,
     make_root,
 )
+from material import HOME
 
 from lesion_core.errors import MaskError, SettingsError
 from lesion_core.files import read_csv, read_json, write_csv
@@ -43,8 +44,8 @@ def make_model(size: int = SIZE) -> joint.JointModel:
 def make_task(root: Path, run: Run, size: int = SIZE, threshold: float = 0.5) -> joint.JointTask:
     """L_seg learns from ham10000's own masks or, where the run says so, from those of another dataset."""
     own = run.spec.segmentation_from == "labelled_images"
-    images = load_labelled_images(root, ["ham10000"], SIZE, masks="true" if own else None, segmenter_run=None)
-    masked = None if own else load_masked_images(make_root(root, "ph2").root, ["ph2"], SIZE)
+    images = load_labelled_images(root, HOME, ["ham10000"], SIZE, masks="true" if own else None, segmenter_run=None)
+    masked = None if own else load_masked_images(make_root(root, "ph2").root, HOME, ["ph2"], SIZE)
     given = {"masked": masked, "threshold": threshold, "seed": 1, "device": "cpu"}
     return joint.JointTask(make_model(size), images, run.spec, **given)
 
@@ -135,11 +136,11 @@ def test_validation_judges_masks_of_the_masked_images(layout: Layout):
 
 
 def test_masked_images_must_be_there(layout: Layout):
-    path = make_root(layout.root, "ph2").harmonized("ph2", SIZE) / "index.csv"
+    path = make_root(layout.root, "ph2").pixels(HOME, "ph2", SIZE) / "index.csv"
     rows = [{**row, "split": "train" if row["split"] == "val" else row["split"]} for row in read_csv(path)]
     write_csv(path, INDEX_COLUMNS, rows)
     with pytest.raises(MaskError, match="No validation image of ph2 has a mask"):
-        load_masked_images(layout.root, ["ph2"], SIZE)
+        load_masked_images(layout.root, HOME, ["ph2"], SIZE)
 
 
 def test_trainable_is_adapter_and_classifier(layout: Layout):
@@ -208,7 +209,11 @@ def test_a_joint_run_starts_from_its_runs_and_writes_both(layout: Layout, monkey
     assert {name.split(".")[0] for name in tensors} == {"segmenter", "classifier"}
     assert "segmenter.harmonization.reference" in tensors
     inputs = read_json(folder / "provenance.json")["inputs"]
-    read = {name for name in (*started.spec.train_on, "ham10000") if f"harmonized/{name}/{SIZE}/index.csv" in inputs}
+    read = {
+        name
+        for name in (*started.spec.train_on, "ham10000")
+        if f"protocols/{HOME}/pixels/{name}/{SIZE}/index.csv" in inputs
+    }
     assert read == {*masked, "ham10000"}
     assert any("pseudo" in name for name in inputs) == (source == "pseudo_masks")
     before = read_tensors(start / "weights.safetensors")

@@ -10,6 +10,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from material import HOME
 from pydantic import ValidationError
 from segmentation_runs import SAM, SIZE, folder, make_run, restore_torch, root, tensors, write_dataset  # noqa: F401
 
@@ -47,14 +48,14 @@ def test_a_unet_run_writes_its_outputs_and_learns(root):
     assert {"python", "torch", "numpy", "segmentation-models-pytorch", "snakemake"} <= about["packages"].keys()
     assert about["hardware"]["cores"] == os.cpu_count()
     for dataset in run.spec.train_on:  # the pixels themselves, not their index alone
-        pixels = Layout(root).harmonized(dataset, SIZE) / "images.npy"
+        pixels = Layout(root).pixels(HOME, dataset, SIZE) / "images.npy"
         assert about["inputs"][pixels.relative_to(root).as_posix()] == sha256_file(pixels)
 
     from lesion_core.models.trained import load_segmenter
 
     loaded = load_segmenter(run_dir)
     assert loaded.reference.shape == (3, 256)
-    data = segmentation.Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+    data = segmentation.Harmonized.open(Layout(root).pixels(HOME, "isic2018_task1", SIZE))
     task = SegmentationTask(loaded.model, data, run.spec, threshold=0.5, seed=3, device="cpu")
     assert task.validate()["dice"] > 0.7
 
@@ -130,7 +131,7 @@ def test_no_epochs_keep_the_start(root):
 
 
 def make_task(root, run: Run) -> SegmentationTask:
-    data = segmentation.Harmonized.open(Layout(root).harmonized("isic2018_task1", SIZE))
+    data = segmentation.Harmonized.open(Layout(root).pixels(HOME, "isic2018_task1", SIZE))
     model = segmentation.build_segmenter(run.spec.model, Layout(root).weights("sam_vit_t"), run.seed)
     return SegmentationTask(model, data, run.spec, threshold=0.5, seed=run.seed, device="cpu")
 
@@ -228,10 +229,10 @@ def test_bad_runs_are_refused(root, tmp_path):
     with pytest.raises(ValidationError, match="prompt"):
         make_run(model={**SAM, "adapter": "lora", "prompt": "automatic"})  # its box comes from a trained model
     write_dataset(tmp_path, "ph2", SIZE, 2, ["train"] * 3 + ["test"])
-    np.save(Layout(tmp_path).reference, np.full((3, 256), 1 / 256))
+    np.save(Layout(tmp_path).reference(HOME), np.full((3, 256), 1 / 256))
     run = make_run(train_on=["ph2"])
     with pytest.raises(RunError, match="No validation image of ph2"):
         train_run(run, folder(tmp_path, run), tmp_path, "cpu")
-    Layout(tmp_path).reference.unlink()
+    Layout(tmp_path).reference(HOME).unlink()
     with pytest.raises(RunError, match="reference histogram cannot be read"):
         train_run(run, folder(tmp_path, run), tmp_path, "cpu")

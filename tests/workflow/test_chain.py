@@ -30,7 +30,7 @@ def test_one_core_in_another_folder_gives_the_same_bytes(undisturbed, tmp_path):
     ours, theirs = products(undisturbed.folder), products(other)
     assert {name for name in ours | theirs if ours.get(name) != theirs.get(name)} == set()
     kinds = {name.split("/")[0] for name in ours}
-    assert {"splits", "harmonized", "runs", "scores", "tables", "statistics"} <= kinds
+    assert {"protocols", "runs", "scores", "tables", "statistics"} <= kinds
     print(f"{len(ours)} products: {undisturbed.seconds:.0f} s, on one core {time.monotonic() - started:.0f} s")
 
 

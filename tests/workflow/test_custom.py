@@ -25,8 +25,8 @@ def test_every_stage_plans_a_custom_dataset(tmp_path):
     done = snakemake(folder, *arguments)
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-3000:]
-    assert re.search(r"results/smoke/splits/custom\.csv", said)
-    assert re.search(r"results/smoke/harmonized/custom/\d+/images\.npy", said)
+    assert re.search(r"results/smoke/protocols/shared/leak_free/splits/custom\.csv", said)
+    assert re.search(r"results/smoke/protocols/[\w/]+/pixels/custom/\d+/images\.npy", said)
     assert "downloads/custom" not in said
     (tmp_path / "images").rmdir()
     done = snakemake(folder, *arguments)

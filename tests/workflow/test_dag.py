@@ -52,7 +52,7 @@ def test_wrong_settings_are_refused_before_any_job(folder, override, said):
 def test_the_reference_does_not_depend_on_the_other_methods_of_the_matrix(folder):
     lines = []
     for matrix in ("{}", "{methods: [unet, vit_none], ablations: [], seeds_for: {}}"):
-        target = "results/smoke/harmonized/reference.npy"
+        target = "results/smoke/protocols/sam_vit_protocol/leak_free/reference.npy"
         done = snakemake(
             folder, target, "--dry-run", "--printshellcmds", "--config", "profile=smoke", f"matrix={matrix}"
         )

@@ -13,7 +13,7 @@ from chain import FIELD, JOB, REPOSITORY, SMOKE
 
 ROOT = "results/smoke/"
 MADE_BESIDE = ("benchmarks", "settings.json")  # by Snakemake and its call
-CHAIN = "download catalog splits harmonize weights segmentation pseudo_masks classification joint ablations"
+CHAIN = "download catalog harmonize weights segmentation pseudo_masks classification joint ablations"
 TARGETS = tuple(f"stage_{name}" for name in [*CHAIN.split(), "statistics", "report"])
 NOT_SHARED = ("logs", "embeddings", "made", "calls.jsonl")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of the graph library under DVC

@@ -18,8 +18,7 @@ SMALL = (  # its three methods once each, on a few tiny images
     "scoring={segmentation_on: [isic2018_task1], classification_on: []}",
     "matrix={seeds: [0]}",
     "statistics={resamples: 200}",
-    "bases={segmentation: {train_on: [isic2018_task1], training: {epochs: 2}},"
-    " lesion_net_shared: {training: {epochs: 2}}}",
+    "protocols={lesion_net_protocol: {training: {epochs: 2}}}",
 )
 TABLE = "lesion_net_table_01"
 
@@ -38,7 +37,10 @@ def test_a_sixth_paper_is_run_tested_and_judged_from_its_file_alone(tmp_path):
     }  # fmt: skip
     assert rows["FocusNet"]["iou_published"] == ">78"
     tests = read_csv(root / "statistics" / "tests.csv")
-    assert {(test["proposed"], test["other"]) for test in tests} == {("lesion_net", "otsu"), ("lesion_net", "unet")}
+    assert {(test["proposed"], test["other"]) for test in tests} == {
+        ("lesion_net", "lesion_net_otsu"),
+        ("lesion_net", "lesion_net_unet"),
+    }
     assert "| LesionNet | U-Net |" in (root / "tables" / "lesion_net_tests.md").read_text()
 
     ledger = {(row["row"], row["metric"]): row for row in read_csv(root / "ledger" / "ledger.csv")}

@@ -32,6 +32,7 @@ try:
     RUNS = matrix.expand(SETTINGS)
     require_weights(run.spec for run in RUNS.values())
     PLAN = matrix.plan(SETTINGS)
+    HOMES = SETTINGS.homes
     DUMPED = stored.dumped(SETTINGS)
 except LesionError as error:
     raise WorkflowError(str(error)) from None
@@ -54,6 +55,7 @@ DERIVED = {key: run for key, run in RUNS.items() if run.task == "derived"}
 
 wildcard_constraints:
     dataset="[a-z0-9_]+",
+    home="[A-Za-z0-9_+-]+/(leak_free|as_published)",
     size="[0-9]+",
     run_id="[A-Za-z0-9_+-]+",
     place="segmentation|classification|joint|derived|ablations",
@@ -107,13 +109,18 @@ def weights_of(run):
     return run_dir(run) / "weights.safetensors"
 
 
-def harmonized(datasets, size):
-    """Files of harmonized datasets at one size."""
+def pixels(run, datasets, size):
+    """Files of harmonized datasets at one size, as a run sees them."""
     return [
-        LAYOUT.harmonized(dataset, size) / name
+        LAYOUT.pixels(run.pixels, dataset, size) / name
         for dataset in sorted(set(datasets))
         for name in ("images.npy", "masks.npy", "index.csv")
     ]
+
+
+def reference_of(home):
+    """The reference histogram of a folder of pixels, where one is specified."""
+    return [LAYOUT.reference(home)] if HOMES.materials[home].harmonization.histogram == "specification" else []
 
 
 def foundation(run):

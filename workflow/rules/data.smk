@@ -101,21 +101,27 @@ rule human_reference:
         lesion("human-reference")
 
 
+def material_of(wildcards):
+    """The settings that pixels and splits of a protocol under a rule depend on."""
+    return canonical_json(HOMES.materials[wildcards.home].model_dump(mode="json"))
+
+
 rule splits:
     input:
         LAYOUT.catalog,
         LAYOUT.edges,
     output:
-        [LAYOUT.split(dataset) for dataset in SETTINGS.data.datasets],
-        LAYOUT.certificate,
+        [LAYOUT.split("{home}", dataset) for dataset in SETTINGS.data.datasets],
+        LAYOUT.certificate("{home}"),
     log:
-        log_of("splits"),
+        log_of("splits/{home}"),
     benchmark:
-        benchmark_of("splits")
+        benchmark_of("splits/{home}")
     params:
-        **remade_when("catalog.splits", "splits"),
+        **remade_when("catalog.splits"),
+        material=lambda wildcards: canonical_json(HOMES.materials[wildcards.home].splits.model_dump(mode="json")),
     shell:
-        lesion("splits")
+        lesion("splits {wildcards.home:q}")
 
 
 DATA_REPORT = [
@@ -125,26 +131,60 @@ DATA_REPORT = [
 ]
 
 
+def splits_of(home):
+    """Split tables of a folder of pixels, and their certificate."""
+    folder = HOMES.splits(home)
+    return [LAYOUT.certificate(folder), *[LAYOUT.split(folder, dataset) for dataset in SETTINGS.data.datasets]]
+
+
 rule reference:
     input:
         LAYOUT.catalog,
-        LAYOUT.certificate,
-        [LAYOUT.split(dataset) for dataset in SETTINGS.data.datasets],
+        lambda wildcards: splits_of(wildcards.home),
     output:
-        LAYOUT.reference,
-        LAYOUT.colours,
-        LAYOUT.reference.with_name(RECORD),
+        LAYOUT.reference("{home}"),
+        LAYOUT.reference("{home}").with_name(RECORD),
     log:
-        log_of("reference"),
+        log_of("reference/{home}"),
     benchmark:
-        benchmark_of("reference")
+        benchmark_of("reference/{home}")
     threads: 2
     resources:
         **LARGE,
     params:
-        **remade_when("pixels.reference", "reference"),
+        **remade_when("pixels.reference"),
+        material=material_of,
     shell:
-        lesion("reference")
+        lesion("reference {wildcards.home:q}")
+
+
+# colours before and after: of the pixels whose histogram is specified, where a run sees such
+SHOWN_HOME = next(
+    (home for home in PLAN.protocols if HOMES.materials[home].harmonization.histogram == "specification"),
+    next(iter(PLAN.protocols)),
+)
+
+
+rule colours:
+    input:
+        LAYOUT.catalog,
+        splits_of(SHOWN_HOME),
+        reference_of(SHOWN_HOME),
+    output:
+        LAYOUT.colours,
+    log:
+        log_of("colours"),
+    benchmark:
+        benchmark_of("colours")
+    threads: 2
+    resources:
+        **LARGE,
+    params:
+        **remade_when("pixels.reference"),
+        home=SHOWN_HOME,
+        material=canonical_json(HOMES.materials[SHOWN_HOME].model_dump(mode="json")),
+    shell:
+        lesion("colours {params.home:q}")
 
 
 rule data_report:
@@ -167,11 +207,11 @@ rule data_report:
 rule harmonize:
     input:
         LAYOUT.catalog,
-        LAYOUT.reference,
-        LAYOUT.split("{dataset}"),
+        lambda wildcards: LAYOUT.split(HOMES.splits(wildcards.home), wildcards.dataset),
+        lambda wildcards: reference_of(wildcards.home),
     output:
         multiext(
-            f"{LAYOUT.harmonized('{dataset}', '{size}')}/",
+            f"{LAYOUT.pixels('{home}', '{dataset}', '{size}')}/",
             "images.npy",
             "masks.npy",
             "index.csv",
@@ -180,14 +220,15 @@ rule harmonize:
             RECORD,
         ),
     log:
-        log_of("harmonize/{dataset}_{size}"),
+        log_of("harmonize/{home}/{dataset}_{size}"),
     benchmark:
-        benchmark_of("harmonize/{dataset}_{size}")
+        benchmark_of("harmonize/{home}/{dataset}_{size}")
     priority: 25  # training that others wait for is 30, other training 20 or less
     threads: 1  # there are more of these jobs than cores: none must wait for two free ones
     resources:
         **LARGE,
     params:
-        **remade_when("pixels.harmonized_arrays", "harmonize"),
+        **remade_when("pixels.harmonized_arrays"),
+        material=material_of,
     shell:
-        lesion("harmonize {wildcards.dataset:q} {wildcards.size:q}")
+        lesion("harmonize {wildcards.home:q} {wildcards.dataset:q} {wildcards.size:q}")

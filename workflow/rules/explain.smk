@@ -11,14 +11,14 @@ def explain_inputs(wildcards):
     if run.task == "joint":
         segmenter, classifier, files = joint_parts(run)
         sides = {part.spec.model.image_size for part in (segmenter, classifier)}
-        tested = [path for side in sorted(sides) for path in harmonized(SETTINGS.scoring.classification_on, side)]
+        tested = [path for side in sorted(sides) for path in pixels(run, SETTINGS.scoring.classification_on, side)]
         return [weights_of(run), LAYOUT.catalog, *files, *tested]
     segments = run.task == "segmentation"
     tested = SETTINGS.scoring.segmentation_on if segments else SETTINGS.scoring.classification_on
     return [
         weights_of(run),
         LAYOUT.catalog,
-        *harmonized(tested, run.spec.model.image_size),
+        *pixels(run, tested, run.spec.model.image_size),
         *(foundation(run) if segments else masks_for(run, tested)),
     ]
 

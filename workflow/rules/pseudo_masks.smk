@@ -6,7 +6,7 @@ def pseudo_mask_inputs(wildcards):
     run = SEGMENTERS[wildcards.run_id]
     return [
         weights_of(run),
-        *harmonized([wildcards.dataset], run.spec.model.image_size),
+        *pixels(run, [wildcards.dataset], run.spec.model.image_size),
         *foundation(run),
     ]
 

@@ -2,6 +2,7 @@
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.sharing.summary import main_methods
 
+CERTIFICATES = [LAYOUT.certificate(home) for home in sorted(set(PLAN.protocols.values()))]
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
 SHEETS = [("claim", "md"), ("clear_derm", "md"), ("flow", "csv"), ("demographics", "csv"), ("failures", "csv")]
 EXPLANATIONS = [LAYOUT.explained(run_id, suffix) for run_id in EXPLAINED for suffix in ("csv", "npz")]
@@ -134,7 +135,7 @@ rule report:
         rules.subgroups.output,
         LAYOUT.statistics("robustness"),
         LAYOUT.catalog,
-        LAYOUT.certificate,
+        CERTIFICATES,
         DATA_REPORT,
     output:
         LAYOUT.report,
@@ -169,7 +170,7 @@ rule summary:
 rule manifest:
     input:
         LAYOUT.report,
-        LAYOUT.certificate,
+        CERTIFICATES,
         rules.tables.output,
         rules.statistics.output,
         rules.ledger.output,

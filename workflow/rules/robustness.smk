@@ -14,7 +14,7 @@ def robustness_inputs(wildcards):
     return [
         weights_of(run),
         LAYOUT.catalog,
-        *harmonized(tested, classifier.spec.model.image_size),
+        *pixels(run, tested, classifier.spec.model.image_size),
         *sorted(set(files)),
     ]
 

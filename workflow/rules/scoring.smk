@@ -5,7 +5,7 @@ def segmenter_score_inputs(run):
     return [
         weights_of(run),
         LAYOUT.catalog,
-        *harmonized(SETTINGS.scoring.segmentation_on, run.spec.model.image_size),
+        *pixels(run, SETTINGS.scoring.segmentation_on, run.spec.model.image_size),
         *foundation(run),
     ]
 
@@ -15,7 +15,7 @@ def classifier_score_inputs(run):
     shown = [*SETTINGS.scoring.classification_on, *run.spec.train_on]
     return [
         weights_of(run),
-        *harmonized(shown, run.spec.model.image_size),
+        *pixels(run, shown, run.spec.model.image_size),
         *masks_for(run, shown),
         *([LAYOUT.catalog] if run.spec.masks == "true" else []),
     ]
@@ -28,8 +28,8 @@ def joint_score_inputs(run):
         weights_of(run),
         *files,
         LAYOUT.catalog,
-        *harmonized([*SETTINGS.scoring.segmentation_on, *shown], segmenter.spec.model.image_size),
-        *harmonized(shown, classifier.spec.model.image_size),
+        *pixels(run, [*SETTINGS.scoring.segmentation_on, *shown], segmenter.spec.model.image_size),
+        *pixels(run, shown, classifier.spec.model.image_size),
     ]
 
 

@@ -20,7 +20,7 @@ def arrays_of_runs():
         asked.append((datasets, run))
         if run.task == "classification" and run.segmenter_run:
             asked.append((datasets, RUNS[run.segmenter_run]))
-    return sorted({str(path) for datasets, run in asked for path in harmonized(datasets, run.spec.model.image_size)})
+    return sorted({str(path) for datasets, run in asked for path in pixels(run, datasets, run.spec.model.image_size)})
 
 
 def masks_of_runs(runs):
@@ -33,7 +33,7 @@ def masks_of_runs(runs):
 STAGES = {
     "download": [*(LAYOUT.downloads(dataset) / "files.json" for dataset in DATASETS), LAYOUT.human_reference],
     "catalog": [LAYOUT.catalog, LAYOUT.edges, LAYOUT.human_reference],
-    "splits": [LAYOUT.certificate],
+    "splits": CERTIFICATES,
     "harmonize": DATA_REPORT + arrays_of_runs(),
     "weights": sorted({str(path) for run in [*SEGMENTERS.values(), *CLASSIFIERS.values()] for path in published(run)}),
     "segmentation": finished_runs("segmentation"),

@@ -2,15 +2,15 @@
 
 
 def segmenter_inputs(run):
-    return [*harmonized(run.spec.train_on, run.spec.model.image_size), *published(run), LAYOUT.reference]
+    return [*pixels(run, run.spec.train_on, run.spec.model.image_size), *published(run), *reference_of(run.pixels)]
 
 
 def classifier_inputs(run):
     return [
-        *harmonized(run.spec.train_on, run.spec.model.image_size),
+        *pixels(run, run.spec.train_on, run.spec.model.image_size),
         *masks_for(run, run.spec.train_on),
         *published(run),
-        LAYOUT.reference,
+        *reference_of(run.pixels),
     ]
 
 
@@ -19,10 +19,10 @@ def joint_inputs(run):
     masked = segmenter.spec.train_on if run.spec.segmentation_from == "segmenter_images" else []
     return [
         *files,
-        *harmonized([*masked, *run.spec.train_on], segmenter.spec.model.image_size),
-        *harmonized(run.spec.train_on, classifier.spec.model.image_size),
+        *pixels(run, [*masked, *run.spec.train_on], segmenter.spec.model.image_size),
+        *pixels(run, run.spec.train_on, classifier.spec.model.image_size),
         *masks_for(run, run.spec.train_on),
-        LAYOUT.reference,
+        *reference_of(run.pixels),
     ]
 
 

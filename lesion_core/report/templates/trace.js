@@ -43,12 +43,12 @@ function showRun(id, rows, parent) {
 }
 function showOrigin(item) {
   item.runs.forEach((id, place) => showRun(id, item.rows[place], body));
-  const split = chain.splits[item.dataset];
+  const split = chain.splits[item.split];
   const images = chain.images[item.images];
   if (split && images) {
     element("h4", `Images of ${item.dataset}`, body);
     facts([
-      ["split file", `${split.sha256} (${split.state})`],
+      ["split file", `${split.file}, ${split.sha256} (${split.state})`],
       ["images", `${images.list.length}, together ${images.sha256}`],
     ], body);
     folded("Every image with its SHA-256", (box) => {

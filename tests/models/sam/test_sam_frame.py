@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from material import HOME
 from segment_anything.utils.transforms import ResizeLongestSide
 from segmentation_runs import SIZE, make_run
 from test_score_prompts import ALL, NATIVE, root, scoring  # noqa: F401
@@ -122,7 +123,7 @@ def test_a_run_in_sams_frame_is_scored_under_every_prompt(root, scoring, padded_
     rows = read_parquet(tmp_path / "a.parquet").to_pylist()
     assert {row["prompt"] for row in rows} == set(ALL)
     assert len(rows) == 3 * 2 * len(ALL)
-    pixels = np.load(Layout(root).harmonized("ph2", SIZE) / "images.npy")[3:]
+    pixels = np.load(Layout(root).pixels(HOME, "ph2", SIZE) / "images.npy")[3:]
     found = np.stack(list(chain(*probabilities(padded_run, pixels, [NATIVE] * 3, batch_size=2))))
     with torch.inference_mode():
         alone = PaddedSam(padded_run.model, [NATIVE])
