@@ -23,7 +23,7 @@ def write_checklists(root: Path, plan: Plan) -> None:
         RunError: a run's folder is missing. ScoreError: the score store is missing or broken.
     """
     layout, lineage = Layout(root), Lineage.read(root)
-    flow, people = flow_of(layout, lineage.store), demographics_of(layout)
+    flow, people = flow_of(layout, lineage.store, plan.main_splits), demographics_of(layout, plan.main_splits)
     failures = failures_of(lineage.store, plan)
     for name, columns, rows in (
         ("flow", FLOW, flow),
@@ -39,7 +39,8 @@ def write_checklists(root: Path, plan: Plan) -> None:
         "failures": failures,
         "sizes": _sizes(layout),
         "runs": runs,
-        "certificate": read_json(layout.certificate),
+        "certificate": read_json(layout.certificate(plan.main_splits)),
+        "splits": layout.certificate(plan.main_splits).parent.relative_to(root).as_posix(),
         "figures": {item["name"] for item in read_json(layout.figure_list, list)},
         "licences": licences["images"],
         "devices": sorted({str(run["device"]) for run in runs.values()}),

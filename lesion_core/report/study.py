@@ -23,7 +23,7 @@ MELANOMA = "mel"
 Row = dict[str, Any]
 
 
-def flow_of(layout: Layout, store: Store) -> list[Row]:
+def flow_of(layout: Layout, store: Store, home: str) -> list[Row]:
     """One row per dataset: images found, set aside by a rule, in the catalog, joined with another, per split, scored.
 
     ``joined``: images whose group has another image, of this dataset or another.
@@ -40,7 +40,7 @@ def flow_of(layout: Layout, store: Store) -> list[Row]:
     listed = []
     for dataset in sorted({row["dataset"] for row in catalog}):
         own = [row for row in catalog if row["dataset"] == dataset]
-        splits = Counter(_splits(layout, dataset).values())
+        splits = Counter(_splits(layout, home, dataset).values())
         listed.append(
             {
                 "dataset": dataset,
@@ -55,13 +55,13 @@ def flow_of(layout: Layout, store: Store) -> list[Row]:
     return listed
 
 
-def demographics_of(layout: Layout) -> list[Row]:
+def demographics_of(layout: Layout, home: str) -> list[Row]:
     """Age, sex, site and class per dataset and split: count and share (%) of each value; of age mean and SD."""
     metadata = read_metadata(layout)
     catalog = read_parquet(layout.catalog, ["dataset", "image_id", "label"]).to_pylist()
     listed: list[Row] = []
     for dataset in sorted({row["dataset"] for row in catalog}):
-        splits = _splits(layout, dataset)
+        splits = _splits(layout, home, dataset)
         for split in SPLITS:
             own = [row for row in catalog if row["dataset"] == dataset and splits.get(row["image_id"]) == split]
             facts = [metadata[dataset, row["image_id"]] | {"class": row["label"]} for row in own]
@@ -112,8 +112,8 @@ def _failure(rule: str, dataset: str, method: str, image_id: str, value: float) 
     return head | {"value": f"{value:.4f}", "truth": "", "answer": ""}
 
 
-def _splits(layout: Layout, dataset: str) -> dict[str, str]:
-    path = layout.split(dataset)
+def _splits(layout: Layout, home: str, dataset: str) -> dict[str, str]:
+    path = layout.split(home, dataset)
     return {row["image_id"]: row["split"] for row in read_csv(path)} if path.is_file() else {}
 
 

@@ -77,6 +77,12 @@ class Plan(Strict):
     ledger: Ledger
     report: Report
 
+    @property
+    def main_splits(self) -> str:
+        """The folder of the leak-free split tables, or of the first where nothing runs under that rule."""
+        homes = sorted(set(self.protocols.values()))
+        return next((home for home in homes if home.endswith("/leak_free")), homes[0])
+
     def name_of(self, method: str) -> str:
         """A method as it is called in print."""
         return self.names.get(method, method.replace("_", " "))

@@ -6,6 +6,7 @@ import re
 
 import pyarrow as pa
 import pytest
+from material import HOME
 from report_store import classification_row, make_plan, make_results, segmentation_row
 
 from lesion_core.files import read_csv, read_json, read_parquet, write_json, write_parquet
@@ -33,13 +34,13 @@ def layout(tmp_path):
         row |= {"group_id": own, "age": age, "sex": sex, "site": "back", "dx_type": "histo"}
     write_parquet(layout.catalog, pa.Table.from_pylist(rows))
     lines = ["image_id,group_id,split", "a,g,train", "b,g,train", "c,c,val", "d,d,test", ""]
-    layout.split("ham10000").write_text("\n".join(lines), encoding="utf-8")
+    layout.split(HOME, "ham10000").write_text("\n".join(lines), encoding="utf-8")
     write_json(layout.figure_list, [])
     return layout
 
 
 def test_flow_counts_what_was_found_set_aside_joined_split_and_scored(layout):
-    flow = {row["dataset"]: row for row in flow_of(layout, Store.read(layout.root))}
+    flow = {row["dataset"]: row for row in flow_of(layout, Store.read(layout.root), HOME)}
     assert list(flow["ham10000"].values()) == ["ham10000", 5, 1, 4, 2, 2, 1, 1, 4]
     assert list(flow["isic2018_task1"].values()) == ["isic2018_task1", 4, 0, 4, 0, 0, 0, 4, 4]
 
@@ -48,12 +49,12 @@ def test_a_repaired_image_is_not_set_aside(layout):
     report = read_json(layout.data_report)
     problem = {"dataset": "ham10000", "image_id": "a", "kind": "mask", "detail": "resized"}
     write_json(layout.data_report, report | {"problems": [problem]})
-    [row] = [row for row in flow_of(layout, Store.read(layout.root)) if row["dataset"] == "ham10000"]
+    [row] = [row for row in flow_of(layout, Store.read(layout.root), HOME) if row["dataset"] == "ham10000"]
     assert (row["found"], row["set_aside"]) == (4, 0)
 
 
 def test_age_sex_site_and_class_per_split(layout):
-    told = [tuple(map(str, row.values())) for row in demographics_of(layout)]
+    told = [tuple(map(str, row.values())) for row in demographics_of(layout, HOME)]
     assert ("ham10000", "train", "2", "age", "45.0 (SD 5.0)", "2", "100.0") in told
     assert ("ham10000", "train", "2", "sex", "female", "1", "50.0") in told
     assert ("ham10000", "train", "2", "class", "mel", "1", "50.0") in told

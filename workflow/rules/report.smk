@@ -107,7 +107,7 @@ rule checklists:
         rules.statistics.output,
         rules.figures.output,
         LAYOUT.catalog,
-        LAYOUT.certificate,
+        CERTIFICATES,
         DATA_REPORT,
     output:
         [LAYOUT.checklist(name, suffix) for name, suffix in SHEETS],
