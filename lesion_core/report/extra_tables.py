@@ -9,6 +9,8 @@ from typing import Any
 from lesion_core.report.display_names import dataset_name, explainer_name, prompt_name
 from lesion_core.report.formats import metric_name
 from lesion_core.report.human_reference import NOTES, model_cells, people_cells
+from lesion_core.report.leak_worth import NOTES as LEAK_NOTES
+from lesion_core.report.leak_worth import leak_worth_cells
 from lesion_core.report.measures import BORDER_METRICS, EXPLANATION_METRICS, LESION_METRICS, Measure
 from lesion_core.report.score_store import Store
 from lesion_core.report.table_cells import mark_best, our_cell
@@ -126,6 +128,7 @@ def _row(plan: Plan, method: str, dataset: str) -> str:
 
 
 EXTRA_TABLES = {
+    "leak_worth": ExtraTable("What the split is worth: as published beside leak-free", LEAK_NOTES, leak_worth_cells),
     "prompt_worth": ExtraTable(
         "What a prompt is worth: the same weights under each prompt",
         (

@@ -49,7 +49,7 @@ def write_page(root: Path, plan: Plan) -> None:
     _check_parts(layout, plan)
     chains = ChainData(Lineage.read(root), plan)
     for path in layout.run_files("provenance.json"):
-        if any(path.parent.name in runs for runs in plan.runs.values()):
+        if path.parent.name in plan.run_ids:
             chains.add_run(path.parent.name)
     runs = chains.content["runs"]
     ledger = [_shown(row, plan) for row in read_csv(layout.ledger)]

@@ -65,12 +65,16 @@ Method = Annotated[SegmentationMethod | ClassificationMethod | JointMethod | Der
 
 
 class Matrix(Strict):
-    """Which methods and which ablations this profile runs; ``seeds_for`` names the methods that take fewer seeds."""
+    """Which methods and which ablations this profile runs; ``seeds_for`` names the methods that take fewer seeds.
+
+    ``as_published``: of the methods that a printed number is compared with, which run under their paper's split too.
+    """
 
     seeds: Annotated[Distinct[int], Field(min_length=1)]
     seeds_for: dict[Name, Annotated[Distinct[int], Field(min_length=1)]] = Field(default_factory=dict)
     methods: Annotated[Distinct[Name], Field(min_length=1)]
     ablations: Distinct[Name] = Field(default_factory=list)
+    as_published: Literal["all"] | Distinct[Name] = "all"
 
 
 class Settings(Strict):

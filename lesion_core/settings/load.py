@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from lesion_core.errors import SettingsError
 from lesion_core.settings import Name, Settings
+from lesion_core.settings.as_published import with_published
 from lesion_core.settings.check import check
 from lesion_core.settings.matrix import expand as expand  # who reads settings wants the runs that they ask for
 from lesion_core.settings.matrix import plan as plan
@@ -149,6 +150,7 @@ def load(
         written = Unresolved.model_validate(raw)
         raw["methods"], raw["protocols"] = _extend(written, raw["harmonization"])
         raw.pop("bases", None)
+        raw["methods"], raw["matrix"] = with_published(raw, papers, asked)
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise _explain(error) from None

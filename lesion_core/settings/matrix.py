@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import Any
 
 from lesion_core.settings import NETWORKS, DerivedMethod, Plan, Robustness, Settings
+from lesion_core.settings.as_published import SUFFIX
 from lesion_core.settings.base import Prompt
 from lesion_core.settings.run import Run
 
@@ -122,7 +123,9 @@ def _is_seeded(spec: Any) -> bool:
 def plan(settings: Settings) -> Plan:
     """What the report's stages are told: papers and their tables, and the runs of every method (aliases share runs)."""
     found, of_methods = _expanded(settings)
-    runs, names = found.values(), list(of_methods)
+    runs = found.values()
+    second = {name: ids for name, ids in of_methods.items() if name.endswith(SUFFIX)}
+    names = [name for name in of_methods if name not in second]
     return Plan(
         profile=settings.profile,
         tables=settings.tables,
@@ -130,7 +133,8 @@ def plan(settings: Settings) -> Plan:
         claims={name: paper.claims for name, paper in settings.papers.items()},
         contradictions={name: paper.contradictions for name, paper in settings.papers.items()},
         tests={key: spec for paper in settings.papers.values() for key, spec in paper.tests.items()},
-        runs=of_methods,
+        runs={name: of_methods[name] for name in names},
+        as_published={name.removesuffix(SUFFIX): ids for name, ids in second.items()},
         names={name: settings.names[name] for name in names if name in settings.names},
         trained_on={name: trained_on(settings, name) for name in names},
         figures={key: spec for paper in settings.papers.values() for key, spec in paper.figures.items()},

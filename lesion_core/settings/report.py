@@ -49,6 +49,7 @@ class Plan(Strict):
         papers, claims, contradictions: of these papers: where they stand, numbers of their prose, by paper.
         tests: tables of tests, by name.
         runs: method name -> run ids, one per seed, for every method that this profile runs.
+        as_published: method name -> ids of its runs under its paper's own split, where it has such.
         names: method name -> as it is called in print.
         trained_on: method name -> task -> the datasets that it is learnt from, none where nothing is.
         figures: of these papers, by name.
@@ -66,6 +67,7 @@ class Plan(Strict):
     contradictions: dict[Name, list[Contradiction]]
     tests: dict[Name, TestTable]
     runs: dict[Name, list[RunId]]
+    as_published: dict[Name, list[RunId]] = Field(default_factory=dict)
     names: dict[Name, str]
     trained_on: dict[Name, dict[str, list[str]]]
     figures: dict[Name, Figure] = Field(default_factory=dict)
@@ -94,4 +96,4 @@ class Plan(Strict):
     @property
     def run_ids(self) -> set[str]:
         """Ids of all runs of the matrix."""
-        return {run_id for runs in self.runs.values() for run_id in runs}
+        return {run_id for found in (self.runs, self.as_published) for runs in found.values() for run_id in runs}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lesion_core.settings import Settings
 from lesion_core.settings.load import load
-from lesion_core.settings.matrix import expand
+from lesion_core.settings.matrix import expand, plan
 from lesion_core.settings.run import Run
 
 
@@ -66,3 +66,23 @@ def test_the_rules_of_one_protocol_are_two_runs_where_they_differ():
     # each dataset is split by itself: another one changes nothing
     more = load("paper", rules | {"data": {"datasets": [*free.data.datasets, "isic2019"]}})
     assert run_of(more, "segmae_unet").run_id == other.run_id
+
+
+def test_methods_with_a_printed_number_run_under_both_rules():
+    plan_ = plan(load("paper"))
+    assert {
+        "segmae",
+        "segmae_isic2017",
+        "segmae_ph2",
+        "dual_network",
+        "deep_unet",
+        "peft_medsam",
+        "gl_med_sa_1",
+    } <= set(plan_.as_published)
+    # paper A splits by patient, and ablations run under one rule
+    assert not {"sam_adapter", "joint_proposed", "segmae_step_1"} & set(plan_.as_published)
+    runs = expand(load("paper"))
+    classifier = runs[plan_.as_published["dual_network"][0]]
+    assert runs[classifier.segmenter_run].rule == classifier.rule == "as_published"
+    assert set(plan(load("smoke")).as_published) == {"segmae", "dual_network", "deep_unet"}
+    assert plan(load("mini")).as_published == {}

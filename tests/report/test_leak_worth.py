@@ -1,0 +1,34 @@
+"""What the split is worth: two samples of unlike images, their difference and its interval."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from report_store import make_plan, segmentation_row
+
+from lesion_core.report.leak_worth import NONE, difference, leak_worth_cells
+from lesion_core.report.score_store import Store
+
+
+def test_the_interval_of_lone_lesions_is_that_of_two_means():
+    """Of one image a lesion the bootstrap's standard error is the textbook's: SD / sqrt(n)."""
+    rng = np.random.default_rng(0)
+    sides = [(rng.normal(mean, 0.1, 400), [f"l{number}" for number in range(400)]) for mean in (0.7, 0.8)]
+    rule = make_plan().statistics.model_copy(update={"resamples": 4000})
+    apart, low, high = difference(sides, rule)
+    assert apart == pytest.approx(sides[1][0].mean() - sides[0][0].mean())
+    error = np.hypot(*(values.std() / 20 for values, _ in sides))
+    assert (high - low) / 2 == pytest.approx(1.96 * error, rel=0.05)
+
+
+def test_a_method_stands_beside_itself_under_both_rules():
+    second = "sam_adapter_as_published-s0"
+    rows = [segmentation_row("sam_adapter-s0", name, dice) for name, dice in (("a", 0.5), ("b", 0.7), ("c", 0.6))]
+    rows += [segmentation_row(second, name, dice) for name, dice in (("d", 0.8), ("e", 1.0))]
+    plan = make_plan().model_copy(update={"as_published": {"sam_adapter": [second]}})
+    cells = {cell["column"]: cell for cell in leak_worth_cells("leak_worth", Store.of(rows, []), plan)}
+    assert cells["dice_leak_free"]["value"] == pytest.approx(60)
+    assert cells["dice_as_published"]["value"] == pytest.approx(90)
+    assert cells["difference"]["published_text"].startswith("+30.00 (")
+    [empty] = leak_worth_cells("leak_worth", Store.of(rows, []), make_plan())
+    assert empty["row"] == NONE
