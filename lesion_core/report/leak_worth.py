@@ -20,6 +20,11 @@ from lesion_core.stats.bootstrap import bootstrap_means
 RULES = ("leak_free", "as_published")
 METRICS = {"segmentation": "dice", "classification": "accuracy"}
 DIFFERENCE = "difference"
+HEADINGS = {
+    "leak_free": "Leak-free",
+    "as_published": "As published",
+    DIFFERENCE: "As published \u2212 leak-free, points (interval)",
+}
 UNIT = "percent"
 NONE = "No method runs under both rules in this profile"
 NOTES = (
@@ -38,18 +43,16 @@ def leak_worth_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]
             for dataset in sorted({key[1] for key in scored if key[0] in second}):
                 measure = Measure(kind, dataset, metric, plan.prompt_of(method) if kind == "segmentation" else "none")
                 sides = dict(zip(RULES, (plan.runs.get(method, []), second), strict=True))
-                row = f"{plan.name_of(method)}, {dataset_name(dataset)}"
+                row = f"{plan.name_of(method)}, {dataset_name(dataset)}, {metric_name(metric, UNIT)}"
                 if all(store.measure(runs, measure) is not None for runs in sides.values()):
                     for rule, runs in sides.items():
-                        heading = f"{metric_name(metric, UNIT)}, {rule.replace('_', '-')}"
                         value = store.measure(runs, measure)
-                        cells.append(our_cell(name, row, f"{metric}_{rule}", method, measure, UNIT, value, heading))
+                        cells.append(our_cell(name, row, rule, method, measure, UNIT, value, HEADINGS[rule]))
                     told = difference([_values(store, runs, measure) for runs in sides.values()], plan.statistics)
                     text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
-                    heading = "Difference in points (interval)"
-                    cell = our_cell(name, row, DIFFERENCE, method, None, UNIT, None, heading)
+                    cell = our_cell(name, row, DIFFERENCE, method, None, UNIT, None, HEADINGS[DIFFERENCE])
                     cells.append(cell | {"status": PUBLISHED_ONLY, "published_text": text, "dataset": dataset})
-    empty = our_cell(name, NONE, DIFFERENCE, None, None, UNIT, None, "Difference in points (interval)")
+    empty = our_cell(name, NONE, DIFFERENCE, None, None, UNIT, None, HEADINGS[DIFFERENCE])
     return cells or [empty | {"status": NOT_RUN}]
 
 

@@ -27,8 +27,8 @@ def test_a_method_stands_beside_itself_under_both_rules():
     rows += [segmentation_row(second, name, dice) for name, dice in (("d", 0.8), ("e", 1.0))]
     plan = make_plan().model_copy(update={"as_published": {"sam_adapter": [second]}})
     cells = {cell["column"]: cell for cell in leak_worth_cells("leak_worth", Store.of(rows, []), plan)}
-    assert cells["dice_leak_free"]["value"] == pytest.approx(60)
-    assert cells["dice_as_published"]["value"] == pytest.approx(90)
+    assert cells["leak_free"]["value"] == pytest.approx(60)
+    assert cells["as_published"]["value"] == pytest.approx(90)
     assert cells["difference"]["published_text"].startswith("+30.00 (")
     [empty] = leak_worth_cells("leak_worth", Store.of(rows, []), make_plan())
     assert empty["row"] == NONE

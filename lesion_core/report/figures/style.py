@@ -66,10 +66,11 @@ class Source:
         return self._compared(dataset, {key[0] for key in self.store.classification if key[1] == dataset})
 
     def _compared(self, dataset: str, scored: set[str]) -> dict[str, list[str]]:
-        """The methods of the table that compares most of them on this dataset; all where there is none."""
+        """The methods of the table that compares most of them on this dataset; all where none compares any."""
         tables = [table for table in self.plan.tables.values() if table.dataset == dataset]
         table = max(tables, key=lambda table: sum(row.method in self.plan.runs for row in table.rows), default=None)
-        names = {row.method for row in table.rows} if table else set(self.plan.runs)
+        named = {row.method for row in table.rows} if table else set()
+        names = named & set(self.plan.runs) or set(self.plan.runs)
         found = {name: [run for run in runs if run in scored] for name, runs in self.plan.runs.items() if name in names}
         return {name: runs for name, runs in found.items() if runs}
 
