@@ -50,7 +50,7 @@ class Explain(Strict):
 
 
 class Subgroups(Strict):
-    """Classification metrics by sex, age, site and way of diagnosis."""
+    """Classification metrics by sex, age, site and how the diagnosis was confirmed."""
 
     methods: list[str]
     age_bands: Annotated[list[Positive], Field(min_length=1)]

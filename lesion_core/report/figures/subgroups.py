@@ -47,7 +47,7 @@ def subgroups(source: Source) -> Drawn | None:
             axis.plot(values, places, marker(number), color=colour(number), ms=4, label=source.plan.name_of(method))
         axis.set_yticks(range(len(counts)), [f"{group} (n = {n})" for group, n in counts.items()], fontsize=7)
         axis.invert_yaxis()
-        axis.set_title(attribute.replace("dx_type", "way of diagnosis").replace("_", " "), fontsize=9, loc="left")
+        axis.set_title(attribute.replace("dx_type", "diagnosis confirmed by").replace("_", " "), fontsize=9, loc="left")
     axes[-1, 0].set_xlabel(f"{metric_name(metric)}, {dataset_name(dataset)}")
     legend_below(figure, axes[0, 0])
     caption = "Groups of test images by what their metadata say, with 95 % intervals; missing values are a group."
