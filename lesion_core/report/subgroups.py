@@ -1,4 +1,4 @@
-"""Who is served worse: classification metrics by sex, age, site and how the diagnosis was confirmed, from scores and the catalog."""
+"""Who is served worse: classification metrics by sex, age, site and how the diagnosis was confirmed, from scores."""
 
 from __future__ import annotations
 
