@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from material import MATERIAL
 from segmentation_runs import SIZE, folder, restore_torch, root, tensors  # noqa: F401
 
 from lesion_core.files import read_csv
@@ -62,7 +63,7 @@ def small(run: Run) -> Run:
     spec["training"] |= {"epochs": 1, "batch_size": 4}
     if spec["reconstruction"]:
         spec["reconstruction"]["epochs"] = min(1, spec["reconstruction"]["epochs"])
-    return Run.model_validate({**settings, "threads": 1})
+    return Run.model_validate({**settings, **MATERIAL, "threads": 1})
 
 
 def trained(run: Run, results) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor], dict[str, str]]:
@@ -73,7 +74,7 @@ def trained(run: Run, results) -> tuple[dict[str, torch.Tensor], dict[str, torch
     (row,) = read_csv(folder(results, run) / "history.csv")
     assert all(math.isfinite(float(value)) for value in row.values())
     end = tensors(folder(results, run))
-    end.pop("harmonization.reference")
+    end.pop("harmonization.reference", None)  # of protocols with a specification
     return start, end, row
 
 

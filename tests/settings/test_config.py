@@ -110,7 +110,7 @@ def test_an_ensemble_of_methods_averages_their_runs_of_each_seed():
         ({"matrix": {"seeds_for": {"unett": [0]}}}, "matrix.seeds_for.unett", "is none of methods"),
         ({"matrix": {"seeds_for": {"unet": [7]}}}, "matrix.seeds_for.unet", "must be among matrix.seeds"),
         ({"matrix": {"seeds_for": {"unet": [1, 1]}}}, "matrix.seeds_for.unet", "stands twice"),
-        ({"methods": {"unet": {"train_on": ["isic2019"]}}}, "methods.unet.train_on", "not in data.datasets"),
+        ({"methods": {"unet": {"train_on": ["isic2016"]}}}, "methods.unet.train_on", "not in data.datasets"),
         ({"methods": {"unet": {"train_on": ["isic2018_task3"]}}}, "methods.unet.train_on", "cannot train"),
         ({"scoring": {"prompts": ["automatic"]}}, "scoring", "must contain none"),
         (
