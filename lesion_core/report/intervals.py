@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ BCA, PERCENTILE = "BCa, clustered by lesion", "percentile, clustered by lesion"
 CLASS_RESAMPLES = 2000  # at most: each resample recomputes AUC, and two ends of an interval need no more
 
 Interval = tuple[float, float, int, str]
+Known = dict[tuple[str, ...], dict[str, Interval]]
 
 
 def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan: Plan) -> dict[tuple[str, ...], Any]:
@@ -34,20 +36,15 @@ def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan:
         store: the scores.
         plan: gives level, resamples and seed.
     """
-    known: dict[tuple[str, ...], dict[str, Interval]] = {}
+    known: Known = {}
     rows: list[dict[str, Any]] = []
     found: dict[tuple[str, ...], Any] = {}
     for cell in cells:
-        if cell["value"] is None or cell["minus"] is not None or cell["averaging"] != "image":
+        interval = interval_of(cell, store, plan, known)
+        if interval is None:
             continue
-        key = (cell["run_ids"], cell["kind"], cell["dataset"], cell["prompt"], cell["resolution"])
-        if key not in known:
-            known[key] = _intervals(cell, store, plan)
-        interval = known[key].get(cell["metric"])
-        if interval is None or math.isnan(interval[0]):
-            continue
-        scale, decimals = SCALE[cell["unit"]], DECIMALS[cell["unit"]] + 2
-        low, high = scale * interval[0], scale * interval[1]
+        decimals = DECIMALS[cell["unit"]] + 2
+        low, high = interval[:2]
         place = (cell["table"], cell["row"], cell["column"])
         found[place] = (low, high)
         rows.append(
@@ -68,7 +65,25 @@ def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan:
     return found
 
 
-def _intervals(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Interval]:
+def interval_of(cell: Mapping[str, Any], store: Store, plan: Plan, known: Known) -> Interval | None:
+    """Low, high, lesions and kind of a cell's interval, in its unit; None where images do not give any.
+
+    Args:
+        known: intervals of all metrics of the same runs and images, kept from cell to cell.
+    """
+    if cell["value"] is None or cell["minus"] is not None or cell["averaging"] != "image":
+        return None
+    key = (cell["run_ids"], cell["kind"], cell["dataset"], cell["prompt"], cell["resolution"])
+    if key not in known:
+        known[key] = _intervals(cell, store, plan)
+    interval = known[key].get(cell["metric"])
+    if interval is None or math.isnan(interval[0]):
+        return None
+    scale = SCALE[cell["unit"]]
+    return scale * interval[0], scale * interval[1], interval[2], interval[3]
+
+
+def _intervals(cell: Mapping[str, Any], store: Store, plan: Plan) -> dict[str, Interval]:
     """Metric -> interval as fractions, for all metrics of the cell's runs; empty where images do not give any."""
     runs = cell["run_ids"].split(" ")
     scored: list[Rows]

@@ -12,10 +12,10 @@ from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.papers.published import Published, pairs, published_numbers
 from lesion_core.paths import Layout
 from lesion_core.report.human_reference import share_as_good
-from lesion_core.report.intervals import write_intervals
-from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE
+from lesion_core.report.intervals import Known, interval_of, write_intervals
+from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE, Measure
 from lesion_core.report.score_store import Store
-from lesion_core.report.table_cells import read_cells
+from lesion_core.report.table_cells import MEASURE_COLUMNS, read_cells
 from lesion_core.settings import Ledger, Plan
 
 COLUMNS = (
@@ -29,6 +29,7 @@ COLUMNS = (
     "averaging",
     "n",
     "where",
+    "split",
     "ours",
     "ours_sd",
     "n_seeds",
@@ -36,6 +37,7 @@ COLUMNS = (
     "ours_low",
     "ours_high",
     "difference",
+    "ours_leak_free",
     "people_share",
     "people_n",
     "verdict",
@@ -50,6 +52,7 @@ IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_COMPARED, NOT_RUN, UNTESTAB
     "not run here",
     "untestable",
 )
+OWN_SPLIT, LEAK_FREE = "as published", "leak-free"
 COMPARING = "paper"  # the profile whose data and models are the papers'
 
 
@@ -57,6 +60,9 @@ def write_ledger(root: Path, plan: Plan) -> None:
     """Write ``ledger/ledger.csv``: one row per published number, with one of ``VERDICTS`` and its reason.
 
     Beside it ``ledger/intervals.csv``, the interval of every number of ours that a table takes from images.
+
+    A claim is answered by the runs under the paper's own split, where its method has such, and the leak-free value
+    stands beside it.
 
     Arithmetic comes first: what cannot be true is not compared. Then, in the paper profile, our value beside the
     published one decides. What has no value of ours but is possible only under a condition says so.
@@ -70,10 +76,13 @@ def write_ledger(root: Path, plan: Plan) -> None:
     store = Store.read(root)
     intervals = write_intervals(layout.intervals, cells, store, plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
+    known: Known = {}
     for cell in cells:
         if cell["published_text"] is None:
             continue
-        cell["interval"] = intervals.get((cell["table"], cell["row"], cell["column"]))
+        place = (cell["table"], cell["row"], cell["column"])
+        cell |= {"interval": intervals.get(place), "split": LEAK_FREE, "leak_free": None}
+        cell |= _under_own_split(cell, store, plan, known)
         key = (cell["table"], cell["row"], cell["column"])
         if key not in ours or ours[key]["value"] is None:
             ours[key] = cell
@@ -86,6 +95,26 @@ def write_ledger(root: Path, plan: Plan) -> None:
         if item.paper == paper
     ]
     write_csv(layout.ledger, COLUMNS, rows)
+
+
+def _under_own_split(cell: dict[str, Any], store: Store, plan: Plan, known: Known) -> dict[str, Any]:
+    """What changes of a cell when the runs under the paper's own split answer it; nothing where there are none."""
+    runs = plan.as_published.get(cell["method"])
+    value = store.measure(runs, Measure(**{name: cell[name] for name in MEASURE_COLUMNS})) if runs else None
+    if value is None or not math.isfinite(value.mean):
+        return {}
+    scale = SCALE[cell["unit"]]
+    answer = {
+        "value": scale * value.mean,
+        "sd": None if math.isnan(value.sd) else scale * value.sd,
+        "n_seeds": len(value.run_ids),
+        "n_images": value.n_images,
+        "run_ids": " ".join(value.run_ids),
+        "split": OWN_SPLIT,
+        "leak_free": cell["value"],
+    }
+    interval = interval_of(cell | answer, store, plan, known)
+    return answer | {"interval": None if interval is None else interval[:2]}
 
 
 def _arithmetic(published: list[Published]) -> dict[tuple[str, ...], tuple[str, str]]:
@@ -163,6 +192,7 @@ def _entry(
         "averaging": item.averaging or "not stated",
         "n": "not stated" if item.n is None else item.n,
         "where": item.where,
+        "split": "" if ours is None else ours["split"],
         "ours": "" if ours is None else f"{ours['value']:.{decimals}f}",
         "ours_sd": "" if ours is None or ours["sd"] is None else f"{ours['sd']:.{decimals}f}",
         "n_seeds": "" if ours is None else ours["n_seeds"],
@@ -170,6 +200,7 @@ def _entry(
         "ours_low": "" if low is None else f"{low:.{decimals}f}",
         "ours_high": "" if high is None else f"{high:.{decimals}f}",
         "difference": "" if difference is None else f"{difference:.{decimals}f}",
+        "ours_leak_free": "" if ours is None or ours["leak_free"] is None else f"{ours['leak_free']:.{decimals}f}",
         "verdict": verdict,
         "reason": reason,
     }

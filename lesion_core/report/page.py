@@ -106,6 +106,7 @@ def _shown(row: dict[str, str], plan: Plan) -> dict[str, str]:
         "ours": number(row["ours"]),
         "interval": interval,
         "difference": number(row["difference"]),
+        "leak_free": number(row["ours_leak_free"]),
         "people": f"{row['people_share']} % of {row['people_n']}" if row["people_share"] else "",
     }
 

@@ -196,3 +196,22 @@ def test_an_interval_is_that_of_the_bootstrap_over_lesions(tmp_path):
     )
     assert float(found["low"]) == pytest.approx(100 * drawn.low[0], abs=1e-4)
     assert float(found["high"]) == pytest.approx(100 * drawn.high[0], abs=1e-4)
+
+
+def test_the_papers_own_split_answers_and_the_leak_free_value_stands_beside(tmp_path):
+    """Leak-free Dice 0.8, under the paper's split 0.93: the claim of 92.9 is reproduced by the second alone."""
+    second = [f"sam_adapter_as_published-s{seed}" for seed in (0, 1)]
+    rows = [segmentation_row(f"sam_adapter-s{seed}", image, 0.8) for seed in (0, 1) for image in IMAGES]
+    rows += [segmentation_row(run, f"other-{image}", 0.93) for run in second for image in IMAGES]
+    make_store(tmp_path, segmentation=rows)
+    plan = one_row({"dice": "92.9"}).model_copy(update={"as_published": {"sam_adapter": second}, "profile": "paper"})
+    write_tables(tmp_path, plan)
+    write_ledger(tmp_path, plan)
+    found = entry(read_csv(tmp_path / "ledger" / "ledger.csv"), "t", "Row", "dice")
+    assert (found["split"], found["verdict"]) == ("as published", "reproduced")
+    assert float(found["ours"]) == pytest.approx(93.0)
+    assert float(found["ours_leak_free"]) == pytest.approx(80.0)
+    assert float(found["ours_low"]) <= 93.0 <= float(found["ours_high"])
+    write_ledger(tmp_path, plan.model_copy(update={"as_published": {}}))
+    found = entry(read_csv(tmp_path / "ledger" / "ledger.csv"), "t", "Row", "dice")
+    assert (found["split"], found["verdict"], found["ours_leak_free"]) == ("leak-free", "not reproduced", "")
