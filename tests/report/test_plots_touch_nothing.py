@@ -23,6 +23,7 @@ from test_report_figures import subgroup_rows
 
 from lesion_core.files import read_parquet, sha256_file, write_csv, write_parquet
 from lesion_core.paths import Layout
+from lesion_core.report.checklists import write_checklists
 from lesion_core.report.figures import contours, explanations, figures_of, write_figures
 from lesion_core.report.figures.style import Drawn, Source, new_figure
 from lesion_core.report.gallery import gallery_of
@@ -82,11 +83,12 @@ def test_building_figures_gallery_and_page_leaves_every_file_as_it_was(root):
     assert all(any(name.startswith(kind) for name in before) for kind in kinds), "something of each kind is there"
     plan = make_plan()
     write_figures(root, plan)
+    write_checklists(root, plan)
     write_page(root, plan)
     after = snapshot(root)
     assert {name: after.get(name) for name in before} == before
     new = set(after) - set(before)
-    assert {name for name in new if not name.startswith("figures/")} == {"report.html"}
+    assert {name for name in new if not name.startswith(("figures/", "checklists/", "cards/"))} == {"report.html"}
     assert {f"figures/{name}.png" for name in figures_of(plan)} < new, "every figure was drawn"
 
 
