@@ -109,7 +109,7 @@ def subgroup_rows():
     return [
         {
             "method": method, "dataset": "ham10000", "metric": "accuracy", "attribute": attribute, "group": group,
-            "n": 10, "value": 0.5, "low": 0.4, "high": 0.6,
+            "n": 10, "lesions": 9, "value": 0.5, "low": 0.4, "high": 0.6, "gap": "", "flagged": "", "note": "",
         }
         for method in ("vit_none", "vit_cross_attention")
         for attribute, group in names
