@@ -81,7 +81,7 @@ def test_command_line_exits_with_2_and_no_traceback(tmp_path):
         (["score", "nosuch", "--profile", "smoke"], "There is no such run"),
         (["train", DERIVED, "--profile", "smoke"], "have nothing to train"),
         (["gather", "nosuch", "x", "--out", "x"], "'nosuch' is not one of"),
-        (["harmonize", "ph2", "0", "--profile", "smoke"], "greater than or equal to 1"),
+        (["harmonize", "shared/leak_free", "ph2", "0", "--profile", "smoke"], "greater than or equal to 1"),
         (["audit", "--device", "tpu"], "'tpu' is not one of"),
     ],
 )
