@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from material import HOME
-from test_inference import SIZE, root, segmenter  # noqa: F401
+from test_inference import HOME, SIZE, root, segmenter  # noqa: F401
 
 from lesion_core.files import read_csv
 from lesion_core.inference.pseudo_masks import write_pseudo_masks
