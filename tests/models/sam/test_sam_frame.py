@@ -28,6 +28,7 @@ from lesion_core.models.trained import load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import load as config
+from lesion_core.settings.as_published import SUFFIX
 from lesion_core.training.segmentation import train_run
 
 SIDE = 128
@@ -155,4 +156,6 @@ def test_what_cannot_have_sams_frame_is_refused(overrides, said):
 def test_the_papers_sam_has_its_own_frame():
     runs = config.expand(config.load("paper")).values()
     frames = {run.method: run.spec.model.frame for run in runs if run.task == "segmentation"}
-    assert {name for name, frame in frames.items() if frame == "padded"} == {"sam_zero_shot", "sam_h_frozen"}
+    assert {name for name, frame in frames.items() if frame == "padded"} == {
+        *("sam_zero_shot", "sam_h_frozen", f"sam_h_frozen{SUFFIX}")
+    }
