@@ -23,6 +23,7 @@ from lesion_core.report.table_cells import write_cells
 from lesion_core.scores import COLUMNS
 from lesion_core.settings import CLASSES
 from lesion_core.settings import load as config
+from lesion_core.settings.run import Run
 
 pytestmark = pytest.mark.smoke
 RESULTS = Path("results") / "smoke"
@@ -103,12 +104,16 @@ def test_explanations_stand_beside_the_centre_prior(smoke):
 
 
 def test_scores_are_of_test_images_only(smoke):
+    layout = Layout(smoke / RESULTS)
     for kind in COLUMNS:
         rows = read_parquet(smoke / RESULTS / "scores" / f"{kind}.parquet").to_pylist()
         assert {row["split"] for row in rows} == {"test"}
-        for dataset in {row["dataset"] for row in rows}:
-            split = {r["image_id"]: r["split"] for r in read_csv(smoke / RESULTS / "splits" / f"{dataset}.csv")}
-            assert all(split[row["image_id"]] == "test" for row in rows if row["dataset"] == dataset)
+        for run, dataset in {(row["run_id"], row["dataset"]) for row in rows}:
+            [settings] = layout.run_files("settings.yaml", run)
+            home = Run.load(settings.parent).split_tables
+            split = {r["image_id"]: r["split"] for r in read_csv(layout.split(home, dataset))}
+            scored = [row["image_id"] for row in rows if (row["run_id"], row["dataset"]) == (run, dataset)]
+            assert {split[image_id] for image_id in scored} == {"test"}
 
 
 def test_oracle_prompts_are_named_as_such(smoke):
