@@ -17,10 +17,12 @@ from lesion_core.audit.command import audit
 from lesion_core.audit.manifest import read_manifest
 from lesion_core.errors import RunError
 from lesion_core.files import read_json, read_parquet, sha256_file, write_json, write_parquet
+from lesion_core.paths import Layout
 from lesion_core.settings import Plan, Scoring
 from lesion_core.settings.load import REPOSITORY
 
 pytestmark = pytest.mark.smoke
+SPLITS = "shared/leak_free"  # where the leak-free tables lie
 LOCK = REPOSITORY / "requirements.lock"
 SECONDS = 60
 
@@ -210,10 +212,10 @@ def test_averages_of_runs_recompute_and_those_that_do_not_follow_are_found(root,
     assert all(line.startswith("runs/derived/") for line in answer.problems)
 
 
-def sealed_mask(root: Path) -> str:
+def closed_mask(root: Path) -> str:
     """A test image's mask, as the catalog names it."""
     split = {}
-    for line in (root / "splits" / "isic2018_task1.csv").read_text().splitlines()[1:]:
+    for line in Layout(root).split(SPLITS, "isic2018_task1").read_text().splitlines()[1:]:
         image, _, name = line.split(",")
         split[image] = name
     rows = read_parquet(root / "catalog" / "images.parquet").to_pylist()
@@ -225,7 +227,7 @@ def sealed_mask(root: Path) -> str:
 
 
 def test_a_test_mask_that_another_job_than_scoring_opened_is_named(root, replace):
-    mask = sealed_mask(root)
+    mask = closed_mask(root)
     for pattern in ("protocols/*/*/pixels/isic2018_task1/*/provenance.json", "pseudo_masks/*/*/provenance.json"):
         path = first(root, pattern)
         content = read_json(path)
@@ -247,7 +249,7 @@ def test_a_table_cell_that_the_scores_do_not_give_is_named_with_its_line(root, r
 
 
 def test_a_image_moved_across_the_splits_is_named(root, replace):
-    path = root / "splits" / "ham10000.csv"
+    path = Layout(root).split(SPLITS, "ham10000")
     rows = read_parquet(root / "catalog" / "edges.parquet").to_pylist()
     edge = next(row for row in rows if row["dataset_a"] == row["dataset_b"] == "ham10000" and row["reason"] == "lesion")
     lines = path.read_text().splitlines()
@@ -263,7 +265,7 @@ def test_a_image_moved_across_the_splits_is_named(root, replace):
 
 
 def test_a_test_mask_that_training_opened_is_named(root, replace):
-    mask = sealed_mask(root)
+    mask = closed_mask(root)
     path = first(root, "runs/segmentation/sam_adapter-*/provenance.json")
     content = read_json(path)
     assert mask not in content["opened"]
