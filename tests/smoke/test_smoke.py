@@ -219,7 +219,8 @@ def test_training_does_without_test_masks(smoke, tmp_path, method):
     root, run = copied_run(smoke, tmp_path, method)
     closed = 0
     for row in read_parquet(root / "catalog" / "images.parquet").to_pylist():
-        split = {r["image_id"]: r["split"] for r in read_csv(root / "splits" / f"{row['dataset']}.csv")}
+        table = Layout(root).split("shared/leak_free", row["dataset"])
+        split = {r["image_id"]: r["split"] for r in read_csv(table)}
         if row["mask_path"] and split[row["image_id"]] == "test":
             (root / row["mask_path"]).unlink()
             closed += 1

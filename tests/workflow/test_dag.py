@@ -9,6 +9,7 @@ from chain import planned_jobs
 from conftest import checkout, snakemake
 
 from lesion_core.settings import load as config
+from lesion_core.settings.pretrained import weights_name
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def test_paper_profile_plans_every_run_without_data(folder):
     assert counted["train_classifier"] == sum(run.task == "classification" for run in runs)
     assert counted["train_joint"] == sum(run.task == "joint" for run in runs)
     assert counted["download"] == len(config.load("paper").data.datasets)
-    foundations = {run.spec.model.backbone for run in runs if run.task == "segmentation"} - {None}
-    assert counted["weights"] == len(foundations) == 3
+    models = [run.spec.model for run in runs if run.task in ("segmentation", "classification")]
+    assert counted["weights"] == len({weights_name(model) for model in models} - {None})
     assert "synthetic" not in counted
     assert not (folder / "results").exists()
 
