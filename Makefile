@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test test-whole lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models clean
+.PHONY: demo test test-whole lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models fuzz clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -49,6 +49,9 @@ bench-duplicates: .venv/.installed
 
 bench-models: .venv/.installed
 	.venv/bin/python -m benchmarks.models
+
+fuzz: .venv/.installed
+	.venv/bin/python -m benchmarks.fuzz $(if $(FILES),--files $(FILES))
 
 clean:
 	rm -rf results/*/ .snakemake

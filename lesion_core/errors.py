@@ -19,6 +19,7 @@ STORAGE = {
     errno.ENOENT: NO_SUCH,
     errno.ENOTDIR: NO_SUCH,
     errno.EISDIR: "a file is needed here: check the path",
+    errno.ENAMETOOLONG: "give the file a shorter name: while it is written, some 40 letters more are added",
     errno.EEXIST: "a folder is needed here: check the path, or move the file away",
 }
 

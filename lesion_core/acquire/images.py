@@ -9,6 +9,7 @@ there what is cut is found, and of changed bytes those that the decoder cannot m
 from __future__ import annotations
 
 import io
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +25,11 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP")
 # Of these, libtiff's errors reach us; of JPEG and fax inside a TIFF they do not.
 TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits", "lzma", "zstd")
 MAX_BYTES = 1 << 30
-MAX_PIXELS = 80_000_000  # three times a 24-megapixel camera's; decoded as RGBA it takes 320 MB
+# Three times a 24-megapixel camera's; decoded as RGBA it takes 320 MB.
+MAX_PIXELS = int(os.environ.get("LESION_MEGAPIXELS", "80")) * 1_000_000
+Image.MAX_IMAGE_PIXELS = MAX_PIXELS
 TOO_LARGE = f"the image has more than {MAX_PIXELS // 1_000_000} million pixels"
+SCALE_DOWN = "scale it down, or set LESION_MEGAPIXELS in the environment to what your memory holds"
 TWELVE_BITS = 4096
 MASK_THRESHOLD = 128  # a pixel above it is lesion, as in the ISIC challenge's scorer
 GREY_BAND = (16, 239)  # values between are neither background nor lesion, even after JPEG
@@ -227,7 +231,7 @@ def _open(path: str | Path, at_least: int | None = None) -> tuple[Image.Image, l
     except ImageError as error:
         raise ImageError(error.message, file=path, remedy=error.remedy) from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(TOO_LARGE, file=path, remedy="scale it down") from error
+        raise ImageError(TOO_LARGE, file=path, remedy=SCALE_DOWN) from error
     except Exception as error:  # Pillow's plugins raise a dozen kinds on broken files
         if content.startswith((b"\xff\xd8", b"\x89PNG")) or "truncated" in str(error):
             message = f"the image is truncated or damaged ({error})"
@@ -249,7 +253,7 @@ def _open(path: str | Path, at_least: int | None = None) -> tuple[Image.Image, l
 
 def _check_header(image: Image.Image) -> None:
     if image.width * image.height > MAX_PIXELS:
-        raise ImageError(TOO_LARGE, remedy="scale it down")
+        raise ImageError(TOO_LARGE, remedy=SCALE_DOWN)
     inside = image.info.get("compression")
     if image.format == "TIFF" and inside not in TIFF_COMPRESSIONS:
         raise ImageError(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import rarfile
 
 from lesion_core.acquire.registry import Release, release
-from lesion_core.errors import ArchiveError
+from lesion_core.errors import ArchiveError, storage_error
 from lesion_core.files import CHUNK_BYTES, read_json, sha256_file
 from lesion_core.progress import say, size_text, track
 from lesion_core.record.outputs import NAME as RECORD
@@ -35,7 +35,7 @@ RATIO_FLOOR_BYTES = 256 << 20
 FETCH_AGAIN = "delete it and run the download again"
 # What the readers of zip and rar raise for a damaged member; each is the archive's fault, not the disk's.
 UNREADABLE = (
-    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError, ValueError),
     *(rarfile.BadRarFile, rarfile.RarExecError),
 )
 JUNK_NAMES = (".DS_Store", "Thumbs.db", "desktop.ini")
@@ -164,7 +164,7 @@ def _opened(path: Path) -> zipfile.ZipFile | rarfile.RarFile:
         if path.suffix.lower() == ".zip":
             return zipfile.ZipFile(path)
         archive = rarfile.RarFile(path)
-    except (zipfile.BadZipFile, rarfile.Error, OSError, EOFError) as error:
+    except (*UNREADABLE, rarfile.Error, OSError) as error:
         raise ArchiveError(f"no readable {path.suffix[1:]}: {error}", file=path, remedy=FETCH_AGAIN) from error
     if archive.needs_password():
         raise ArchiveError("the archive is encrypted", file=path, remedy="use the official archive")
@@ -190,10 +190,10 @@ def _unpack_archive(path: Path, out: Path, allowance: _Allowance) -> list[Writte
                     remedy="install unrar, unar, 7-Zip or bsdtar; or unpack it yourself and set data.ph2 to the folder",
                 ) from error
             except UNREADABLE as error:
-                raise ArchiveError(
-                    f"a member cannot be read: {error}", file=path, ids=[info.filename], remedy=FETCH_AGAIN
-                ) from error
+                raise _unreadable(path, info.filename, error) from error
             except OSError as error:
+                if storage_error(error) is None:  # bz2's, and a seek to before the start
+                    raise _unreadable(path, info.filename, error) from error
                 raise ArchiveError(
                     f"a member cannot be written: {error}",
                     file=path,
@@ -225,6 +225,10 @@ def _safe_path(archive: Path, info: zipfile.ZipInfo | rarfile.RarInfo) -> PurePo
     if any(ord(letter) < 32 for letter in text):
         raise _unsafe(archive, info.filename, "has control characters in its name")
     return PurePosixPath(*parts)
+
+
+def _unreadable(archive: Path, member: str, error: Exception) -> ArchiveError:
+    return ArchiveError(f"a member cannot be read: {error}", file=archive, ids=[member], remedy=FETCH_AGAIN)
 
 
 def _unsafe(archive: Path, member: str, why: str) -> ArchiveError:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, with_config
+from typing_extensions import TypedDict
 
 from lesion_core.errors import SettingsError
 from lesion_core.settings import Name, Settings
@@ -22,12 +23,43 @@ WRITTEN = ("protocols", "bases", "methods")
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
-class Unresolved(BaseModel):
-    """Methods, bases and protocols as written, before ``extends``."""
+@with_config(ConfigDict(extra="allow"))
+class Body(TypedDict, total=False):
+    """A method, base or protocol as written; of what it says, the keys that are read before it is typed."""
 
-    methods: dict[Name, dict[str, Any]] = {}
-    bases: dict[Name, dict[str, Any]] = {}
-    protocols: dict[Name, dict[str, Any]] = {}
+    extends: str | list[str]
+    of: list[str]
+    protocol: str
+    harmonization: dict[str, Any]
+
+
+class UnresolvedMatrix(BaseModel):
+    """The matrix before the papers add to it."""
+
+    methods: list[str] = []
+    seeds_for: dict[str, Any] = {}
+    as_published: str | list[str] = "all"
+
+
+class Unresolved(BaseModel):
+    """What is read of a file or a command line before all is laid together and typed: its shape alone."""
+
+    methods: dict[Name, Body] = {}
+    bases: dict[Name, Body] = {}
+    protocols: dict[Name, Body] = {}
+    harmonization: dict[str, Any] = {}
+    matrix: UnresolvedMatrix = UnresolvedMatrix()
+    explain: dict[str, Any] = {}
+    robustness: dict[str, Any] = {}
+    subgroups: dict[str, Any] = {}
+    names: dict[str, Any] = {}
+
+
+def _shaped(raw: Mapping[str, Any], file: str | Path = "params.yaml") -> Unresolved:
+    try:
+        return Unresolved.model_validate(raw)
+    except ValidationError as error:
+        raise _explain(error, file) from None
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
@@ -95,7 +127,7 @@ def _extend(written: Unresolved, harmonization: Mapping[str, Any]) -> tuple[dict
     return methods, protocols
 
 
-def _explain(error: ValidationError) -> SettingsError:
+def _explain(error: ValidationError, file: str | Path = "params.yaml") -> SettingsError:
     lines = []
     for item in error.errors():
         key = ".".join(
@@ -106,7 +138,7 @@ def _explain(error: ValidationError) -> SettingsError:
         lines.append(f"{key or 'settings'}: {text}{given}")
     return SettingsError(
         "Settings refused:\n    " + "\n    ".join(lines),
-        file="params.yaml",
+        file=file,
         remedy="each key is explained in params.yaml; a profile's overlay is workflow/profiles/<profile>.yaml",
     )
 
@@ -125,9 +157,10 @@ def load(
         SettingsError: a key is unknown, a value has the wrong type, or two values cannot stand together.
     """
     base, overrides = read_yaml(checkout / "params.yaml"), overrides or {}
+    _shaped(base, checkout / "params.yaml")
     name = profile or overrides.get("profile") or base.get("profile")
     overlays = {path.stem: path for path in sorted((checkout / "workflow" / "profiles").glob("*.yaml"))}
-    if name not in overlays:
+    if not isinstance(name, str) or name not in overlays:
         raise SettingsError(
             f"profile: '{name}' does not exist", file="params.yaml", remedy=f"use one of: {', '.join(overlays)}"
         )
@@ -135,7 +168,10 @@ def load(
     raw = base
     for paper in papers.values():
         raw = merge(raw, {kind: getattr(paper, kind) for kind in WRITTEN})
-    raw = merge(raw, read_yaml(overlays[name]))
+    overlay = read_yaml(overlays[name])
+    _shaped(overlay, overlays[name])
+    _shaped(overrides)
+    raw = merge(raw, overlay)
     for paper in papers.values():
         if name in paper.profiles:
             raw = merge(raw, {kind: getattr(paper.profiles[name], kind) for kind in WRITTEN})
@@ -143,11 +179,11 @@ def load(
     asked = chosen(papers, overrides.get("papers", raw.get("papers", "all")))
     given = {key: value for key, value in overrides.items() if key != "papers"}
     raw = merge(laid_over(raw, papers, asked, name), given) | {"profile": name}
+    written = _shaped(raw)
     if raw["matrix"]["methods"] == []:
         remedy = "take another profile, or say in the paper's file what this one runs (profiles)"
         raise SettingsError(f"Profile {name} runs nothing of these papers", ids=asked, remedy=remedy)
     try:
-        written = Unresolved.model_validate(raw)
         raw["methods"], raw["protocols"] = _extend(written, raw["harmonization"])
         raw.pop("bases", None)
         raw["methods"], raw["matrix"] = with_published(raw, papers, asked)

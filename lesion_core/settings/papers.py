@@ -93,7 +93,7 @@ def chosen(papers: Mapping[str, Paper], wanted: Any) -> list[str]:
     if wanted == "all":
         return list(papers)
     names = wanted if isinstance(wanted, list) else [wanted]
-    if unknown := [str(name) for name in names if name not in papers]:
+    if unknown := [str(name) for name in names if str(name) not in papers]:
         raise SettingsError(
             "papers: there is no such file in workflow/papers", ids=unknown, remedy=f"use all, or: {', '.join(papers)}"
         )

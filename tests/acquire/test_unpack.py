@@ -228,6 +228,30 @@ def test_garbled_deflate_stream(tmp_path: Path) -> None:
     refuse(listed(downloads, "a.zip"), tmp_path / "data" / "x", "cannot be read")
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_garbled_member_is_the_archives_fault(tmp_path: Path, method: int) -> None:
+    path = make_zip(tmp_path / "downloads" / "a.zip", {"a.jpg": os.urandom(5000)}, method)
+    body = bytearray(path.read_bytes())
+    body[60:90] = b"\xff" * 30
+    path.write_bytes(body)
+    error = refuse(listed(path.parent, "a.zip"), tmp_path / "data" / "x", "a member cannot be read")
+    assert "download again" in error.remedy
+
+
+def test_an_archive_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "downloads" / "a.zip", {"a.jpg": b"a"})
+    body = bytearray(path.read_bytes())
+    body[body.index(b"PK\x01\x02") + 6] = 255
+    path.write_bytes(body)
+    refuse(listed(path.parent, "a.zip"), tmp_path / "data" / "x", "zip file version")
+
+
+def test_an_archive_without_its_head_is_the_archives_fault(tmp_path: Path) -> None:
+    path = make_zip(tmp_path / "downloads" / "a.zip", {"a.jpg": b"a" * 500, "b.jpg": os.urandom(5000)})
+    path.write_bytes(path.read_bytes()[2000:])
+    assert "download again" in refuse(listed(path.parent, "a.zip"), tmp_path / "data" / "x", "read").remedy
+
+
 @pytest.mark.filterwarnings("ignore:Duplicate name")
 def test_two_members_of_one_name(tmp_path: Path) -> None:
     path = tmp_path / "downloads" / "a.zip"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 
 import numpy as np
 import pytest
@@ -62,6 +63,31 @@ def test_what_cannot_be_meant_is_refused(tmp_path, row, ids, said):
     assert list(caught.value.ids) == ids
     assert caught.value.file == str(path)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"image_id;age;sex;site\na;55;male;back\n", "parted by semicolons"),
+        (b"image_id\tage\tsex\tsite\n", "parted by tabs"),
+        (b"sep=,\nimage_id,age,sex,site\n", "a line sep="),
+        ("image_id,age,sex,site\n".encode("utf-16"), "UTF-16"),
+        ("image_id,age,sex,site\n".encode("utf-16-le"), "UTF-16"),
+        ("image_id,age,sex,site\nä,,,".encode("latin-1"), "utf-8"),
+    ],
+)
+def test_what_a_spreadsheet_saves_otherwise_is_named_and_never_deleted(tmp_path, content, said):
+    path = tmp_path / "metadata.csv"
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=said) as caught:
+        read_metadata(path, IMAGES)
+    assert "delete" not in str(caught.value)
+
+
+def test_a_table_that_is_a_pipe_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "metadata.csv")
+    with pytest.raises(CatalogError, match="no regular file"):
+        read_metadata(tmp_path / "metadata.csv", IMAGES)
 
 
 def test_a_table_without_a_column_and_an_image_twice_are_refused(tmp_path):

@@ -120,10 +120,12 @@ def read_table(
         CatalogError: missing, unknown or doubled columns, rows of another length, an empty or doubled key.
     """
     try:
+        _require_plain(path)
         rows = read_csv(path, ragged=True)
         header = _header(path)
     except (OSError, ValueError) as error:
-        raise CatalogError(f"the table cannot be read ({error})", file=path, remedy=REMEDY) from error
+        said = error.message if isinstance(error, LesionError) else error
+        raise CatalogError(f"the table cannot be read ({said})", file=path, remedy=REMEDY) from error
     missing = [name for name in required if name not in header]
     unknown = [name for name in header if name not in (*required, *optional)]
     doubled = [name for name, count in Counter(header).items() if count > 1]
@@ -214,6 +216,25 @@ def parse_sex(cell: str, image_id: str, path: Path) -> str | None:
     if cell.strip().lower() not in SEXES:
         raise CatalogError(f"{cell!r} is neither male nor female", file=path, ids=[image_id], remedy=REMEDY)
     return SEXES[cell.strip().lower()]
+
+
+def _require_plain(path: Path) -> None:
+    """CatalogError for what spreadsheets save in place of UTF-8 with commas; nothing is guessed."""
+    if path.exists() and not path.is_file():
+        raise CatalogError("the table is no regular file", file=path, remedy="give the CSV itself")
+    with open(path, "rb") as handle:
+        first = handle.read(1 << 16).split(b"\n", 1)[0]
+    if first.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in first:
+        raise CatalogError("the table is UTF-16, not UTF-8", file=path, remedy="save it as CSV in UTF-8")
+    found = {"semicolons": b";", "tabs": b"\t"}
+    if first.lower().startswith(b"sep="):
+        raise CatalogError(
+            "the table begins with a line sep=", file=path, remedy="take that line out, and save it with commas"
+        )
+    if other := [name for name, sign in found.items() if sign in first and b"," not in first]:
+        raise CatalogError(
+            f"its cells are parted by {other[0]}, not commas", file=path, remedy="save it as CSV with commas, in UTF-8"
+        )
 
 
 def _header(path: Path) -> list[str]:
