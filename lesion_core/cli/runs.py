@@ -191,18 +191,24 @@ def predict(
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CSV of image_id, age, sex, site, for classifiers that read them.")
     ] = None,
+    skip_broken: Annotated[
+        bool, typer.Option("--skip-broken", help="Name images that cannot be read in predictions.csv, and go on.")
+    ] = False,
     device: Device = "auto",
 ) -> None:
-    """Masks (and classes) for your own images."""
+    """Masks (and classes) for your own images, subfolders too. For research only, not for diagnosis."""
     from lesion_core.errors import SettingsError
-    from lesion_core.inference.predict import list_images, predict_folder
+    from lesion_core.inference.own_images import list_images
+
+    image_ids = list(list_images(images))
+    if metadata is not None and classifier is None:
+        raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
+
+    from lesion_core.inference.predict import predict_folder  # torch takes seconds
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.device import job_device
 
-    image_ids = [path.stem for path in list_images(images)]
-    if metadata is not None and classifier is None:
-        raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
     chosen = job_device(device or "auto")
     loaded = load_segmenter(segmenter, device=chosen)
     make_deterministic(loaded.run.threads)
@@ -213,7 +219,7 @@ def predict(
 
         made_by = Run.load(segmenter).run_id
         classify = image_classifier(classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=made_by)
-    predict_folder(loaded, images, out, classify=classify, device=chosen)
+    predict_folder(loaded, images, out, classify=classify, device=chosen, skip_broken=skip_broken)
 
 
 FOR_PEOPLE = (predict, runs)

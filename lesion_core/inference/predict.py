@@ -10,18 +10,17 @@ import numpy as np
 import torch
 
 from lesion_core.acquire.images import inspect_image, write_image
-from lesion_core.acquire.readers.rows import list_files
 from lesion_core.errors import ImageError, RunError
 from lesion_core.files import write_csv
 from lesion_core.inference.one_image import Classify
+from lesion_core.inference.own_images import broken_images, list_images
 from lesion_core.inference.refine import count_components, refine_mask, upsample
 from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
 from lesion_core.models.trained import LoadedSegmenter
-from lesion_core.paths import IMAGE_SUFFIXES
 from lesion_core.pixels.datasets import Stacked
 from lesion_core.pixels.harmonize import harmonize_image
-from lesion_core.progress import track
+from lesion_core.progress import say, track
 from lesion_core.settings import SegmentationMethod
 from lesion_core.settings.run import Run
 
@@ -81,28 +80,6 @@ def _maps(
         return finish(model.decode(embeddings, boxes), size)
 
 
-def list_images(folder: Path) -> list[Path]:
-    """The folder's images, sorted by name.
-
-    Raises:
-        ImageError: the folder is missing, empty, two images share a stem (their masks would collide), or see
-            ``list_files``.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ImageError("The folder of images does not exist", file=folder, remedy="give an existing folder")
-    paths = list_files(folder)
-    if not paths:
-        raise ImageError(
-            "No images in the folder", file=folder, remedy=f"put files ending in {', '.join(IMAGE_SUFFIXES)} there"
-        )
-    stems = [path.stem for path in paths]
-    twins = sorted({stem for stem in stems if stems.count(stem) > 1}) if len(set(stems)) < len(stems) else []
-    if twins:
-        raise ImageError("Images share a name but for the ending", file=folder, ids=twins, remedy="rename one of each")
-    return paths
-
-
 def predict_folder(
     segmenter: LoadedSegmenter,
     images: Path,
@@ -110,35 +87,43 @@ def predict_folder(
     *,
     classify: Classify | None = None,
     device: str = "cpu",
+    skip_broken: bool = False,
 ) -> int:
-    """Write for every image ``<stem>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
+    """Write for every image ``<image_id>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
+
+    Its columns: ``area`` is the mask's share of the image, ``area_pixels`` its pixels; ``confidence`` see `confidence`;
+    ``problem`` says why an image has no mask.
 
     Args:
-        images: folder of images of any size.
+        images: folder of images of any size, and its subfolders.
         out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
         classify: returns columns of an image, see `image_classifier`.
+        skip_broken: images that cannot be read get a row without a mask, in place of the error.
 
     Returns:
-        The number of images.
+        The number of masks.
 
     Raises:
-        ImageError: an image does not decode (nothing is skipped silently), or ``out`` is ``images``.
+        ImageError: an image cannot be read (all are looked at first), or ``out`` lies in ``images``.
         RunError: the run needs clicks.
     """
     unaided_prompt(segmenter.run)
-    paths = list_images(images)
-    out = Path(out)
-    if out.resolve() == Path(images).resolve():
+    paths, out = list_images(images), Path(out)
+    if out.resolve().is_relative_to(Path(images).resolve()):
         raise ImageError(
-            "The masks would lie among the images, over those that are PNG files",
+            "The masks would lie among the images",
             file=out,
             remedy="give another folder with --out",
         )
+    broken = broken_images(paths, skip=skip_broken)
     out.mkdir(parents=True, exist_ok=True)
     (out / "predictions.csv").unlink(missing_ok=True)
     trained_on = cast(SegmentationMethod, segmenter.run.spec).train_on
     rows: list[dict[str, Any]] = []
-    for path in track(paths, "predict"):
+    for name, path in track(paths.items(), "predict", len(paths)):
+        if name in broken:
+            rows.append({"image_id": name, "image": path.name, "problem": broken[name]})
+            continue
         found = inspect_image(path)
         original = found.pixels
         height, width = original.shape[:2]
@@ -152,22 +137,26 @@ def predict_folder(
         probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
         native = upsample(probability, height, width)
         mask = refine_mask(native, segmenter.run.extraction)
-        write_image(out / f"{path.stem}.png", mask.astype(np.uint8) * 255)
+        write_image(out / f"{name}.png", mask.astype(np.uint8) * 255)
         rows.append(
             {
+                "image_id": name,
                 "image": path.name,
-                "mask": f"{path.stem}.png",
+                "problem": "",
+                "mask": f"{name}.png",
                 "width": width,
                 "height": height,
                 "conversions": "; ".join(f"{kind}: {detail}" for kind, detail in found.repairs),
                 "area": round(float(mask.mean()), 6),
+                "area_pixels": int(mask.sum()),
                 "components": count_components(native >= segmenter.run.extraction.threshold),
                 "confidence": round(confidence(native, mask), 6),
-                **({} if classify is None else classify(path.stem, original, probability)),
+                **({} if classify is None else classify(name, original, probability)),
             }
         )
-    write_csv(out / "predictions.csv", list(rows[0]), rows)
-    return len(rows)
+    write_csv(out / "predictions.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
+    say(f"{len(rows) - len(broken)} masks, {len(broken)} images left out; for research only, not for diagnosis")
+    return len(rows) - len(broken)
 
 
 def confidence(probability: np.ndarray, mask: np.ndarray) -> float:

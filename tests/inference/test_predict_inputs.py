@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +16,7 @@ from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import CatalogError, ImageError
 from lesion_core.files import read_csv
 from lesion_core.inference.one_image import check_categories, read_metadata
+from lesion_core.inference.own_images import list_images
 from lesion_core.inference.predict import predict_folder
 from lesion_core.models.trained import load_segmenter
 from lesion_core.settings import load as config
@@ -153,5 +157,51 @@ def test_a_disk_that_is_full_in_mid_run_leaves_no_empty_mask(segmenter, original
 
 def test_a_broken_image_is_named(segmenter, originals, tmp_path):
     (originals / "b.png").write_bytes((originals / "b.png").read_bytes()[:-30])
-    with pytest.raises(ImageError, match=r"b\.png"):
+    shutil.copy(originals / "b.png", originals / "d.png")
+    with pytest.raises(ImageError, match=r"2 of 4 images cannot be read.*\n.*b\.png") as caught:
         predict_folder(segmenter, originals, tmp_path / "out")
+    assert caught.value.ids == ("b", "d")
+    assert not (tmp_path / "out").exists()
+    assert predict_folder(segmenter, originals, tmp_path / "out", skip_broken=True) == 2
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    assert [bool(row["problem"]) for row in rows] == [False, True, False, True]
+    assert [row["area_pixels"] for row in rows[1::2]] == ["", ""]
+    mask = np.asarray(Image.open(tmp_path / "out" / rows[0]["mask"]))
+    assert int(rows[0]["area_pixels"]) == (mask > 0).sum() == round(float(rows[0]["area"]) * mask.size)
+
+
+def test_subfolders_are_read_and_what_is_left_out_is_said(segmenter, originals, tmp_path, capsys):
+    (originals / "one").mkdir()
+    shutil.copy(originals / "a.png", originals / "one" / "a.png")
+    for name in ("scan.dcm", "._a.png", "note.heic"):
+        (originals / name).write_bytes(b"x")
+    assert predict_folder(segmenter, originals, tmp_path / "out") == 4
+    rows = read_csv(tmp_path / "out" / "predictions.csv")
+    assert [row["image_id"] for row in rows] == ["a", "b", "c", "one/a"]
+    assert (tmp_path / "out" / "one" / "a.png").is_file()
+    said = capsys.readouterr().err
+    assert "scan.dcm" in said
+    assert "note.heic" in said
+    assert "research only" in said
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("A.PNG", "in case"), ("a.tif", "extension"), ("=cmd.png", "formula"), ("x" * 210 + ".png", "too long")],
+)
+def test_names_that_cannot_be_written_safely_are_refused(originals, name, said):
+    shutil.copy(originals / "a.png", originals / name)
+    with pytest.raises(ImageError, match=said):
+        list_images(originals)
+
+
+def test_an_empty_folder_is_answered_without_torch(tmp_path):
+    code = "import sys; from lesion_core.inference import own_images; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(ImageError, match="No images"):
+        list_images(tmp_path)
+
+
+def test_masks_never_lie_below_the_images(segmenter, originals):
+    with pytest.raises(ImageError, match="among the images"):
+        predict_folder(segmenter, originals, originals / "out")
