@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 from pathlib import Path
 
 import cv2
@@ -30,8 +31,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
-    made.filters |= {"number": number, "picture": picture, "metric": metric_name}
+    made.filters |= {"number": number, "picture": picture, "metric": metric_name, "source_hash": source_hash}
     return made
+
+
+def source_hash(script: str) -> str:
+    """What a Content-Security-Policy calls the one script that it lets run: ``sha256-`` and the digest in base64."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode('utf-8')).digest()).decode('ascii')}"
 
 
 def number(text: str) -> str:

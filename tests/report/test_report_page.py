@@ -27,7 +27,7 @@ from lesion_core.paths import Layout
 from lesion_core.report.checklists import write_checklists
 from lesion_core.report.formats import metric_name
 from lesion_core.report.gallery import gallery_of
-from lesion_core.report.html import TEMPLATES, environment, picture
+from lesion_core.report.html import TEMPLATES, environment, picture, source_hash
 from lesion_core.report.ledger import write_ledger
 from lesion_core.report.page import SECTIONS, write_page
 from lesion_core.report.score_store import Store
@@ -386,9 +386,20 @@ console.error = (...words) => { window.faults.push(words.join(" ")); loud(...wor
 </script>"""
 
 
+def test_the_policy_lets_the_pages_own_script_run_and_nothing_else(page):
+    text = page.read_text(encoding="utf-8")
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    policy = re.search(r'http-equiv="Content-Security-Policy" content="([^"]*)"', text)[1].split("; ")
+    assert len(scripts) == 1
+    assert f"script-src '{source_hash(scripts[0])}'" in policy
+    assert "default-src 'none'" in policy
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium (Debian: chromium) to click through the page")
 def test_page_in_a_browser(page, tmp_path):
     text = page.read_text(encoding="utf-8").replace("<head>", WATCH, 1).replace("</body>", PROBE, 1)
+    own = [re.search(r"<script>(.*?)</script>", added, re.DOTALL)[1] for added in (WATCH, PROBE)]
+    text = text.replace("script-src", f"script-src {' '.join(repr(source_hash(script)) for script in own)}", 1)
     copy = tmp_path / "page.html"
     copy.write_text(text, encoding="utf-8")
     command = [
