@@ -35,7 +35,7 @@ def unaided_prompt(run: Run) -> str:
     prompt = model.unaided_prompt
     if prompt is None:
         raise RunError(
-            f"{run.run_id} learnt to segment from clicks ({model.prompt}), and here is nobody to click",
+            f"{run.run_id} learnt to segment from clicks ({model.prompt}), and predict cannot provide clicks",
             remedy="choose a run whose model.prompt is none or oracle_box",
         )
     return prompt
