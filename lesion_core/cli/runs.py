@@ -194,16 +194,29 @@ def predict(
     skip_broken: Annotated[
         bool, typer.Option("--skip-broken", help="Name images that cannot be read in predictions.csv, and go on.")
     ] = False,
+    overlay: Annotated[bool, typer.Option("--overlay", help="Also the images with the outline drawn.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="Also probability maps, 0 to 255.")] = False,
+    flips: Annotated[
+        bool,
+        typer.Option("--flips", help="Also how far masks of flipped images differ; takes four times as long."),
+    ] = False,
+    mm_per_pixel: Annotated[
+        float | None, typer.Option("--mm-per-pixel", help="Side of a pixel in mm: areas in mm2 too.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Masks (and classes) for your own images, subfolders too. For research only, not for diagnosis."""
     from lesion_core.errors import SettingsError
     from lesion_core.inference.own_images import list_images
+    from lesion_core.inference.own_outputs import Extras
 
     image_ids = list(list_images(images))
     if metadata is not None and classifier is None:
         raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
+    extras = Extras(overlay, probabilities, flips, mm_per_pixel)
 
+    from lesion_core.files import sha256_file
+    from lesion_core.inference.one_image import SCORES, image_classifier
     from lesion_core.inference.predict import predict_folder  # torch takes seconds
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
@@ -214,12 +227,23 @@ def predict(
     make_deterministic(loaded.run.threads)
     classify = None
     if classifier is not None:
-        from lesion_core.inference.one_image import image_classifier
         from lesion_core.settings.run import Run
 
-        made_by = Run.load(segmenter).run_id
-        classify = image_classifier(classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=made_by)
-    predict_folder(loaded, images, out, classify=classify, device=chosen, skip_broken=skip_broken)
+        masks_of = Run.load(segmenter).run_id
+        classify = image_classifier(classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=masks_of)
+    decisive = ("settings.yaml", "weights.safetensors", *SCORES.values())  # of scores the temperature
+    files = [folder / name for folder in (segmenter, classifier) if folder is not None for name in decisive]
+    given = [path for path in (*files, metadata) if path is not None and path.is_file()]
+    predict_folder(
+        loaded,
+        images,
+        out,
+        classify=classify,
+        device=chosen,
+        skip_broken=skip_broken,
+        extras=extras,
+        made_by={str(path): sha256_file(path) for path in given},
+    )
 
 
 FOR_PEOPLE = (predict, runs)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,9 +13,12 @@ import torch
 from lesion_core.acquire.images import inspect_image, write_image
 from lesion_core.errors import ImageError, RunError
 from lesion_core.files import write_csv
+from lesion_core.inference.finished_rows import FinishedRows
 from lesion_core.inference.one_image import Classify
 from lesion_core.inference.own_images import broken_images, list_images
+from lesion_core.inference.own_outputs import MASKS_ALONE, Extras
 from lesion_core.inference.refine import count_components, refine_mask, upsample
+from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
 from lesion_core.models.trained import LoadedSegmenter
@@ -88,17 +92,22 @@ def predict_folder(
     classify: Classify | None = None,
     device: str = "cpu",
     skip_broken: bool = False,
+    extras: Extras = MASKS_ALONE,
+    made_by: Mapping[str, str] | None = None,
 ) -> int:
     """Write for every image ``<image_id>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
 
-    Its columns: ``area`` is the mask's share of the image, ``area_pixels`` its pixels; ``confidence`` see `confidence`;
-    ``problem`` says why an image has no mask.
+    Its columns: ``area`` is the mask's share of the image, ``area_pixels`` its pixels; ``confidence`` see `confidence`,
+    ``flip_disagreement`` see `flip_disagreement`; ``problem`` says why an image has no mask.
 
     Args:
         images: folder of images of any size, and its subfolders.
         out: created if missing; ``predictions.csv`` is written last, so it stands only beside complete masks.
         classify: returns columns of an image, see `image_classifier`.
         skip_broken: images that cannot be read get a row without a mask, in place of the error.
+        extras: what is wanted beside masks.
+        made_by: SHA-256 of the files that decide a row, by kind; a killed run goes on where they and ``extras`` are
+            the same. None: nothing is taken up, nothing kept for it.
 
     Returns:
         The number of masks.
@@ -115,48 +124,91 @@ def predict_folder(
             file=out,
             remedy="give another folder with --out",
         )
-    broken = broken_images(paths, skip=skip_broken)
+    made_with = {"files": made_by, **asdict(extras)}
+    finished = None if made_by is None or not out.is_dir() else FinishedRows(out, made_with)
+    done = {} if finished is None else finished.of(paths)
+    broken = broken_images({name: path for name, path in paths.items() if name not in done}, skip=skip_broken)
     out.mkdir(parents=True, exist_ok=True)
+    if made_by is not None and finished is None:
+        finished = FinishedRows(out, made_with)
     (out / "predictions.csv").unlink(missing_ok=True)
-    trained_on = cast(SegmentationMethod, segmenter.run.spec).train_on
     rows: list[dict[str, Any]] = []
     for name, path in track(paths.items(), "predict", len(paths)):
         if name in broken:
             rows.append({"image_id": name, "image": path.name, "problem": broken[name]})
-            continue
-        found = inspect_image(path)
-        original = found.pixels
-        height, width = original.shape[:2]
-        pixels = harmonize_image(
-            original,
-            segmenter.size,
-            segmenter.reference,
-            segmenter.run.harmonization,
-            trained_on,
-        )
-        probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
-        native = upsample(probability, height, width)
-        mask = refine_mask(native, segmenter.run.extraction)
-        write_image(out / f"{name}.png", mask.astype(np.uint8) * 255)
-        rows.append(
-            {
-                "image_id": name,
-                "image": path.name,
-                "problem": "",
-                "mask": f"{name}.png",
-                "width": width,
-                "height": height,
-                "conversions": "; ".join(f"{kind}: {detail}" for kind, detail in found.repairs),
-                "area": round(float(mask.mean()), 6),
-                "area_pixels": int(mask.sum()),
-                "components": count_components(native >= segmenter.run.extraction.threshold),
-                "confidence": round(confidence(native, mask), 6),
-                **({} if classify is None else classify(name, original, probability)),
-            }
-        )
+        elif name in done:
+            rows.append(done[name])
+        else:
+            rows.append(_predict_one(segmenter, name, path, out, classify, device, extras))
+            if finished is not None:
+                finished.add(path, rows[-1])
     write_csv(out / "predictions.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
+    if finished is not None:
+        finished.path.unlink()
     say(f"{len(rows) - len(broken)} masks, {len(broken)} images left out; for research only, not for diagnosis")
     return len(rows) - len(broken)
+
+
+def _predict_one(
+    segmenter: LoadedSegmenter,
+    name: str,
+    path: Path,
+    out: Path,
+    classify: Classify | None,
+    device: str,
+    extras: Extras,
+) -> dict[str, Any]:
+    """Write an image's mask and what else is wanted; its row."""
+    found = inspect_image(path)
+    original, run = found.pixels, segmenter.run
+    height, width = original.shape[:2]
+    trained_on = cast(SegmentationMethod, run.spec).train_on
+    pixels = harmonize_image(original, segmenter.size, segmenter.reference, run.harmonization, trained_on)
+    probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
+    native = upsample(probability, height, width)
+    mask = refine_mask(native, run.extraction)
+    write_image(out / f"{name}.png", mask.astype(np.uint8) * 255)
+    extras.write(out / name, original, native, mask)
+    row = {
+        "image_id": name,
+        "image": path.name,
+        "problem": "",
+        "mask": f"{name}.png",
+        "width": width,
+        "height": height,
+        "conversions": "; ".join(f"{kind}: {detail}" for kind, detail in found.repairs),
+        "area": round(float(mask.mean()), 6),
+        "area_pixels": int(mask.sum()),
+        "components": count_components(native >= run.extraction.threshold),
+        "confidence": round(confidence(native, mask), 6),
+    }
+    if extras.mm_per_pixel is not None:
+        row["area_mm2"] = round(float(mask.sum()) * extras.mm_per_pixel**2, 4)
+    if extras.flips:
+        row["flip_disagreement"] = round(flip_disagreement(segmenter, pixels, probability, (height, width), device), 6)
+    return row if classify is None else row | classify(name, original, probability)
+
+
+def flip_disagreement(
+    segmenter: LoadedSegmenter, pixels: np.ndarray, probability: np.ndarray, size: tuple[int, int], device: str = "cpu"
+) -> float:
+    """1 - mean Dice of a mask with those of the image flipped left to right, upside down, and both, flipped back.
+
+    Args:
+        pixels: uint8 (S, S, 3), harmonized.
+        probability: float32 (S, S), of the image as it is.
+        size: (height, width) of the image in pixels.
+
+    Returns:
+        0 (all agree) to 1; masks are thresholded at the model's size, not refined.
+    """
+    flips = ((slice(None), slice(None, None, -1)), (slice(None, None, -1),), (slice(None, None, -1),) * 2)
+    flipped = np.stack([pixels[flip] for flip in flips])
+    maps = next(probabilities(segmenter, flipped, [size] * len(flips), device=device))
+    threshold = segmenter.run.extraction.threshold
+    mask = probability >= threshold
+    agree = [float(dice(confusion(one[flip] >= threshold, mask))) for one, flip in zip(maps, flips, strict=True)]
+    return 1.0 - float(np.mean(agree))
 
 
 def confidence(probability: np.ndarray, mask: np.ndarray) -> float:

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from lesion_core.catalog.metadata import MetadataVocabulary
-from lesion_core.errors import CatalogError, ImageError
+from lesion_core.errors import CatalogError, ImageError, SettingsError
 from lesion_core.files import read_csv
 from lesion_core.inference.one_image import check_categories, read_metadata
 from lesion_core.inference.own_images import list_images
-from lesion_core.inference.predict import predict_folder
+from lesion_core.inference.own_outputs import Extras
+from lesion_core.inference.predict import flip_disagreement, predict_folder, probabilities
 from lesion_core.models.trained import load_segmenter
 from lesion_core.settings import load as config
 
@@ -205,3 +209,80 @@ def test_an_empty_folder_is_answered_without_torch(tmp_path):
 def test_masks_never_lie_below_the_images(segmenter, originals):
     with pytest.raises(ImageError, match="among the images"):
         predict_folder(segmenter, originals, originals / "out")
+
+
+def test_overlay_probability_map_and_area_in_mm2(segmenter, originals, tmp_path):
+    out = tmp_path / "out"
+    predict_folder(segmenter, originals, out, extras=Extras(True, True, True, 0.05))
+    row = read_csv(out / "predictions.csv")[0]
+    assert float(row["area_mm2"]) == pytest.approx(int(row["area_pixels"]) * 0.0025)
+    mask = np.asarray(Image.open(out / "a.png")) > 0
+    probability = np.asarray(Image.open(out / "a.probability.tif"))
+    assert (probability.shape, probability.dtype) == (mask.shape, np.uint8)
+    assert probability[mask].mean() > 200 > 50 > probability[~mask].mean()
+    shown = np.asarray(Image.open(out / "a.overlay.jpg")).astype(int)
+    green = shown[..., 1] - shown[..., 0] > 100
+    assert green.any()
+    assert not green[:90].any()  # the outline alone is drawn
+    assert not green[120:180, 170:230].any()
+
+
+def test_flips_agree_for_what_is_symmetric_and_tell_what_is_not(segmenter):
+    class LeftHalf:
+        """Whatever it is shown, lesion is on the left."""
+
+        def __call__(self, images, prompts):
+            logits = torch.full((len(images), 1, 64, 64), -9.0)
+            logits[..., :32] = 9.0
+            return logits
+
+    pixels = np.zeros((64, 64, 3), np.uint8)
+    unsure = replace(segmenter, model=LeftHalf())
+    left = np.repeat([[1.0] * 32 + [0.0] * 32], 64, axis=0).astype(np.float32)
+    # upside down it agrees, left to right (and both) not at all
+    assert flip_disagreement(unsure, pixels, left, (64, 64)) == pytest.approx(2 / 3)
+    pixels[20:50, 10:30] = 200
+    given = next(probabilities(segmenter, pixels[None], [(64, 64)]))[0]
+    assert flip_disagreement(segmenter, pixels, given, (64, 64)) == 0.0
+
+
+@pytest.mark.parametrize("width", [0.0, -1.0, math.nan, math.inf])
+def test_a_pixel_has_a_width(width):
+    with pytest.raises(SettingsError, match="mm"):
+        Extras(mm_per_pixel=width)
+
+
+def test_a_killed_run_goes_on(segmenter, originals, tmp_path):
+    seen, out, by = [], tmp_path / "out", {"weights": "1"}
+
+    def killed_at_c(name, pixels, probability):
+        seen.append(name)
+        if name == "c" and seen.count("c") == 1:
+            raise KeyboardInterrupt
+        return {"predicted": name}
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(segmenter, originals, out, classify=killed_at_c, made_by=by)
+    with (out / "predictions.part.jsonl").open("a") as handle:
+        handle.write('[[1, 2], {"image_')  # a line that was cut short
+    Image.fromarray(np.full((50, 60), 9, np.uint8)).save(originals / "b.png")  # another image by now
+    assert predict_folder(segmenter, originals, out, classify=killed_at_c, made_by=by) == 3
+    assert seen == ["a", "b", "c", "b", "c"]
+    rows = read_csv(out / "predictions.csv")
+    assert [(row["predicted"], row["width"]) for row in rows] == [("a", "400"), ("b", "60"), ("c", "400")]
+    assert not (out / "predictions.part.jsonl").exists()
+
+
+def test_what_was_made_with_other_weights_is_made_anew(segmenter, originals, tmp_path):
+    seen = []
+
+    def killed_at_b(name, pixels, probability):
+        seen.append(name)
+        if seen == ["a", "b"]:
+            raise KeyboardInterrupt
+        return {}
+
+    with pytest.raises(KeyboardInterrupt):
+        predict_folder(segmenter, originals, tmp_path / "out", classify=killed_at_b, made_by={"weights": "1"})
+    predict_folder(segmenter, originals, tmp_path / "out", classify=killed_at_b, made_by={"weights": "2"})
+    assert seen == ["a", "b", "a", "b", "c"]
