@@ -65,6 +65,10 @@ def main() -> None:
         if told is None:
             raise
         _tell(told)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("lesion_core"):
+            raise
+        _tell(RunError(f"{error.name} is not installed", remedy="pip install '.[train]' in this project's folder"))
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
