@@ -15,10 +15,15 @@ from lesion_core.files import read_parquet, write_parquet
 
 
 class Score(TypedDict):
-    """What all score rows have. ``lesion_id`` is None where the dataset does not tell."""
+    """What all score rows have; ``rule`` is ``as_published`` or ``leak_free``.
+
+    ``lesion_id`` is None where the dataset does not tell.
+    """
 
     run_id: str
     method: str
+    protocol: str
+    rule: str
     dataset: str
     split: str
     seed: int

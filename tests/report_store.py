@@ -126,6 +126,8 @@ def segmentation_row(run: str, image: str, dice: float, **changes: Any) -> dict[
     return {
         "run_id": run,
         "method": run.rsplit("-", 1)[0],
+        "protocol": "shared",
+        "rule": "leak_free",
         "dataset": "isic2018_task1",
         "split": "test",
         "seed": int(run[-1]),
@@ -154,6 +156,8 @@ def classification_row(run: str, image: str, label: str, predicted: str, **chang
     return {
         "run_id": run,
         "method": run.rsplit("-", 1)[0],
+        "protocol": "shared",
+        "rule": "leak_free",
         "dataset": "ham10000",
         "split": "test",
         "seed": int(run[-1]),

@@ -15,6 +15,7 @@ import numpy as np
 from lesion_core.files import write_json
 from lesion_core.inference.classify import class_probabilities
 from lesion_core.inference.examples import labelled_examples
+from lesion_core.inference.identity import identity
 from lesion_core.metrics.calibration import ece, fit_temperature, log_probabilities, softmax
 from lesion_core.models.trained import load_classifier
 from lesion_core.progress import say
@@ -108,13 +109,7 @@ def write_predictions(
             shares = {f"p_{name}": float(value) for name, value in zip(CLASSES, probability, strict=True)}
             rows.append(
                 {
-                    "run_id": run.run_id,
-                    "method": run.method,
-                    "dataset": dataset,
-                    "split": record["split"],
-                    "seed": run.seed,
-                    "image_id": record["image_id"],
-                    "lesion_id": record["lesion_id"] or None,
+                    **identity(run, dataset, record),
                     "label": record["label"],
                     "predicted": CLASSES[int(np.argmax(probability))],
                     **cast(Probabilities, shares),

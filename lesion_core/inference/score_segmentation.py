@@ -15,6 +15,7 @@ from lesion_core.acquire.images import encode_image, read_mask
 from lesion_core.errors import MaskError
 from lesion_core.files import atomic_path, read_parquet
 from lesion_core.inference.border_distance import border_distances
+from lesion_core.inference.identity import identity
 from lesion_core.inference.refine import refine_mask, upsample
 from lesion_core.metrics.segmentation import confusion, scores
 from lesion_core.models.automatic_masks import automatic_lesions
@@ -70,18 +71,10 @@ def score_segmentation(
                 _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device, images),
                 f"score {run.method} on {dataset}",
             ):
-                identity: Score = {
-                    "run_id": run.run_id,
-                    "method": run.method,
-                    "dataset": dataset,
-                    "split": record["split"],
-                    "seed": run.seed,
-                    "image_id": record["image_id"],
-                    "lesion_id": record["lesion_id"] or None,
-                }
+                image = identity(run, dataset, record)
                 for prompt, probability in maps.items():
                     native, scored = _score_one(probability, truth, segmenter, scoring)
-                    rows.extend(_row(identity, prompt, *item, truth.shape) for item in scored)
+                    rows.extend(_row(image, prompt, *item, truth.shape) for item in scored)
                     if prompt == segmenter.settings.prompt:
                         for name, mask in (("", native), ("truth/", truth)):
                             info = zipfile.ZipInfo(f"{name}{dataset}/{record['image_id']}.png", ZIP_DATE)
@@ -214,13 +207,13 @@ def _score_one(
 
 
 def _row(
-    identity: Score, prompt: str, resolution: str, mask: np.ndarray, truth: np.ndarray, shape: tuple[int, int]
+    image: Score, prompt: str, resolution: str, mask: np.ndarray, truth: np.ndarray, shape: tuple[int, int]
 ) -> SegmentationScore:
     counts = confusion(mask, truth)
     measured = {name: float(value) for name, value in scores(counts).items()}
     hd95, surface = border_distances(mask, truth, shape)
     return {
-        **identity,
+        **image,
         "prompt": prompt,
         "resolution": resolution,
         "dice": measured["dice"],

@@ -237,6 +237,7 @@ def test_augmentation_and_ensemble_are_runs_of_their_own(layout: Layout):
         rows = read_scores(out, "classification")
         assert {row["run_id"] for row in rows} == {run.run_id}
         assert {row["method"] for row in rows} == {"averaged"}
+        assert {(row["protocol"], row["rule"]) for row in rows} == {("shared", "leak_free")}
         assert Run.load(out.parent) == run
         assert read_json(out.parent / "provenance.json")["inputs"].keys() == {
             f"runs/classification/{source.run_id}/weights.safetensors" for source in sources
