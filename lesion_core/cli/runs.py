@@ -218,6 +218,7 @@ def predict(
     from lesion_core.files import sha256_file
     from lesion_core.inference.one_image import SCORES, image_classifier
     from lesion_core.inference.predict import predict_folder  # torch takes seconds
+    from lesion_core.inference.unlike import unlikeness_of
     from lesion_core.models.trained import load_segmenter
     from lesion_core.seeding import make_deterministic
     from lesion_core.training.device import job_device
@@ -243,6 +244,7 @@ def predict(
         skip_broken=skip_broken,
         extras=extras,
         made_by={str(path): sha256_file(path) for path in given},
+        unlikeness=unlikeness_of(loaded, segmenter),
     )
 
 

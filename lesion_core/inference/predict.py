@@ -18,6 +18,7 @@ from lesion_core.inference.one_image import Classify
 from lesion_core.inference.own_images import broken_images, list_images
 from lesion_core.inference.own_outputs import MASKS_ALONE, Extras
 from lesion_core.inference.refine import count_components, refine_mask, upsample
+from lesion_core.inference.unlike import Unlikeness
 from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.sam.prompts import automatic_prompts
 from lesion_core.models.trainable import finish, to_input
@@ -94,6 +95,7 @@ def predict_folder(
     skip_broken: bool = False,
     extras: Extras = MASKS_ALONE,
     made_by: Mapping[str, str] | None = None,
+    unlikeness: Unlikeness | None = None,
 ) -> int:
     """Write for every image ``<image_id>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
 
@@ -108,6 +110,7 @@ def predict_folder(
         extras: what is wanted beside masks.
         made_by: SHA-256 of the files that decide a row, by kind; a killed run goes on where they and ``extras`` are
             the same. None: nothing is taken up, nothing kept for it.
+        unlikeness: for the column of that name; images over 1 are told.
 
     Returns:
         The number of masks.
@@ -139,12 +142,14 @@ def predict_folder(
         elif name in done:
             rows.append(done[name])
         else:
-            rows.append(_predict_one(segmenter, name, path, out, classify, device, extras))
+            rows.append(_predict_one(segmenter, name, path, out, classify, device, extras, unlikeness))
             if finished is not None:
                 finished.add(path, rows[-1])
     write_csv(out / "predictions.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
     if finished is not None:
         finished.path.unlink()
+    if strange := sum(row.get("unlikeness", 0) > 1 for row in rows):
+        say(f"{strange} images are unlike those of training (unlikeness over 1): do not rely on their masks")
     say(f"{len(rows) - len(broken)} masks, {len(broken)} images left out; for research only, not for diagnosis")
     return len(rows) - len(broken)
 
@@ -157,6 +162,7 @@ def _predict_one(
     classify: Classify | None,
     device: str,
     extras: Extras,
+    unlikeness: Unlikeness | None,
 ) -> dict[str, Any]:
     """Write an image's mask and what else is wanted; its row."""
     found = inspect_image(path)
@@ -182,6 +188,8 @@ def _predict_one(
         "components": count_components(native >= run.extraction.threshold),
         "confidence": round(confidence(native, mask), 6),
     }
+    if unlikeness is not None:
+        row["unlikeness"] = round(unlikeness.of(pixels), 4)
     if extras.mm_per_pixel is not None:
         row["area_mm2"] = round(float(mask.sum()) * extras.mm_per_pixel**2, 4)
     if extras.flips:
