@@ -1,0 +1,30 @@
+"""The files that a forge, Snakemake's catalog and a contributor look for."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize("name", ["CITATION.cff", ".pre-commit-config.yaml", ".snakemake-workflow-catalog.yml"])
+def test_they_are_yaml(name: str):
+    assert isinstance(yaml.safe_load((REPOSITORY / name).read_text(encoding="utf-8")), dict)
+
+
+def test_the_forge_runs_the_readmes_test_command():
+    jobs = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))["jobs"]
+    commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    assert commands and all(f"\n{command} " in readme for command in commands)
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "CHANGELOG.md"])
+def test_files_that_they_name_exist(name: str):
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    named = re.findall(r"`([\w./-]+(?:\.(?:md|py|toml|in|lock)|workflow/papers))`", text)
+    assert not [path for path in named if not (REPOSITORY / path).exists()]
