@@ -20,7 +20,8 @@ def test_the_forge_runs_the_readmes_test_command():
     jobs = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "test.yml").read_text(encoding="utf-8"))["jobs"]
     commands = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert commands and all(f"\n{command} " in readme for command in commands)
+    assert commands
+    assert all(f"\n{command} " in readme for command in commands)
 
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "CODE_OF_CONDUCT.md", "CHANGELOG.md"])
