@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lesion_core.files import write_text
 from lesion_core.progress import say
 
 NAME = "predictions.part.jsonl"
@@ -16,7 +17,7 @@ class FinishedRows:
     """The rows that an earlier run left in a folder, and those of this one."""
 
     def __init__(self, out: Path, made_with: Mapping[str, Any]) -> None:
-        """Take up what was made with the same files and options; begin anew otherwise.
+        """Read what was made with the same files and options; nothing is written before `begin`.
 
         Args:
             out: folder of the masks; each line of its ``NAME`` is JSON: ``made_with``, then (image's stamp, row) pairs.
@@ -25,10 +26,13 @@ class FinishedRows:
         self.path = out / NAME
         first = json.dumps(made_with, sort_keys=True)
         lines = self.path.read_text("utf-8").split("\n") if self.path.is_file() else []
-        kept = lines[:-1] if lines[:1] == [first] else [first]  # a kill may have cut the last line short
-        pairs = [json.loads(line) for line in kept[1:]]
+        self._kept = lines[:-1] if lines[:1] == [first] else [first]  # a kill may have cut the last line short
+        pairs = [json.loads(line) for line in self._kept[1:]]
         self._rows = {row["image_id"]: (stamp, row) for stamp, row in pairs if (out / row["mask"]).is_file()}
-        self.path.write_text("\n".join([*kept, ""]), "utf-8")
+
+    def begin(self) -> None:
+        """Write what was taken up; the folder exists by now."""
+        write_text(self.path, "\n".join([*self._kept, ""]))
 
     def of(self, images: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
         """The rows of those images, by id, whose files have not changed since."""

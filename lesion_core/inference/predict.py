@@ -127,13 +127,13 @@ def predict_folder(
             file=out,
             remedy="give another folder with --out",
         )
-    made_with = {"files": made_by, **asdict(extras)}
-    finished = None if made_by is None or not out.is_dir() else FinishedRows(out, made_with)
+    made_with = {"files": made_by, "unlikeness": unlikeness is not None, **asdict(extras)}
+    finished = None if made_by is None else FinishedRows(out, made_with)
     done = {} if finished is None else finished.of(paths)
     broken = broken_images({name: path for name, path in paths.items() if name not in done}, skip=skip_broken)
     out.mkdir(parents=True, exist_ok=True)
-    if made_by is not None and finished is None:
-        finished = FinishedRows(out, made_with)
+    if finished is not None:
+        finished.begin()
     (out / "predictions.csv").unlink(missing_ok=True)
     rows: list[dict[str, Any]] = []
     for name, path in track(paths.items(), "predict", len(paths)):

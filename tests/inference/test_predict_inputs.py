@@ -273,7 +273,17 @@ def test_a_killed_run_goes_on(segmenter, originals, tmp_path):
     assert not (out / "predictions.part.jsonl").exists()
 
 
-def test_what_was_made_with_other_weights_is_made_anew(segmenter, originals, tmp_path):
+class Strange:
+    """Every image is."""
+
+    def of(self, pixels):
+        return 2.0
+
+
+@pytest.mark.parametrize(
+    "changed", [{"made_by": {"weights": "2"}}, {"extras": Extras(overlay=True)}, {"unlikeness": Strange()}]
+)
+def test_what_was_made_in_another_way_is_made_anew(changed, segmenter, originals, tmp_path):
     seen = []
 
     def killed_at_b(name, pixels, probability):
@@ -284,5 +294,17 @@ def test_what_was_made_with_other_weights_is_made_anew(segmenter, originals, tmp
 
     with pytest.raises(KeyboardInterrupt):
         predict_folder(segmenter, originals, tmp_path / "out", classify=killed_at_b, made_by={"weights": "1"})
-    predict_folder(segmenter, originals, tmp_path / "out", classify=killed_at_b, made_by={"weights": "2"})
+    again = {"made_by": {"weights": "1"}, **changed}
+    predict_folder(segmenter, originals, tmp_path / "out", classify=killed_at_b, **again)
     assert seen == ["a", "b", "a", "b", "c"]
+
+
+def test_a_refused_call_leaves_what_was_finished(segmenter, originals, tmp_path):
+    out, part = tmp_path / "out", tmp_path / "out" / "predictions.part.jsonl"
+    out.mkdir()
+    part.write_text("of another run\n")
+    (originals / "broken.png").write_bytes(b"no image")
+    with pytest.raises(ImageError, match="broken"):
+        predict_folder(segmenter, originals, out, made_by={"weights": "1"})
+    assert [path.name for path in out.iterdir()] == [part.name]
+    assert part.read_text() == "of another run\n"
