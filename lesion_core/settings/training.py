@@ -58,17 +58,11 @@ class Training(Strict):
 
 
 class Pretrain(Strict):
-    """The embedded foundation model: synthetic images only, clicks and boxes.
-
-    ``images`` are trained on, ``validation_images`` more are held out. Of the batches a share ``prompt_none`` has no
-    prompt, a share ``prompt_box`` a jittered box, the others one click or two.
-    """
+    """The embedded foundation model: ``images`` synthetic scenes are trained on, ``validation_images`` are held out."""
 
     seed: int
     images: Count
     validation_images: Count
     image_size: Annotated[int, Field(ge=64)]
-    prompt_none: Fraction
-    prompt_box: Fraction
     training: Training
     augmentation: Augmentation

@@ -17,7 +17,7 @@ from lesion_core.models.trainable import Segmenter, finish
 from lesion_core.pixels.augment import Augmenter
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.seeding import generator
-from lesion_core.settings import Pretrain, SegmentationMethod
+from lesion_core.settings import SegmentationMethod
 from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.losses import segmentation_loss
 
@@ -119,7 +119,7 @@ class SegmentationTask:
         self,
         model: Segmenter,
         data: Harmonized,
-        spec: SegmentationMethod | Pretrain,
+        spec: SegmentationMethod,
         *,
         threshold: float,
         seed: int,

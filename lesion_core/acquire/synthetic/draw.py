@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from lesion_core.acquire.synthetic import artefacts
 from lesion_core.acquire.synthetic.lesion import EXTENT, Lesion, make_lesion, render
 from lesion_core.acquire.synthetic.noise import field
-from lesion_core.acquire.synthetic.skin import BLOOD, DEVICES, MELANIN, base_colour, skin_maps
+from lesion_core.acquire.synthetic.skin import BLOOD, DEVICES, MELANIN, Device, base_colour, skin_maps
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES
 
@@ -36,30 +37,69 @@ def synthetic_image(
     """
     height, width = (size, size) if isinstance(size, int) else size
     shape = (height, width)
-    if device is None:
-        shares = np.array([one.share for one in DEVICES])
-        device = int(rng.choice(len(DEVICES), p=shares / shares.sum()))
-    tool = DEVICES[device]
+    tool = draw_device(rng) if device is None else DEVICES[device]
 
     area = float(np.clip(lesion.area * np.exp(0.2 * rng.standard_normal()), 0.015, 0.8))
+    layers = stamp(lesion, rng, shape, area)
+    mask = clinical_outline(layers.inside)
+    return render_image([layers], rng, shape, tool), mask
+
+
+def draw_device(rng: np.random.Generator) -> Device:
+    """A dermatoscope, by its share."""
+    shares = np.array([one.share for one in DEVICES])
+    return DEVICES[int(rng.choice(len(DEVICES), p=shares / shares.sum()))]
+
+
+@dataclass(frozen=True)
+class Layers:
+    """One lesion's maps in the image's pixels: ``covers`` float32 (H, W, 4) melanin, blood, veil, white; ``inside`` and
+    ``relief`` float32 (H, W), see ``lesion.LesionMaps``."""
+
+    covers: np.ndarray
+    inside: np.ndarray
+    relief: np.ndarray
+
+
+def stamp(
+    lesion: Lesion,
+    rng: np.random.Generator,
+    shape: tuple[int, int],
+    area: float,
+    centre: tuple[float, float] | None = None,
+) -> Layers:
+    """``lesion`` turned and stretched at random, covering about ``area`` (0..1) of an image of ``shape`` (H, W).
+
+    Args:
+        centre: (x, y) in pixels of the lesion's extent; by default near the image's middle.
+    """
+    height, width = shape
     unit = np.sqrt(area * height * width / np.pi)
     side = int(np.clip(2 * EXTENT * unit, 48, 1.1 * max(shape)))
     maps = render(lesion, side)
     stack_a = np.dstack([maps.melanin, maps.blood, maps.veil, maps.white])
     stack_b = np.dstack([maps.inside, maps.relief])
-    pose = _pose(rng, maps.inside, unit, shape)
+    pose = _pose(rng, maps.inside, unit, shape, centre)
     flags = cv2.INTER_LINEAR
-    warped_a = cv2.warpAffine(stack_a, pose, (width, height), flags=flags)
+    covers = cv2.warpAffine(stack_a, pose, (width, height), flags=flags)
     outside = (-1.0, 0.0, 0.0, 0.0)
-    warped_b = cv2.warpAffine(stack_b, pose, (width, height), flags=flags, borderValue=outside)
-    mask = _clinical_outline(warped_b[..., 0])
-    melanin, blood, veil, white = cv2.split(warped_a)
+    inside, relief = cv2.split(cv2.warpAffine(stack_b, pose, (width, height), flags=flags, borderValue=outside))
+    return Layers(covers, inside, relief)
+
+
+def render_image(
+    lesions: Sequence[Layers], rng: np.random.Generator, shape: tuple[int, int], tool: Device
+) -> np.ndarray:
+    """RGB uint8 (H, W, 3) of lesions on one skin under one light, seen through ``tool``, with artefacts."""
+    height, width = shape
+    melanin, blood, veil, white = cv2.split(np.sum([one.covers for one in lesions], axis=0))
+    veil, white = np.minimum(veil, 0.95), np.minimum(white, 0.95)
 
     skin_melanin, skin_blood, relief = skin_maps(rng, shape)
     melanin += skin_melanin
     blood += skin_blood
     melanin, blood = _distractors(rng, melanin, blood)
-    relief += warped_b[..., 1]
+    relief += np.sum([one.relief for one in lesions], axis=0)
     colour = base_colour(rng, tool)
     image = np.empty((height, width, 3), np.float32)
     for channel in range(3):
@@ -71,7 +111,7 @@ def synthetic_image(
     image += veil[..., None] * (veil_colour - image)
     image += white[..., None] * (white_colour - image)
     image *= ((1 + relief) * artefacts.light(rng, shape))[..., None]
-    return _in_front(rng, image, tool.circle), mask
+    return _in_front(rng, image, tool.circle)
 
 
 def _in_front(rng: np.random.Generator, image: np.ndarray, circle: float) -> np.ndarray:
@@ -92,8 +132,14 @@ def _in_front(rng: np.random.Generator, image: np.ndarray, circle: float) -> np.
     return artefacts.sensor(rng, image)
 
 
-def _pose(rng: np.random.Generator, inside: np.ndarray, unit: float, shape: tuple[int, int]) -> np.ndarray:
-    """Affine (2, 3) from canvas pixels to image pixels: turn, stretch, shift.
+def _pose(
+    rng: np.random.Generator,
+    inside: np.ndarray,
+    unit: float,
+    shape: tuple[int, int],
+    place: tuple[float, float] | None = None,
+) -> np.ndarray:
+    """Affine (2, 3) from canvas pixels to image pixels: turn, stretch, shift to ``place`` (x, y) or near the middle.
 
     Most lesions are framed whole where they fit; some are cut by the image's border.
     """
@@ -113,13 +159,13 @@ def _pose(rng: np.random.Generator, inside: np.ndarray, unit: float, shape: tupl
         fit = min(1.0, float((0.93 * frame / np.maximum(high - low, 1)).min()))
         linear, low, high = linear * fit, low * fit, high * fit
     slack = np.maximum(frame * 0.95 - (high - low), 0) / 2 + (0 if whole else 0.12 * frame)
-    # Lesions stand near the middle: the photographer aims at them.
+    # Lesions stand near the middle: the user of the dermatoscope aims at them.
     shift = slack * np.clip(0.42 * rng.standard_normal(2), -1, 1)
-    centre = frame / 2 + shift
+    centre = frame / 2 + shift if place is None else np.array(place)
     return np.column_stack([linear, centre - (low + high) / 2])
 
 
-def _clinical_outline(inside: np.ndarray) -> np.ndarray:
+def clinical_outline(inside: np.ndarray) -> np.ndarray:
     """The largest smooth region where ``inside`` > 0, holes filled; bool (H, W), never empty."""
     sigma = max(inside.shape) / 110
     soft = cv2.GaussianBlur(np.clip(inside, -0.5, 0.5), (0, 0), sigma)
