@@ -18,6 +18,7 @@ from lesion_core.models.sam.network import build_sam
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.segmae import build_segmae
 from lesion_core.models.trainable import Segmenter
+from lesion_core.models.trans_unet import build_trans_unet
 from lesion_core.seeding import seed_torch
 from lesion_core.settings import ClassificationModel, Extraction, SegmentationModel
 from lesion_core.settings.segmentation import WIDTHS
@@ -43,6 +44,9 @@ def build_segmenter(model: SegmentationModel, weights: Path | None, seed: int) -
     if model.kind == "segmae":
         seed_torch(seed, "segmae")
         return build_segmae(model, weights)
+    if model.kind == "trans_unet":
+        seed_torch(seed, model.kind)
+        return build_trans_unet(model, weights)
     if model.kind != "sam":
         seed_torch(seed, model.kind)
         if model.kind in WIDTHS:

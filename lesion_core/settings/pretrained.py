@@ -22,6 +22,7 @@ TIMM_NAMES = {
     ("swin_tiny", 32): "swin_tiny_patch4_window7_224.ms_in1k",
     ("deit_small", 16): "deit_small_patch16_224.fb_in1k",
 }
+TRANS_UNET = "vit_base_r50_s16_224.orig_in21k"  # its encoder's
 
 
 def weights_name(model: SegmentationModel | ClassificationModel) -> str | None:
@@ -36,4 +37,6 @@ def weights_name(model: SegmentationModel | ClassificationModel) -> str | None:
         return model.backbone
     if model.kind == "segmae":
         return TIMM_NAMES["vit_base", 16]
+    if model.kind == "trans_unet":
+        return TRANS_UNET
     return model.encoder.removeprefix("tu-") if model.encoder.startswith("tu-") else f"{model.encoder}.imagenet"

@@ -12,7 +12,7 @@ from lesion_core.settings.protocols import UnderProtocol
 from lesion_core.settings.training import Training
 
 SegmentationKind = Literal[
-    "sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "segmae",
+    "sam", "unet", "unet_plus_plus", "deeplabv3_plus", "segformer", "deep_unet", "segmae", "trans_unet",
     "attention_unet", "res_unet", "unetr", "swin_unetr", "otsu",
 ]  # fmt: skip
 # Keys of SegmentationModel that a kind uses besides kind and image_size; any other must keep its default.
@@ -24,6 +24,7 @@ KIND_KEYS: dict[str, tuple[str, ...]] = {
     "segformer": ("encoder", "encoder_weights"),
     "deep_unet": ("encoder", "encoder_weights", "attention_gates"),
     "segmae": ("encoder", "encoder_weights", "stem", "mae_decoder"),
+    "trans_unet": ("encoder", "encoder_weights"),
     "attention_unet": ("width",),
     "res_unet": ("width",),
     "unetr": ("width",),
@@ -41,6 +42,8 @@ ADAPTER_KEYS: dict[str, tuple[str, ...]] = {
     "decoder": ("embedding_cache",),
 }
 
+# The one encoder of a kind that has a transformer in it; null is a scaled-down version.
+VIT_ENCODERS = {"segmae": "vit_b_16", "trans_unet": "r50_vit_b_16"}
 STRIDE = 32  # total stride of the encoders of segmentation-models-pytorch, and of Swin-UNETR
 # Of the kinds that MONAI builds: channels at full size as in their papers, and what the channels are a multiple of.
 WIDTHS = {"attention_unet": 64, "res_unet": 64, "unetr": 16, "swin_unetr": 48}
@@ -78,7 +81,7 @@ class SegmentationModel(Strict):
         """What the image's side is a multiple of: the network's total stride."""
         if self.kind == "otsu":
             return 1
-        coarse = self.kind == "swin_unetr" or (self.encoder is not None and self.kind != "segmae")
+        coarse = self.kind == "swin_unetr" or (self.encoder is not None and self.kind not in VIT_ENCODERS)
         return STRIDE if coarse else 16
 
     @property
@@ -120,8 +123,10 @@ class SegmentationModel(Strict):
             raise ValueError("encoder_weights needs an encoder")
         if self.kind in ("unet_plus_plus", "deeplabv3_plus", "segformer") and not self.encoder:
             raise ValueError(f"kind {self.kind} needs an encoder")
-        if self.kind == "segmae" and self.encoder not in (None, "vit_b_16"):
-            raise ValueError("the encoder of kind segmae is vit_b_16, or null for the scaled-down version")
+        if self.kind in VIT_ENCODERS and self.encoder not in (None, VIT_ENCODERS[self.kind]):
+            raise ValueError(
+                f"the encoder of kind {self.kind} is {VIT_ENCODERS[self.kind]}, or null for the scaled-down version"
+            )
         if self.width is not None and self.width % WIDTH_STEPS[self.kind]:
             raise ValueError(f"width must be a multiple of {WIDTH_STEPS[self.kind]} for kind {self.kind}")
         if self.image_size % self.multiple:

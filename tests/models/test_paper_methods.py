@@ -55,7 +55,7 @@ def small(run: Run) -> Run:
     settings = run.model_dump(mode="json")
     spec = settings["spec"]
     spec["model"]["image_size"] = SIZE
-    if spec["model"]["kind"] == "segmae":
+    if spec["model"]["kind"] in ("segmae", "trans_unet"):
         spec["model"] |= {"encoder": None, "encoder_weights": None}
     elif spec["model"]["kind"] in WIDTHS:
         spec["model"]["width"] = WIDTHS[spec["model"]["kind"]]
@@ -133,8 +133,8 @@ def test_each_adapter_of_paper_b_trains_with_its_clicks(root, matrix, method, mo
     assert run.spec.model.prompt == f"oracle_click_{CLICKS[method]}"
 
 
-@pytest.mark.parametrize("method", WIDTHS)
-def test_each_competitor_trains_from_scratch(root, matrix, method):  # noqa: F811
+@pytest.mark.parametrize("method", [*WIDTHS, "trans_unet"])
+def test_each_competitor_trains(root, matrix, method):  # noqa: F811
     run = small(matrix[method])
     start, end, _ = trained(run, root)
     still = {name for name in start if name not in moved(start, end)}
