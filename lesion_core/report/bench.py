@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pandas as pd
+
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
@@ -15,28 +17,22 @@ def bench_table(root: Path) -> str:
     Raises:
         RunError: nothing was run under ``root``.
     """
-    rules: dict[str, list[dict[str, float]]] = {}
     folder = Layout(root).benchmarks
-    for path in sorted(folder.rglob("*.tsv")):
-        rule = path.relative_to(folder).parts[0].removesuffix(".tsv")
-        for row in read_csv(path, delimiter="\t"):
-            rules.setdefault(rule, []).append({key: _number(row.get(key)) for key in ("s", "max_rss", "cpu_time")})
-    if not rules:
+    rows = [
+        {"rule": path.relative_to(folder).parts[0].removesuffix(".tsv"), **row}
+        for path in sorted(folder.rglob("*.tsv"))
+        for row in read_csv(path, delimiter="\t")
+    ]
+    if not rows:
         raise RunError("No benchmark files", file=folder, remedy="run the pipeline first")
+    jobs = pd.DataFrame(rows).reindex(columns=["rule", "s", "cpu_time", "max_rss"]).set_index("rule")
+    rules = jobs.apply(pd.to_numeric, errors="coerce").fillna(0).groupby(level="rule")
+    found = rules.agg(
+        jobs=("s", "size"), seconds=("s", "sum"), slowest=("s", "max"), cpu=("cpu_time", "sum"), peak=("max_rss", "max")
+    )
     lines = ["| rule | jobs | seconds | slowest | CPU seconds | peak MB |", "|---|---:|---:|---:|---:|---:|"]
-    for rule, jobs in sorted(rules.items(), key=lambda item: -sum(job["s"] for job in item[1])):
-        seconds = [job["s"] for job in jobs]
+    for row in found.sort_values("seconds", ascending=False, kind="stable").itertuples():
         lines.append(
-            f"| {rule} | {len(jobs)} | {sum(seconds):.1f} | {max(seconds):.1f}"
-            f" | {sum(job['cpu_time'] for job in jobs):.1f} | {max(job['max_rss'] for job in jobs):.0f} |"
+            f"| {row.Index} | {row.jobs} | {row.seconds:.1f} | {row.slowest:.1f} | {row.cpu:.1f} | {row.peak:.0f} |"
         )
-    total = sum(job["s"] for jobs in rules.values() for job in jobs)
-    lines.append(f"| all | {sum(map(len, rules.values()))} | {total:.1f} | | | |")
-    return "\n".join(lines)
-
-
-def _number(text: str | None) -> float:
-    try:
-        return float(text or 0)
-    except ValueError:
-        return 0.0
+    return "\n".join([*lines, f"| all | {len(jobs)} | {found['seconds'].sum():.1f} | | | |"])

@@ -15,8 +15,8 @@ from lesion_core.acquire.images import read_image
 from lesion_core.catalog.table import read_images
 from lesion_core.files import read_json, write_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import Drawn, colour, heatmap, legend_below, new_figure, panels
+from lesion_core.report.formats import dataset_name
 from lesion_core.settings import CLASSES
 
 FIELDS = {"label": "class", "lesion_id": "lesion id", "age": "age", "sex": "sex", "site": "site", "mask_path": "mask"}

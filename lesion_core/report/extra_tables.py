@@ -1,130 +1,100 @@
-"""Tables that no paper prints: what a prompt is worth, dual scoring, where networks look, and how people agree."""
+"""Tables that no paper prints: what a prompt or the split is worth, dual scoring, borders, explanations, people."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
-from lesion_core.report.display_names import dataset_name, explainer_name, prompt_name
-from lesion_core.report.formats import metric_name
-from lesion_core.report.human_reference import NOTES, model_cells, people_cells
+from lesion_core.report.formats import dataset_name, explainer_name, metric_name, prompt_name
+from lesion_core.report.human_reference import NOTES as PEOPLE_NOTES
+from lesion_core.report.human_reference import model_cells, people_cells
 from lesion_core.report.leak_worth import NOTES as LEAK_NOTES
 from lesion_core.report.leak_worth import leak_worth_cells
 from lesion_core.report.measures import BORDER_METRICS, EXPLANATION_METRICS, LESION_METRICS, Measure
-from lesion_core.report.score_store import Store
-from lesion_core.report.table_cells import mark_best, our_cell
-from lesion_core.settings import Plan
+from lesion_core.report.table_cells import Cells
 
 PROMPTS = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")
-UNIT = "percent"
 
 
-@dataclass(frozen=True)
-class ExtraTable:
-    """A table with its title and notes; ``cells`` makes its cells from the store."""
+class ExtraTable(NamedTuple):
+    """A table with its title and notes; ``cells`` fills it."""
 
     title: str
     notes: tuple[str, ...]
-    cells: Callable[[str, Store, Plan], list[dict[str, Any]]]
+    cells: Callable[[Cells], list[dict[str, Any]]]
 
 
-def prompt_worth_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+def prompt_worth_cells(made: Cells) -> list[dict[str, Any]]:
     """Mean Dice of the same weights under each prompt, and what each prompt adds to no prompt."""
-    scored = {key[2] for key in store.segmentation}
+    scored = {key[2] for key in made.store.segmentation}
     prompts = [prompt for prompt in PROMPTS if prompt in scored]
-    cells = []
-    for method, dataset, runs in _segmenters(store, plan):
-        if not any((run, dataset, prompt, "native") in store.segmentation for run in runs for prompt in prompts[1:]):
+    for method, dataset, row, runs in _segmenters(made):
+        if not any(
+            (run, dataset, prompt, "native") in made.store.segmentation for run in runs for prompt in prompts[1:]
+        ):
             continue
-        for prompt, minus in [(prompt, None) for prompt in prompts] + [(prompt, "none") for prompt in prompts[1:]]:
-            measure = Measure("segmentation", dataset, "dice", prompt, minus=minus)
-            column = f"dice {prompt}" if minus is None else f"dice {prompt} minus {minus}"
-            heading = f"Dice (%), {prompt_name(prompt)}" + ("" if minus is None else f" \u2212 {prompt_name(minus)}")
-            value = store.measure(runs, measure)
-            cells.append(our_cell(name, _row(plan, method, dataset), column, method, measure, UNIT, value, heading))
-    mark_best(cells, plan.trained_on)
-    return cells
+        for prompt in prompts:
+            measure = Measure("segmentation", dataset, "dice", prompt)
+            made.add(row, f"dice {prompt}", f"Dice (%), {prompt_name(prompt)}", method, measure)
+        for prompt in prompts[1:]:
+            heading = f"Dice (%), {prompt_name(prompt)} \u2212 {prompt_name('none')}"
+            measure = Measure("segmentation", dataset, "dice", prompt, minus="none")
+            made.add(row, f"dice {prompt} minus none", heading, method, measure)
+    return made.with_best()
 
 
-def dual_scoring_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+def dual_scoring_cells(made: Cells) -> list[dict[str, Any]]:
     """Dice and IoU at native and at model size, as mean over images and pooled over all pixels."""
-    cells = []
-    for method, dataset, runs in _segmenters(store, plan):
+    for method, dataset, row, _ in _segmenters(made):
         for metric in LESION_METRICS:
             for resolution in ("native", "model"):
-                for averaging in ("image", "pooled"):
+                for averaging, how in (("image", "per image"), ("pooled", "pooled")):
                     measure = Measure("segmentation", dataset, metric, "none", resolution, averaging)
-                    column = f"{metric} {resolution} {averaging}"
-                    how = "per image" if averaging == "image" else "pooled"
-                    heading = f"{metric_name(metric, UNIT)}, {resolution} size, {how}"
-                    value = store.measure(runs, measure)
-                    cells.append(
-                        our_cell(name, _row(plan, method, dataset), column, method, measure, UNIT, value, heading)
-                    )
-    mark_best(cells, plan.trained_on)
-    return cells
+                    heading = f"{metric_name(metric, 'percent')}, {resolution} size, {how}"
+                    made.add(row, f"{metric} {resolution} {averaging}", heading, method, measure)
+    return made.with_best()
 
 
-def border_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+def border_cells(made: Cells) -> list[dict[str, Any]]:
     """Thresholded IoU and distances of outlines of every segmenter, under the prompt that it is meant for."""
-    cells = []
-    for method, dataset, runs in _segmenters(store, plan):
+    for method, dataset, row, _ in _segmenters(made):
         for metric in BORDER_METRICS:
-            measure = Measure("segmentation", dataset, metric, plan.prompt_of(method))
-            value = store.measure(runs, measure)
-            heading = metric_name(metric, UNIT)
-            cells.append(our_cell(name, _row(plan, method, dataset), metric, method, measure, UNIT, value, heading))
-    mark_best(cells, plan.trained_on)
-    return cells
+            measure = Measure("segmentation", dataset, metric, made.plan.prompt_of(method))
+            made.add(row, metric, metric_name(metric, "percent"), method, measure)
+    return made.with_best()
 
 
-def explanation_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+def explanation_cells(made: Cells) -> list[dict[str, Any]]:
     """Pointing game and energy inside the lesion of every explained method, beside the centre prior."""
-    cells = []
-    for method, runs in _distinct(plan):
-        found = sorted({key[1:] for key in store.explanations if key[0] in runs})
-        for dataset, explainer in found:
-            role = next(
-                rows[0]["role"] for key, rows in store.explanations.items() if key[0] in runs and key[1] == dataset
-            )
+    for method, runs in made.plan.distinct_runs():
+        own = {key: rows for key, rows in made.store.explanations.items() if key[0] in runs}
+        for dataset, explainer in sorted({key[1:] for key in own}):
+            role = next(rows["role"].iloc[0] for key, rows in own.items() if key[1] == dataset)
+            row = f"{role.capitalize()} {_row(made, method, dataset)}: {explainer_name(explainer)}"
             for metric in EXPLANATION_METRICS:
                 measure = Measure("explanation", dataset, metric, explainer=explainer)
-                value = store.measure(runs, measure)
-                label = f"{role.capitalize()} {_row(plan, method, dataset)}: {explainer_name(explainer)}"
-                cells.append(our_cell(name, label, metric, method, measure, UNIT, value, metric_name(metric, UNIT)))
-    mark_best(cells, plan.trained_on)
-    return cells
+                made.add(row, metric, metric_name(metric, "percent"), method, measure)
+    return made.with_best()
 
 
-def human_reference_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+def human_reference_cells(made: Cells) -> list[dict[str, Any]]:
     """People, then every segmenter beside them; without IMA++'s tables one row that says so."""
-    cells = people_cells(name, store.people)
-    if store.people:
-        for method, dataset, runs in _segmenters(store, plan):
-            cells.extend(model_cells(name, _row(plan, method, dataset), method, dataset, runs, store))
-    return cells
+    people_cells(made)
+    for method, dataset, row, runs in _segmenters(made) if made.store.people else ():
+        model_cells(made, row, method, dataset, runs)
+    return made.made
 
 
-def _distinct(plan: Plan) -> Iterator[tuple[str, list[str]]]:
-    """Methods with their runs; of names that share runs, the first."""
-    seen: set[str] = set()
-    for method, runs in plan.runs.items():
-        if not seen & set(runs):
-            seen.update(runs)
-            yield method, runs
+def _segmenters(made: Cells) -> Iterator[tuple[str, str, str, list[str]]]:
+    """(method, dataset, row's label, runs) of every segmenter, dataset by dataset."""
+    for dataset in sorted({key[1] for key in made.store.segmentation}):
+        for method, runs in made.plan.distinct_runs():
+            if any((run, dataset, "none", "native") in made.store.segmentation for run in runs):
+                yield method, dataset, _row(made, method, dataset), runs
 
 
-def _segmenters(store: Store, plan: Plan) -> Iterator[tuple[str, str, list[str]]]:
-    """(method, dataset, runs) of every segmenter, dataset by dataset."""
-    for dataset in sorted({key[1] for key in store.segmentation}):
-        for method, runs in _distinct(plan):
-            if any((run, dataset, "none", "native") in store.segmentation for run in runs):
-                yield method, dataset, runs
-
-
-def _row(plan: Plan, method: str, dataset: str) -> str:
-    return f"{plan.name_of(method)}, {dataset_name(dataset)}"
+def _row(made: Cells, method: str, dataset: str) -> str:
+    return f"{made.plan.name_of(method)}, {dataset_name(dataset)}"
 
 
 EXTRA_TABLES = {
@@ -167,5 +137,5 @@ EXTRA_TABLES = {
         ),
         explanation_cells,
     ),
-    "human_reference": ExtraTable("People against people, models against people", NOTES, human_reference_cells),
+    "human_reference": ExtraTable("People against people, models against people", PEOPLE_NOTES, human_reference_cells),
 }

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 from collections import defaultdict
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import numpy as np
 from lesion_core.acquire.images import encode_image
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name
+from lesion_core.report.formats import dataset_name
 from lesion_core.report.images import MaskArchive, small_image
 from lesion_core.report.score_store import Store
 from lesion_core.settings import Plan
@@ -77,25 +76,20 @@ def _cases(plan: Plan, store: Store) -> list[Case]:
     """All test cases, dataset by dataset; within one, by turns from both ends and the middle of the mean score, so that
     a budget that cuts the list short leaves the worst, the best and the ordinary."""
     groups: dict[tuple[bool, str], dict[str, Case]] = defaultdict(dict)
-    seen: set[str] = set()
 
     def add(kind: bool, dataset: str, image_id: str, method: str, answer: dict[str, Any]) -> None:
         case = groups[kind, dataset].setdefault(image_id, {"d": dataset, "i": image_id, "m": {}})
         case["m"][method] = answer
 
-    for method, runs in plan.runs.items():
-        if not runs or seen & set(runs):  # a method of another name with the same runs
-            continue
-        seen.update(runs)
-        for (run, dataset, prompt, resolution), rows in sorted(store.segmentation.items()):
-            if (run, prompt, resolution) == (runs[0], plan.prompt_of(method), "native"):
-                for row in rows:
-                    add(False, dataset, row["image_id"], method, {"v": round(row["dice"], 4), "run": run})
-        for (run, dataset), answers in sorted(store.classification.items()):
-            if run == runs[0]:
-                for answer in answers:
-                    shares: Mapping[str, Any] = answer
-                    value = round(shares[f"p_{answer['label']}"], 4)
+    for method, (first, *_) in plan.distinct_runs():
+        for (run, dataset, prompt, resolution), rows in store.segmentation.items():
+            if (run, prompt, resolution) == (first, plan.prompt_of(method), "native"):
+                for image_id, dice in zip(rows["image_id"], rows["dice"], strict=True):
+                    add(False, dataset, image_id, method, {"v": round(dice, 4), "run": run})
+        for (run, dataset), rows in store.classification.items():
+            if run == first:
+                for answer in rows.to_dict("records"):
+                    value = round(answer[f"p_{answer['label']}"], 4)
                     add(True, dataset, answer["image_id"], method, {"v": value, "a": answer["predicted"]})
     cases: list[Case] = []
     for _, group in sorted(groups.items()):

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from lesion_core.acquire.readers.rows import joining_id
 from lesion_core.catalog.human_reference import Reference
 from lesion_core.report.measures import Measure
-from lesion_core.report.score_store import Store
-from lesion_core.report.table_cells import NOT_RUN, PUBLISHED_ONLY, our_cell
+from lesion_core.report.table_cells import PUBLISHED_ONLY, Cells
 
 ABSENT = "IMA++'s tables are not here (docs/evidence.md says where they are published)"
 DICE = "dice"
+COUNTS = ("people_images", "people_pairs")
 HEADINGS = {
     "people_images": "Images of several annotators",
     "people_pairs": "Pairs of annotators",
@@ -40,36 +38,29 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Summary:
-    """Agreement over images, 0..1; ``pair_*`` over all their pairs, None where the tables do not tell."""
+def summarise(people: Sequence[Reference]) -> dict[str, float]:
+    """Agreement by ``HEADINGS``' names, 0..1: over images, each of which counts once, and over all their pairs.
 
-    images: int
-    pairs: int | None
-    dice: float
-    dice_median: float
-    iou: float
-    pair_dice: float | None
-    pair_iou: float | None
-    pair_median: float | None
-
-
-def summarise(people: Sequence[Reference]) -> Summary:
-    """Mean and median over images, each of which counts once, and over pairs, of which an image of n masks has many."""
+    What a release's tables do not tell is left out.
+    """
     found = [item.agreement for item in people]
     dice, iou = (np.array([getattr(item, name) for item in found]) for name in ("dice", "iou"))
-    pairs = None if any(item.pairs is None for item in found) else np.array([item.pairs for item in found])
+    told = {
+        "people_images": len(found),
+        "people_dice": float(dice.mean()),
+        "people_median": float(np.median(dice)),
+        "people_iou": float(iou.mean()),
+    }
+    if any(item.pairs is None for item in found):
+        return told
+    pairs = np.array([item.pairs for item in found])
+    told |= {
+        "people_pairs": int(pairs.sum()),
+        "people_pair_dice": float((dice * pairs).sum() / pairs.sum()),
+        "people_pair_iou": float((iou * pairs).sum() / pairs.sum()),
+    }
     single = [value for item in found for value in item.pair_dice]
-    return Summary(
-        images=len(found),
-        pairs=None if pairs is None else int(pairs.sum()),
-        dice=float(dice.mean()),
-        dice_median=float(np.median(dice)),
-        iou=float(iou.mean()),
-        pair_dice=None if pairs is None else float((dice * pairs).sum() / pairs.sum()),
-        pair_iou=None if pairs is None else float((iou * pairs).sum() / pairs.sum()),
-        pair_median=float(np.median(single)) if pairs is not None and len(single) == pairs.sum() else None,
-    )
+    return told | ({"people_pair_median": float(np.median(single))} if len(single) == pairs.sum() else {})
 
 
 def share_as_good(people: Sequence[Reference], dice: float) -> float:
@@ -77,56 +68,47 @@ def share_as_good(people: Sequence[Reference], dice: float) -> float:
     return sum(item.agreement.dice >= dice for item in people) / len(people)
 
 
-def people_cells(name: str, people: Sequence[Reference]) -> list[dict[str, Any]]:
+def people_cells(made: Cells) -> None:
     """Rows of people alone: all images, then each part of a release."""
+    people = made.store.people
     if not people:
-        return [our_cell(name, ABSENT, DICE, None, None, "percent", None, HEADINGS[DICE]) | {"status": NOT_RUN}]
-    parts = sorted({part for item in people for part in item.releases})
-    groups = {"People, all of IMA++": list(people)}
-    groups |= {f"People, ISIC {part}": [item for item in people if part in item.releases] for part in parts}
-    return [cell for label, own in groups.items() for cell in _row(name, label, _texts(summarise(own)))]
+        made.add(ABSENT, DICE, HEADINGS[DICE])
+        return
+    groups = {"People, all of IMA++": people}
+    for part in sorted({part for item in people for part in item.releases}):
+        groups[f"People, ISIC {part}"] = [item for item in people if part in item.releases]
+    for label, own in groups.items():
+        _add_row(made, label, summarise(own))
 
 
-def model_cells(
-    name: str, label: str, method: str, dataset: str, runs: Sequence[str], store: Store
-) -> list[dict[str, Any]]:
+def model_cells(made: Cells, label: str, method: str, dataset: str, runs: Sequence[str]) -> None:
     """One model on one dataset beside people."""
+    store = made.store
     measure = Measure("segmentation", dataset, DICE, "none")
     value = store.measure(runs, measure)
     by_id = {item.agreement.image_id: item for item in store.people}
-    texts, common = {}, []
-    scored = {run: {joining_id(row["image_id"]): row[DICE] for row in store.rows(run, measure)} for run in runs}
-    scored = {run: own for run, own in scored.items() if own}
-    if value is not None:
-        texts["people_share"] = f"{100 * share_as_good(store.people, value.mean):.1f}"
-        common = sorted(next(iter(scored.values())).keys() & by_id.keys()) if dataset != "custom" else []
-    if common:
-        texts |= _texts(summarise([by_id[image_id] for image_id in common]))
-        there = np.mean([np.mean([own[image_id] for image_id in common]) for own in scored.values()])
-        texts["dice_there"] = f"{100 * there:.1f}"
-    cells = [cell | {"method": method, "dataset": dataset} for cell in _row(name, label, texts)]
-    ours = our_cell(name, label, DICE, method, measure, "percent", value, HEADINGS[DICE])
-    return [ours if cell["column"] == DICE else cell for cell in cells]
-
-
-def _texts(summary: Summary) -> dict[str, str]:
-    shares = {
-        "people_dice": summary.dice,
-        "people_median": summary.dice_median,
-        "people_iou": summary.iou,
-        "people_pair_dice": summary.pair_dice,
-        "people_pair_iou": summary.pair_iou,
-        "people_pair_median": summary.pair_median,
-    }
-    texts = {key: f"{100 * value:.1f}" for key, value in shares.items() if value is not None}
-    texts["people_images"] = str(summary.images)
-    return texts if summary.pairs is None else texts | {"people_pairs": str(summary.pairs)}
-
-
-def _row(name: str, label: str, texts: dict[str, str]) -> list[dict[str, Any]]:
-    """A row whose numbers come from published tables, not from runs; every column has a cell."""
-    return [
-        our_cell(name, label, column, None, None, "percent", None, heading)
-        | {"status": PUBLISHED_ONLY, "published_text": texts.get(column, "")}
-        for column, heading in HEADINGS.items()
+    scored = [
+        dict(zip(rows["image_id"].map(joining_id), rows[DICE], strict=True))
+        for run in runs
+        if len(rows := store.rows(run, measure))
     ]
+    told: dict[str, float] = {}
+    if value is not None and dataset != "custom" and (common := sorted(scored[0].keys() & by_id.keys())):
+        told = summarise([by_id[image_id] for image_id in common])
+        told["dice_there"] = float(np.mean([np.mean([own[image_id] for image_id in common]) for own in scored]))
+    if value is not None:
+        told["people_share"] = share_as_good(store.people, value.mean)
+    _add_row(made, label, told, method, measure)
+
+
+def _add_row(
+    made: Cells, label: str, told: dict[str, float], method: str | None = None, measure: Measure | None = None
+) -> None:
+    """A row whose numbers, but for the model's own Dice, come from published tables; every column has a cell."""
+    for column, heading in HEADINGS.items():
+        if measure is not None and column == DICE:
+            made.add(label, column, heading, method, measure)
+            continue
+        text = "" if column not in told else str(told[column]) if column in COUNTS else f"{100 * told[column]:.1f}"
+        known = {"status": PUBLISHED_ONLY, "published_text": text, "dataset": measure and measure.dataset}
+        made.add(label, column, heading, method, known=known)

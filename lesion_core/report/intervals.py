@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from lesion_core.files import write_csv
-from lesion_core.report.measures import DECIMALS, SCALE, SEGMENTATION_METRICS, SPREAD, Rows, lesion_of
+from lesion_core.report.measures import DECIMALS, SCALE, SEGMENTATION_METRICS, SPREAD, lesions_of
 from lesion_core.report.score_store import Store
 from lesion_core.report.subgroups import mean_over_runs
+from lesion_core.report.table_cells import measure_of
 from lesion_core.settings import Plan
 from lesion_core.stats.bootstrap import bootstrap_means
 from lesion_core.stats.subgroups import subgroup_metrics
@@ -21,92 +23,74 @@ COLUMNS = ("table", "row", "column", "method", "dataset", "n_seeds", "n", "lesio
 BCA, PERCENTILE = "BCa, clustered by lesion", "percentile, clustered by lesion"
 CLASS_RESAMPLES = 2000  # at most: each resample recomputes AUC, and two ends of an interval need no more
 
-Interval = tuple[float, float, int, str]
-Known = dict[tuple[str, ...], dict[str, Interval]]
+
+class Interval(NamedTuple):
+    """Both ends, of how many lesions, and how they were found."""
+
+    low: float
+    high: float
+    lesions: int
+    kind: str
 
 
-def write_intervals(path: Path, cells: list[dict[str, Any]], store: Store, plan: Plan) -> dict[tuple[str, ...], Any]:
-    """Write one row per number of ours that a table takes from images; returns (table, row, column) -> (low, high).
+@dataclass
+class Intervals:
+    """Intervals of cells; those of the same runs and images are computed together and kept."""
 
-    Values are in the cell's unit. Pooled numbers, differences of prompts, spreads and parameters have no row.
+    store: Store
+    plan: Plan
+    _known: dict[tuple[str, ...], dict[str, Interval]] = field(default_factory=dict)
 
-    Args:
-        path: the .csv to write.
-        cells: of the tables, as `cells.write_cells` stores them.
-        store: the scores.
-        plan: gives level, resamples and seed.
-    """
-    known: Known = {}
-    rows: list[dict[str, Any]] = []
-    found: dict[tuple[str, ...], Any] = {}
-    for cell in cells:
-        interval = interval_of(cell, store, plan, known)
-        if interval is None:
-            continue
-        decimals = DECIMALS[cell["unit"]] + 2
-        low, high = interval[:2]
-        place = (cell["table"], cell["row"], cell["column"])
-        found[place] = (low, high)
-        rows.append(
-            {
-                **dict(zip(("table", "row", "column"), place, strict=True)),
-                "method": cell["method"],
-                "dataset": cell["dataset"],
-                "n_seeds": cell["n_seeds"],
-                "n": cell["n_images"],
-                "lesions": interval[2],
-                "value": f"{cell['value']:.{decimals}f}",
-                "low": f"{low:.{decimals}f}",
-                "high": f"{high:.{decimals}f}",
-                "interval": interval[3],
-            }
+    def of(self, cell: Mapping[str, Any]) -> Interval | None:
+        """A cell's interval, in its unit; None where images do not give any.
+
+        Pooled numbers, differences of prompts, spreads and parameters have none.
+        """
+        if cell["value"] is None or cell["minus"] is not None or cell["averaging"] != "image":
+            return None
+        key = (cell["run_ids"], cell["kind"], cell["dataset"], cell["prompt"], cell["resolution"])
+        if cell["metric"] != SPREAD and key not in self._known:
+            self._known[key] = self._computed(cell)
+        interval = self._known.get(key, {}).get(cell["metric"])
+        if interval is None or math.isnan(interval.low):
+            return None
+        scale = SCALE[cell["unit"]]
+        return interval._replace(low=scale * interval.low, high=scale * interval.high)
+
+    def _computed(self, cell: Mapping[str, Any]) -> dict[str, Interval]:
+        """Metric -> interval as fractions, for all metrics of the cell's runs; empty where images do not give any."""
+        if cell["kind"] not in ("segmentation", "classification"):
+            return {}
+        scored = [self.store.rows(run, measure_of(cell)) for run in cell["run_ids"].split(" ")]
+        lesions = list(lesions_of(scored[0]))
+        count = len(set(lesions))
+        if count < 2:
+            return {}
+        rule = self.plan.statistics
+        if cell["kind"] == "segmentation":
+            values = np.mean([rows[SEGMENTATION_METRICS].to_numpy() for rows in scored], axis=0)
+            drawn = bootstrap_means(values, lesions, seed=rule.seed, resamples=rule.resamples, level=1 - rule.alpha)
+            ends = zip(SEGMENTATION_METRICS, map(float, drawn.low), map(float, drawn.high), strict=True)
+            return {name: Interval(low, high, count, BCA) for name, low, high in ends}
+        measured = subgroup_metrics(
+            {"images": ["all"] * len(lesions)},
+            lesions,
+            mean_over_runs(scored),
+            seed=rule.seed,
+            resamples=min(rule.resamples, CLASS_RESAMPLES),
+            alpha=rule.alpha,
         )
+        return {item.metric: Interval(item.low, item.high, count, PERCENTILE) for item in measured}
+
+
+def write_intervals(path: Path, cells: list[dict[str, Any]], intervals: Intervals) -> None:
+    """Write one row per number of ours that a table takes from images, in the cell's unit."""
+    rows = []
+    for cell in cells:
+        if (found := intervals.of(cell)) is not None:
+            numbers = {"value": cell["value"], "low": found.low, "high": found.high}
+            decimals = DECIMALS[cell["unit"]] + 2
+            row = {name: cell[name] for name in ("table", "row", "column", "method", "dataset", "n_seeds")}
+            row |= {"n": cell["n_images"], "lesions": found.lesions, "interval": found.kind}
+            rows.append(row | {name: f"{value:.{decimals}f}" for name, value in numbers.items()})
     write_csv(path, COLUMNS, rows)
-    return found
-
-
-def interval_of(cell: Mapping[str, Any], store: Store, plan: Plan, known: Known) -> Interval | None:
-    """Low, high, lesions and kind of a cell's interval, in its unit; None where images do not give any.
-
-    Args:
-        known: intervals of all metrics of the same runs and images, kept from cell to cell.
-    """
-    if cell["value"] is None or cell["minus"] is not None or cell["averaging"] != "image":
-        return None
-    key = (cell["run_ids"], cell["kind"], cell["dataset"], cell["prompt"], cell["resolution"])
-    if key not in known:
-        known[key] = _intervals(cell, store, plan)
-    interval = known[key].get(cell["metric"])
-    if interval is None or math.isnan(interval[0]):
-        return None
-    scale = SCALE[cell["unit"]]
-    return scale * interval[0], scale * interval[1], interval[2], interval[3]
-
-
-def _intervals(cell: Mapping[str, Any], store: Store, plan: Plan) -> dict[str, Interval]:
-    """Metric -> interval as fractions, for all metrics of the cell's runs; empty where images do not give any."""
-    runs = cell["run_ids"].split(" ")
-    scored: list[Rows]
-    if cell["kind"] == "classification":
-        scored = [store.classification[run, cell["dataset"]] for run in runs]
-    elif cell["kind"] == "segmentation" and cell["metric"] != SPREAD:
-        scored = [store.segmentation[run, cell["dataset"], cell["prompt"], cell["resolution"]] for run in runs]
-    else:
-        return {}
-    lesions = [lesion_of(row) for row in scored[0]]
-    count = len(set(lesions))
-    if count < 2:
-        return {}
-    rule = plan.statistics
-    if cell["kind"] == "segmentation":
-        values = np.mean([[[row[name] for name in SEGMENTATION_METRICS] for row in part] for part in scored], axis=0)
-        drawn = bootstrap_means(values, lesions, seed=rule.seed, resamples=rule.resamples, level=1 - rule.alpha)
-        return {
-            name: (float(drawn.low[place]), float(drawn.high[place]), count, BCA)
-            for place, name in enumerate(SEGMENTATION_METRICS)
-        }
-    everyone = {"images": ["all"] * len(lesions)}
-    resamples = min(rule.resamples, CLASS_RESAMPLES)
-    statistic = mean_over_runs(scored)
-    measured = subgroup_metrics(everyone, lesions, statistic, seed=rule.seed, resamples=resamples, alpha=rule.alpha)
-    return {item.metric: (item.low, item.high, count, PERCENTILE) for item in measured}

@@ -8,13 +8,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import norm
 
-from lesion_core.report.display_names import dataset_name
-from lesion_core.report.formats import metric_name
-from lesion_core.report.intervals import lesion_of
-from lesion_core.report.measures import Measure
+from lesion_core.report.formats import dataset_name, metric_name
+from lesion_core.report.measures import Measure, lesions_of
 from lesion_core.report.score_store import Store
-from lesion_core.report.table_cells import NOT_RUN, PUBLISHED_ONLY, our_cell
-from lesion_core.settings import Plan, Statistics
+from lesion_core.report.table_cells import PUBLISHED_ONLY, Cells
+from lesion_core.settings import Statistics
 from lesion_core.stats.bootstrap import bootstrap_means
 
 RULES = ("leak_free", "as_published")
@@ -25,7 +23,6 @@ HEADINGS = {
     "as_published": "As published",
     DIFFERENCE: "As published \u2212 leak-free, points (interval)",
 }
-UNIT = "percent"
 NONE = "No method runs under both rules in this profile"
 NOTES = (
     "Test images differ between the rules, so nothing is paired: the interval of the difference comes from the"
@@ -34,26 +31,27 @@ NOTES = (
 )
 
 
-def leak_worth_cells(name: str, store: Store, plan: Plan) -> list[dict[str, Any]]:
+def leak_worth_cells(made: Cells) -> list[dict[str, Any]]:
     """Dice of segmenters and accuracy of classifiers on each dataset under both rules, and as published - leak-free."""
-    cells = []
+    store, plan = made.store, made.plan
     for method, second in plan.as_published.items():
         for kind, metric in METRICS.items():
             scored = store.segmentation if kind == "segmentation" else store.classification
             for dataset in sorted({key[1] for key in scored if key[0] in second}):
                 measure = Measure(kind, dataset, metric, plan.prompt_of(method) if kind == "segmentation" else "none")
                 sides = dict(zip(RULES, (plan.runs.get(method, []), second), strict=True))
-                row = f"{plan.name_of(method)}, {dataset_name(dataset)}, {metric_name(metric, UNIT)}"
-                if all(store.measure(runs, measure) is not None for runs in sides.values()):
-                    for rule, runs in sides.items():
-                        value = store.measure(runs, measure)
-                        cells.append(our_cell(name, row, rule, method, measure, UNIT, value, HEADINGS[rule]))
-                    told = difference([_values(store, runs, measure) for runs in sides.values()], plan.statistics)
-                    text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
-                    cell = our_cell(name, row, DIFFERENCE, method, None, UNIT, None, HEADINGS[DIFFERENCE])
-                    cells.append(cell | {"status": PUBLISHED_ONLY, "published_text": text, "dataset": dataset})
-    empty = our_cell(name, NONE, DIFFERENCE, None, None, UNIT, None, HEADINGS[DIFFERENCE])
-    return cells or [empty | {"status": NOT_RUN}]
+                row = f"{plan.name_of(method)}, {dataset_name(dataset)}, {metric_name(metric, 'percent')}"
+                if any(store.measure(runs, measure) is None for runs in sides.values()):
+                    continue
+                for rule, runs in sides.items():
+                    made.add(row, rule, HEADINGS[rule], method, measure, runs=runs)
+                told = difference([_values(store, runs, measure) for runs in sides.values()], plan.statistics)
+                text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
+                known = {"status": PUBLISHED_ONLY, "published_text": text, "dataset": dataset}
+                made.add(row, DIFFERENCE, HEADINGS[DIFFERENCE], method, known=known)
+    if not made.made:
+        made.add(NONE, DIFFERENCE, HEADINGS[DIFFERENCE])
+    return made.made
 
 
 Side = tuple[np.ndarray, list[str]]
@@ -72,9 +70,9 @@ def difference(sides: Sequence[Side], rule: Statistics) -> tuple[float, float, f
 
 def _values(store: Store, runs: Sequence[str], measure: Measure) -> Side:
     """Each image's value, mean over the runs, and its lesion."""
-    scored = [rows for run in runs if (rows := store.rows(run, measure))]
+    scored = [rows for run in runs if len(rows := store.rows(run, measure))]
     if measure.kind == "classification":
-        each = [[float(row["label"] == row["predicted"]) for row in rows] for rows in scored]
+        each = [(rows["label"] == rows["predicted"]).to_numpy(dtype=np.float64) for rows in scored]
     else:
-        each = [[row[measure.metric] for row in rows] for rows in scored]
-    return np.mean(each, axis=0), [lesion_of(row) for row in scored[0]]
+        each = [rows[measure.metric].to_numpy() for rows in scored]
+    return np.mean(each, axis=0), list(lesions_of(scored[0]))

@@ -12,36 +12,16 @@ from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.papers.published import Published, pairs, published_numbers
 from lesion_core.paths import Layout
 from lesion_core.report.human_reference import share_as_good
-from lesion_core.report.intervals import Known, interval_of, write_intervals
-from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE, Measure
+from lesion_core.report.intervals import Intervals, write_intervals
+from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE
 from lesion_core.report.score_store import Store
-from lesion_core.report.table_cells import MEASURE_COLUMNS, read_cells
+from lesion_core.report.table_cells import measure_of, read_cells, value_part
 from lesion_core.settings import Ledger, Plan
 
 COLUMNS = (
-    "paper",
-    "table",
-    "row",
-    "dataset",
-    "metric",
-    "published",
-    "unit",
-    "averaging",
-    "n",
-    "where",
-    "split",
-    "ours",
-    "ours_sd",
-    "n_seeds",
-    "n_images",
-    "ours_low",
-    "ours_high",
-    "difference",
-    "ours_leak_free",
-    "people_share",
-    "people_n",
-    "verdict",
-    "reason",
+    *("paper", "table", "row", "dataset", "metric", "published", "unit", "averaging", "n", "where", "split"),
+    *("ours", "ours_sd", "n_seeds", "n_images", "ours_low", "ours_high", "difference", "ours_leak_free"),
+    *("people_share", "people_n", "verdict", "reason"),
 )
 IMPOSSIBLE, ONLY_IF, REPRODUCED, NOT_REPRODUCED, NOT_COMPARED, NOT_RUN, UNTESTABLE = VERDICTS = (
     "arithmetically impossible",
@@ -59,7 +39,7 @@ COMPARING = "paper"  # the profile whose data and models are the papers'
 def write_ledger(root: Path, plan: Plan) -> None:
     """Write ``ledger/ledger.csv``: one row per published number, with one of ``VERDICTS`` and its reason.
 
-    Beside it ``ledger/intervals.csv``, the interval of every number of ours that a table takes from images.
+    Beside it ``ledger/intervals.csv``.
 
     A claim is answered by the runs under the paper's own split, where its method has such, and the leak-free value
     stands beside it.
@@ -74,15 +54,14 @@ def write_ledger(root: Path, plan: Plan) -> None:
     layout = Layout(root)
     cells = read_cells(layout.root)
     store = Store.read(root)
-    intervals = write_intervals(layout.intervals, cells, store, plan)
+    intervals = Intervals(store, plan)
     ours: dict[tuple[str, str, str], dict[str, Any]] = {}
-    known: Known = {}
+    write_intervals(layout.intervals, cells, intervals)
     for cell in cells:
         if cell["published_text"] is None:
             continue
-        place = (cell["table"], cell["row"], cell["column"])
-        cell |= {"interval": intervals.get(place), "split": LEAK_FREE, "leak_free": None}
-        cell |= _under_own_split(cell, store, plan, known)
+        cell |= {"split": LEAK_FREE, "leak_free": None} | _under_own_split(cell, store, plan)
+        cell["interval"] = intervals.of(cell)
         key = (cell["table"], cell["row"], cell["column"])
         if key not in ours or ours[key]["value"] is None:
             ours[key] = cell
@@ -97,24 +76,13 @@ def write_ledger(root: Path, plan: Plan) -> None:
     write_csv(layout.ledger, COLUMNS, rows)
 
 
-def _under_own_split(cell: dict[str, Any], store: Store, plan: Plan, known: Known) -> dict[str, Any]:
+def _under_own_split(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Any]:
     """What changes of a cell when the runs under the paper's own split answer it; nothing where there are none."""
     runs = plan.as_published.get(cell["method"])
-    value = store.measure(runs, Measure(**{name: cell[name] for name in MEASURE_COLUMNS})) if runs else None
+    value = store.measure(runs, measure_of(cell)) if runs else None
     if value is None or not math.isfinite(value.mean):
         return {}
-    scale = SCALE[cell["unit"]]
-    answer = {
-        "value": scale * value.mean,
-        "sd": None if math.isnan(value.sd) else scale * value.sd,
-        "n_seeds": len(value.run_ids),
-        "n_images": value.n_images,
-        "run_ids": " ".join(value.run_ids),
-        "split": OWN_SPLIT,
-        "leak_free": cell["value"],
-    }
-    interval = interval_of(cell | answer, store, plan, known)
-    return answer | {"interval": None if interval is None else interval[:2]}
+    return value_part(value, cell["unit"]) | {"split": OWN_SPLIT, "leak_free": cell["value"]}
 
 
 def _arithmetic(published: list[Published]) -> dict[tuple[str, ...], tuple[str, str]]:
@@ -175,35 +143,31 @@ def _effect(claim: Published) -> str:
 def _entry(
     item: Published, cell: dict[str, Any] | None, arithmetic: dict[tuple[str, ...], tuple[str, str]], plan: Plan
 ) -> dict[str, Any]:
-    ours = cell if cell is not None and cell["value"] is not None else None
-    difference = None if ours is None or item.value is None else ours["value"] - item.value
     quoted = cell is not None and cell["method"] is None
+    ours = cell if cell is not None and cell["value"] is not None else None
     verdict, reason = _verdict(item, ours, arithmetic.get(_key(item)), plan, quoted=quoted)
-    decimals = 0 if ours is None else DECIMALS[ours["unit"]] + 2
-    low, high = (None if ours is None else ours["interval"]) or (None, None)
-    return {
-        "paper": item.paper,
-        "table": item.table,
-        "row": item.row,
-        "dataset": item.dataset,
-        "metric": item.metric,
+    entry = dict.fromkeys(COLUMNS, "") | {
+        **{name: getattr(item, name) for name in ("paper", "table", "row", "dataset", "metric", "unit", "where")},
         "published": item.printed,
-        "unit": item.unit,
         "averaging": item.averaging or "not stated",
         "n": "not stated" if item.n is None else item.n,
-        "where": item.where,
-        "split": "" if ours is None else ours["split"],
-        "ours": "" if ours is None else f"{ours['value']:.{decimals}f}",
-        "ours_sd": "" if ours is None or ours["sd"] is None else f"{ours['sd']:.{decimals}f}",
-        "n_seeds": "" if ours is None else ours["n_seeds"],
-        "n_images": "" if ours is None else ours["n_images"],
-        "ours_low": "" if low is None else f"{low:.{decimals}f}",
-        "ours_high": "" if high is None else f"{high:.{decimals}f}",
-        "difference": "" if difference is None else f"{difference:.{decimals}f}",
-        "ours_leak_free": "" if ours is None or ours["leak_free"] is None else f"{ours['leak_free']:.{decimals}f}",
         "verdict": verdict,
         "reason": reason,
     }
+    if ours is None:
+        return entry
+    interval = ours["interval"]
+    numbers = {
+        "ours": ours["value"],
+        "ours_sd": ours["sd"],
+        "ours_low": interval and interval.low,
+        "ours_high": interval and interval.high,
+        "difference": None if item.value is None else ours["value"] - item.value,
+        "ours_leak_free": ours["leak_free"],
+    }
+    decimals = DECIMALS[ours["unit"]] + 2
+    entry |= {name: f"{value:.{decimals}f}" for name, value in numbers.items() if value is not None}
+    return entry | {name: ours[name] for name in ("split", "n_seeds", "n_images")}
 
 
 def _people(item: Published, people: list[Reference]) -> dict[str, Any]:
@@ -241,7 +205,8 @@ def _compared(item: Published, cell: dict[str, Any], condition: str, rule: Ledge
         low = high = cell["value"]
         tolerance = 0.0
     else:
-        low, high = cell["interval"] or (cell["value"], cell["value"])
+        interval = cell["interval"]
+        low, high = (interval.low, interval.high) if interval else (cell["value"], cell["value"])
         tolerance = rule.tolerance_points * SCALE[item.unit] / SCALE["percent"]
     margin = tolerance + 0.5 * 10.0**-item.decimals
     measure = f"our interval is {low:.4g} to {high:.4g}, widened by {margin:.4g}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,12 +13,27 @@ from lesion_core.files import canonical_json, read_json, read_parquet, sha256_fi
 from lesion_core.paths import Layout
 from lesion_core.report.measures import Measure
 from lesion_core.report.score_store import Store
+from lesion_core.report.table_cells import measure_of
 from lesion_core.scores import read_scores
 from lesion_core.settings.run import task_of
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
 OF_TIMES = ("resumed", "training_seconds")  # of a run's extra: they differ between two equal results
 WITHOUT_WEIGHTS = ("derived",)  # they answer with the weights of the runs that they are derived from
+
+Side = tuple[str, Measure]
+
+
+def sides_of(item: Mapping[str, Any]) -> list[Side]:
+    """The runs behind a cell of a table, or behind a row of ``statistics/tests.csv``, each with what it measures."""
+    if "run_ids" in item:
+        return [(run_id, measure_of(item)) for run_id in item["run_ids"].split()]
+    kind = "classification" if item["metric"] == "accuracy" else "segmentation"
+    return [
+        (run_id, Measure(kind, item["dataset"], item["metric"], item[prompt]))
+        for runs, prompt in (("runs", "prompt"), ("other_runs", "other_prompt"))
+        for run_id in item[runs].split()
+    ]
 
 
 @dataclass
@@ -87,18 +102,12 @@ class Lineage:
         }
 
     def rows(self, run_id: str, measure: Measure) -> dict[str, Any]:
-        """The rows behind one run's value: how many, where, the file's hash, and a hash of the rows themselves."""
+        """The rows behind one run's value: how many, where, and the file's hash."""
+        path = self.root / SCORE_FILES.get(measure.kind, f"explain/{run_id}.csv")
+        count = len(self.store.rows(run_id, measure))
         if measure.kind == "provenance":
-            path = self.run_dir(run_id) / "provenance.json"
-            return {"file": path.relative_to(self.root).as_posix(), "file_sha256": self.sha256(path), "rows": 1}
-        name = SCORE_FILES.get(measure.kind, f"explain/{run_id}.csv")
-        rows = self.store.rows(run_id, measure)
-        return {
-            "file": name,
-            "file_sha256": self.sha256(self.root / name),
-            "rows": len(rows),
-            "rows_sha256": sha256_text("\n".join(canonical_json(row) for row in rows)),
-        }
+            path, count = self.run_dir(run_id) / "provenance.json", 1
+        return {"file": path.relative_to(self.root).as_posix(), "file_sha256": self.sha256(path), "rows": count}
 
     def gathered_faithfully(self, run_id: str, measure: Measure) -> bool:
         """Whether the store's rows behind a run's value are those of the run's own score file."""
@@ -108,7 +117,7 @@ class Lineage:
         name = f"scores_{measure.kind}.parquet" if task_of(folder) == "joint" else "scores.parquet"
         rows = read_scores(folder / name, measure.kind)
         own = Store.of(*((rows, []) if measure.kind == "segmentation" else ([], rows)))
-        return own.rows(run_id, measure) == self.store.rows(run_id, measure)
+        return own.rows(run_id, measure).equals(self.store.rows(run_id, measure))
 
     @cached_property
     def catalog(self) -> dict[tuple[str, str], dict[str, Any]]:
@@ -141,3 +150,8 @@ class Lineage:
         state = "as certified" if now is not None and now == certified else "not as certified"
         name = path.relative_to(self.root).as_posix()
         return {"file": name, "sha256": now, "certified_sha256": certified, "state": state}
+
+
+def images_sha256(images: list[dict[str, Any]]) -> str:
+    """One hash of many images: over their ids and hashes, in order."""
+    return sha256_text("\n".join(f"{image['image_id']} {image['sha256']}" for image in images))

@@ -10,32 +10,19 @@ from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, write_text
 from lesion_core.paths import Layout
 from lesion_core.report.data_section import data_of
-from lesion_core.report.display_names import dataset_name
-from lesion_core.report.formats import metric_name
+from lesion_core.report.formats import dataset_name, metric_name
 from lesion_core.report.gallery import gallery_of
 from lesion_core.report.html import environment, number
 from lesion_core.report.licences import licences_of
 from lesion_core.report.lineage import Lineage
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.page_summary import summary_of
-from lesion_core.report.page_tables import claims_of, robustness_of, statistics_of, subgroups_of, tables_of
+from lesion_core.report.page_tables import claims_of, robustness_of, statistics_of, subgroups_of, summary_of, tables_of
 from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 
 SECTIONS = (  # each is a template of that name
-    *(
-        "summary",
-        "ledger",
-        "tables",
-        "statistics",
-        "robustness",
-        "subgroups",
-        "checklists",
-        "figures",
-        "gallery",
-        "data",
-    ),
-    *("certificates", "papers", "licences", "runs", "environment"),
+    *("summary", "ledger", "tables", "statistics", "robustness", "subgroups", "checklists", "figures", "gallery"),
+    *("data", "certificates", "papers", "licences", "runs", "environment"),
 )
 
 

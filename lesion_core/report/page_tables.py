@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any, NamedTuple
+
+import pandas as pd
 
 from lesion_core.files import read_csv
 from lesion_core.inference.robustness_table import METRICS
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name
 from lesion_core.report.extra_tables import EXTRA_TABLES
-from lesion_core.report.formats import metric_name
+from lesion_core.report.formats import dataset_name, metric_name
+from lesion_core.report.ledger import IMPOSSIBLE, VERDICTS
 from lesion_core.report.measures import LESION_METRICS
 from lesion_core.report.page_chain import ChainData
 from lesion_core.report.statistics_tables import judgement, named
@@ -21,6 +23,7 @@ from lesion_core.report.tables import columns_of, notes_of
 from lesion_core.settings import Plan
 
 ATTRIBUTES = {"dx_type": "diagnosis confirmed by"}
+MAIN = tuple(map(metric_name, ("dice", "iou", "accuracy", "balanced_accuracy", "auc")))
 PAIR = tuple(map(metric_name, LESION_METRICS))
 NOT_RUN_SHORT = "not run"  # the note below a table says what it means; in full it would push columns off the screen
 
@@ -54,19 +57,16 @@ def tables_of(plan: Plan, cells: list[dict[str, Any]], chains: ChainData) -> lis
 def _table(name: str, title: str, own: list[dict[str, Any]], notes: Sequence[str], chains: ChainData) -> dict[str, Any]:
     by_place = {(cell["row"], cell["column"]): cell for cell in own}
     columns = columns_of(own)
-    rows = [
-        (label, [_shown(by_place[label, column], kind, chains) for column, kind, _ in columns])
-        for label in dict.fromkeys(cell["row"] for cell in own)
-    ]
-    headings = [heading for *_, heading in columns]
-    literature = bool(own) and all(cell["method"] is None for cell in own)
     return {
         "name": name,
         "title": title,
         "notes": notes,
-        "headings": headings,
-        "rows": rows,
-        "literature": literature,
+        "headings": [heading for *_, heading in columns],
+        "rows": [
+            (label, [_shown(by_place[label, column], kind, chains) for column, kind, _ in columns])
+            for label in dict.fromkeys(cell["row"] for cell in own)
+        ],
+        "literature": bool(own) and all(cell["method"] is None for cell in own),
     }
 
 
@@ -92,44 +92,55 @@ def claims_of(ledger: list[dict[str, Any]]) -> dict[str, list[list[dict[str, Any
     return claims
 
 
-def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, Any]]:
-    """The tables of tests with everything that stands beside a p.
+def summary_of(plan: Plan, ledger: list[dict[str, Any]], claims: dict[str, list[Any]]) -> dict[str, Any]:
+    """What was found, of the ledger's rows as the page shows these.
 
     Returns:
-        [{name, title, tests: [row of statistics/tests.csv with judgement and chain]}]
+        {verdicts: [(verdict, count)] without zeros, impossible: claims (rows of one pair), main: rows of the papers'
+        own methods that have a value of ours}
     """
+    counts = Counter(row["verdict"] for row in ledger)
+    proposed = {(name, row.label) for name, table in plan.tables.items() for row in table.rows if row.proposed}
+    main = [row for row in ledger if (row["table"], row["row"]) in proposed and row["ours"] and row["metric"] in MAIN]
+    return {
+        "verdicts": [(verdict, counts[verdict]) for verdict in VERDICTS if counts[verdict]],
+        "impossible": [own for part in claims.values() for own in part if own[0]["verdict"] == IMPOSSIBLE],
+        "main": main,
+    }
+
+
+def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, Any]]:
+    """The tables of tests: [{name, title, tests: [row of statistics/tests.csv in words, with judgement and chain]}]."""
     tests = read_csv(Layout(root).statistics("tests"))
-    listed = []
-    for name, spec in plan.tests.items():
-        own = [test for test in tests if test["table"] == name]
-        rows = [
-            test
-            | {
-                "proposed": named(plan, test["proposed"], test["prompt"]),
-                "other": named(plan, test["other"], test["other_prompt"]),
-            }
-            | {"dataset": dataset_name(test["dataset"]), "metric": metric_name(test["metric"])}
-            | {"compared": plan.tables[test["compared"]].title, "judgement": judgement(test, plan.statistics.alpha)}
-            | {"chain": chains.add_test(test, "classification" if test["metric"] == "accuracy" else "segmentation")}
-            for test in own
-        ]
-        listed.append({"name": name, "title": spec.title, "tests": rows})
-    return listed
+
+    def shown(test: dict[str, str]) -> dict[str, Any]:
+        return test | {
+            "proposed": named(plan, test["proposed"], test["prompt"]),
+            "other": named(plan, test["other"], test["other_prompt"]),
+            "dataset": dataset_name(test["dataset"]),
+            "metric": metric_name(test["metric"]),
+            "compared": plan.tables[test["compared"]].title,
+            "judgement": judgement(test, plan.statistics.alpha),
+            "chain": chains.add_test(test),
+        }
+
+    return [
+        {"name": name, "title": spec.title, "tests": [shown(test) for test in tests if test["table"] == name]}
+        for name, spec in plan.tests.items()
+    ]
 
 
 def robustness_of(layout: Layout, plan: Plan) -> list[dict[str, Any]]:
     """Metrics per corruption, strength, method and dataset, mean over seeds; empty where nothing was measured."""
     path = layout.statistics("robustness")
-    groups: dict[tuple[str, ...], list[dict[str, str]]] = {}
-    for row in read_csv(path) if path.is_file() else []:
-        key = (row["corruption"], row["strength"], row["method"], row["dataset"], row["n"])
-        groups.setdefault(key, []).append(row)
-    return [
-        dict(zip(("corruption", "strength", "method", "dataset", "n"), key, strict=True))
-        | {"method": plan.name_of(key[2]), "dataset": dataset_name(key[3])}
-        | {name: fmean(float(row[name]) for row in rows) if rows[0][name] else None for name in METRICS}
-        for key, rows in groups.items()
-    ]
+    if not path.is_file():
+        return []
+    keys = ["corruption", "strength", "method", "dataset", "n"]
+    rows = pd.DataFrame(read_csv(path))
+    rows[list(METRICS)] = rows[list(METRICS)].apply(pd.to_numeric)
+    means = rows.groupby(keys, sort=False)[list(METRICS)].mean().reset_index()
+    means["method"], means["dataset"] = means["method"].map(plan.name_of), means["dataset"].map(dataset_name)
+    return means.astype(object).where(means.notna(), None).to_dict("records")
 
 
 def subgroups_of(layout: Layout, plan: Plan) -> list[dict[str, str]]:

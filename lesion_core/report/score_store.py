@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lesion_core.catalog.human_reference import Reference, read_reference
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
-from lesion_core.report.measures import (
-    EXPLANATION_METRICS,
-    Measure,
-    Rows,
-    classification_metrics,
-    kind_of,
-    segmentation_metric,
-)
-from lesion_core.scores import ClassificationScore, SegmentationScore, read_scores
+from lesion_core.report.measures import EXPLANATION_METRICS, Measure, classification_metrics, segmentation_metric
+from lesion_core.scores import KEYS, read_scores
+
+NOTHING = pd.DataFrame()
+Groups = dict[tuple[str, ...], pd.DataFrame]
 
 
 @dataclass(frozen=True)
@@ -32,8 +28,7 @@ class Value:
     Attributes:
         mean: fraction in [0, 1] (parameters: a count); NaN where a run's value is not defined (AUC of one class alone).
         sd: over runs, n - 1; NaN for one run.
-        run_ids: the runs it came from.
-        per_run: the runs' values, in that order.
+        run_ids, per_run: the runs it came from, and their values.
         n_images: images each run was scored on.
     """
 
@@ -46,19 +41,19 @@ class Value:
 
 @dataclass
 class Store:
-    """The score store in memory, grouped by run and dataset.
+    """The score store in memory: a frame of rows, sorted by image, for each run, dataset and so on.
 
     Attributes:
-        segmentation: (run_id, dataset, prompt, resolution) -> rows sorted by image.
-        classification: (run_id, dataset) -> rows sorted by image.
-        explanations: (run_id, dataset, explainer) -> rows sorted by image.
+        segmentation: by (run_id, dataset, prompt, resolution).
+        classification: by (run_id, dataset).
+        explanations: by (run_id, dataset, explainer).
         parameters: run_id -> frozen and trainable parameters, where the run's provenance counts them.
         people: annotators' agreement on images of IMA++; empty where its tables are not here.
     """
 
-    segmentation: dict[tuple[str, str, str, str], list[SegmentationScore]] = field(default_factory=dict)
-    classification: dict[tuple[str, str], list[ClassificationScore]] = field(default_factory=dict)
-    explanations: dict[tuple[str, str, str], list[dict[str, Any]]] = field(default_factory=dict)
+    segmentation: Groups = field(default_factory=dict)
+    classification: Groups = field(default_factory=dict)
+    explanations: Groups = field(default_factory=dict)
     parameters: dict[str, dict[str, int]] = field(default_factory=dict)
     people: list[Reference] = field(default_factory=list)
     _computed: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
@@ -71,52 +66,27 @@ class Store:
             ScoreError: a file is missing or is no score table.
         """
         layout = Layout(root)
-        store = cls.of(
-            read_scores(layout.scores("segmentation"), "segmentation"),
-            read_scores(layout.scores("classification"), "classification"),
-        )
-        store.explanations.update(_explanations(layout))
-        store.parameters.update(_parameters(layout))
+        store = cls.of(*(read_scores(layout.scores(kind), kind) for kind in ("segmentation", "classification")))
+        explained = [row for path in sorted((layout.root / "explain").glob("*.csv")) for row in read_csv(path)]
+        if explained:
+            rows = pd.DataFrame(explained).astype(dict.fromkeys(EXPLANATION_METRICS, "float64"))
+            store.explanations = _grouped(rows, ["run_id", "dataset", "explainer"])
+        store.parameters = _parameters(layout)
         if layout.human_reference.is_file():
             store.people = read_reference(layout.human_reference)
         return store
 
     @classmethod
-    def of(cls, segmentation: Iterable[SegmentationScore], classification: Iterable[ClassificationScore]) -> Store:
+    def of(cls, segmentation: Iterable[Mapping[str, Any]], classification: Iterable[Mapping[str, Any]]) -> Store:
         """Group score rows."""
-        lesions: dict[Any, list[SegmentationScore]] = defaultdict(list)
-        classes: dict[Any, list[ClassificationScore]] = defaultdict(list)
-        for lesion in sorted(segmentation, key=lambda row: row["image_id"]):
-            lesions[lesion["run_id"], lesion["dataset"], lesion["prompt"], lesion["resolution"]].append(lesion)
-        for row in sorted(classification, key=lambda row: row["image_id"]):
-            classes[row["run_id"], row["dataset"]].append(row)
-        return cls(dict(lesions), dict(classes))
-
-    def value(
-        self,
-        run_ids: Iterable[str],
-        task: str,
-        dataset: str,
-        metric: str,
-        prompt: str = "none",
-        resolution: str = "native",
-    ) -> Value | None:
-        """A metric's mean and SD over runs; None where no run was scored so. See `measure`.
-
-        Args:
-            run_ids: one per seed.
-            task: ``segmentation``, ``classification``, or ``both`` (Dice and IoU then come from segmentation).
-            dataset, metric: as in the scores and `metrics`.
-            prompt, resolution: of segmentation scores.
-        """
-        return self.measure(run_ids, Measure(kind_of(task, metric), dataset, metric, prompt, resolution))
+        lesions, classes = (
+            _grouped(pd.DataFrame(rows), [key for key in KEYS[kind] if key != "image_id"])
+            for kind, rows in (("segmentation", segmentation), ("classification", classification))
+        )
+        return cls(lesions, classes)
 
     def measure(self, run_ids: Iterable[str], measure: Measure) -> Value | None:
-        """A measure's mean and SD over runs; None where no run has it.
-
-        Args:
-            run_ids: one per seed.
-            measure: what, and how.
+        """A measure's mean and SD over runs, one per seed; None where no run has it.
 
         Raises:
             ScoreError: the runs were scored on different images.
@@ -124,49 +94,45 @@ class Store:
         if measure.kind == "provenance":
             counts = {run: float(self.parameters[run][measure.metric]) for run in run_ids if run in self.parameters}
             return _over_runs(counts, 0) if counts else None
-        found: dict[str, float] = {}
-        images: list[str] | None = None
-        for run_id in run_ids:
-            rows = self.rows(run_id, measure)
-            if not rows:
-                continue
-            own = [row["image_id"] for row in rows]
-            images = own if images is None else images
-            if own != images:
+        scored = {run: rows for run in run_ids if len(rows := self.rows(run, measure))}
+        if not scored:
+            return None
+        first = next(iter(scored.values()))["image_id"]
+        for run, rows in scored.items():
+            if list(rows["image_id"]) != list(first):
                 raise ScoreError(
-                    f"{run_id} was scored on other images of {measure.dataset} than the method's other seeds",
-                    ids=sorted(set(own) ^ set(images)),
+                    f"{run} was scored on other images of {measure.dataset} than the method's other seeds",
+                    ids=sorted({*rows["image_id"]} ^ {*first}),
                     remedy="score all seeds again",
                 )
-            found[run_id] = self._of_run(run_id, rows, measure)
-        return None if images is None else _over_runs(found, len(set(images)))
+        return _over_runs({run: self._of_run(run, rows, measure) for run, rows in scored.items()}, first.nunique())
 
-    def rows(self, run_id: str, measure: Measure) -> Rows:
+    def rows(self, run_id: str, measure: Measure) -> pd.DataFrame:
         """The rows that one run's value is computed from, sorted by image; empty where the run was not scored so.
 
         Both prompts' rows of a difference.
         """
         if measure.kind == "classification":
-            return self.classification.get((run_id, measure.dataset), [])
+            return self.classification.get((run_id, measure.dataset), NOTHING)
         if measure.kind == "explanation":
-            return self.explanations.get((run_id, measure.dataset, str(measure.explainer)), [])
-        key = (run_id, measure.dataset, measure.prompt, measure.resolution)
-        own = self.segmentation.get(key, [])
-        if measure.minus is None or not own:
+            return self.explanations.get((run_id, measure.dataset, str(measure.explainer)), NOTHING)
+        own, other = (
+            self.segmentation.get((run_id, measure.dataset, prompt, measure.resolution), NOTHING)
+            for prompt in (measure.prompt, str(measure.minus))
+        )
+        if measure.minus is None or own.empty:
             return own
-        other = self.segmentation.get((run_id, measure.dataset, measure.minus, measure.resolution), [])
-        return [*own, *other] if len(other) == len(own) else []
+        return pd.concat([own, other]) if len(other) == len(own) else NOTHING
 
-    def _of_run(self, run_id: str, rows: Rows, measure: Measure) -> float:
+    def _of_run(self, run_id: str, rows: pd.DataFrame, measure: Measure) -> float:
         if measure.kind == "classification":
             return self.classified(run_id, measure.dataset)[measure.metric]
         if measure.kind == "explanation":
-            return float(np.mean([row[measure.metric] for row in rows]))
-        if measure.minus is not None:
-            half = len(rows) // 2
-            first, second = (segmentation_metric(part, measure) for part in (rows[:half], rows[half:]))
-            return first - second
-        return segmentation_metric(rows, measure)
+            return float(np.mean(rows[measure.metric].to_numpy()))
+        if measure.minus is None:
+            return segmentation_metric(rows, measure)
+        half = len(rows) // 2
+        return segmentation_metric(rows[:half], measure) - segmentation_metric(rows[half:], measure)
 
     def classified(self, run_id: str, dataset: str) -> dict[str, float]:
         """All classification metrics of a scored run, fractions; computed once."""
@@ -174,6 +140,14 @@ class Store:
         if key not in self._computed:
             self._computed[key] = classification_metrics(self.classification[key])
         return self._computed[key]
+
+
+def _grouped(rows: pd.DataFrame, keys: list[str]) -> Groups:
+    """Rows by key, sorted by image; keys in the order in which they come."""
+    if rows.empty:
+        return {}
+    ordered = rows.sort_values("image_id", kind="stable")
+    return {key: own.reset_index(drop=True) for key, own in ordered.groupby(keys, sort=False)}
 
 
 def _over_runs(found: Mapping[str, float], n_images: int) -> Value:
@@ -192,15 +166,3 @@ def _parameters(layout: Layout) -> dict[str, dict[str, int]]:
             frozen = int(extra["parameters"]) - trainable
             found[path.parent.name] = {"frozen_parameters": frozen, "trainable_parameters": trainable}
     return found
-
-
-def _explanations(layout: Layout) -> dict[tuple[str, str, str], list[dict[str, Any]]]:
-    """Rows of every ``explain/<run_id>.csv``, numbers as float64."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for path in sorted((layout.root / "explain").glob("*.csv")):
-        for row in read_csv(path):
-            numbers = {name: float(row[name]) for name in EXPLANATION_METRICS}
-            groups[row["run_id"], row["dataset"], row["explainer"]].append({**row, **numbers})
-    for group in groups.values():
-        group.sort(key=lambda row: row["image_id"])
-    return dict(groups)

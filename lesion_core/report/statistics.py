@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import write_csv
 from lesion_core.paths import Layout
 from lesion_core.report.classifier_tests import classifier_tests
-from lesion_core.report.measures import Rows, lesion_of
+from lesion_core.report.measures import lesions_of
 from lesion_core.report.score_store import Store
 from lesion_core.report.statistics_tables import write_table
 from lesion_core.report.table_cells import dataset_of, is_oracle
@@ -24,57 +25,19 @@ from lesion_core.stats.multiple import holm
 from lesion_core.stats.paired import compare
 from lesion_core.stats.power import smallest_detectable_d_z
 
+IDENTITY = ("table", "compared", "dataset", "metric", "level", "proposed", "prompt", "other", "other_prompt")
+PAIRED = ("shapiro_p", "p_t", "p_wilcoxon", "p_wilcoxon_smallest", "p_holm", "d_z", "d_av", "critical_d_z")
+MCNEMAR, BY_LESION, DELONG = "p_mcnemar", "p_mcnemar_by_lesion", "p_delong_melanoma"
 COLUMNS = (
-    "table",
-    "compared",
-    "dataset",
-    "metric",
-    "level",
-    "proposed",
-    "prompt",
-    "other",
-    "other_prompt",
-    "n",
-    "clusters",
-    "difference",
-    "ci_low",
-    "ci_high",
-    "interval",
-    "shapiro_p",
-    "p_t",
-    "p_wilcoxon",
-    "p_wilcoxon_smallest",
-    "p_holm",
-    "d_z",
-    "d_av",
-    "critical_d_z",
-    "detectable_d_z",
-    "seed_pairs",
-    "p_mcnemar",
-    "p_mcnemar_range",
-    "p_mcnemar_smallest",
-    "p_mcnemar_holm",
-    "p_mcnemar_by_lesion",
-    "p_mcnemar_by_lesion_range",
-    "p_mcnemar_by_lesion_holm",
-    "delong_melanoma_difference",
-    "p_delong_melanoma",
-    "p_delong_melanoma_range",
-    "p_delong_melanoma_holm",
-    "too_small",
-    "notes",
-    "runs",
-    "other_runs",
+    *(*IDENTITY, "n", "clusters", "difference", "ci_low", "ci_high", "interval", *PAIRED, "detectable_d_z"),
+    *("seed_pairs", MCNEMAR, f"{MCNEMAR}_range", f"{MCNEMAR}_smallest", f"{MCNEMAR}_holm"),
+    *(BY_LESION, f"{BY_LESION}_range", f"{BY_LESION}_holm"),
+    *("delong_melanoma_difference", DELONG, f"{DELONG}_range", f"{DELONG}_holm"),
+    *("too_small", "notes", "runs", "other_runs"),
 )
-CORRECTED = {  # p -> its value corrected by Holm over the family
-    "p_wilcoxon": "p_holm",
-    "p_mcnemar": "p_mcnemar_holm",
-    "p_mcnemar_by_lesion": "p_mcnemar_by_lesion_holm",
-    "p_delong_melanoma": "p_delong_melanoma_holm",
-}
-FAMILY = ("table", "compared", "metric", "level")
+CORRECTED = {"p_wilcoxon": "p_holm"} | {p: f"{p}_holm" for p in (MCNEMAR, BY_LESION, DELONG)}  # by Holm, per family
+FAMILY = ["table", "compared", "metric", "level"]
 SEED, IMAGE = "seed", "image"
-SAMPLE = "sample"
 
 
 def write_statistics(root: Path, plan: Plan) -> None:
@@ -94,24 +57,41 @@ def write_statistics(root: Path, plan: Plan) -> None:
 def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:
     """Every comparison of a proposed row with another row of its table, at both levels; rows of ``COLUMNS``.
 
-    A family of Holm's correction is the tests of one compared table, metric and level.
+    A family of Holm's correction is the tests of one compared table, metric and level. What is not defined is empty.
 
     Raises:
         ScoreError: two methods were scored on different images.
     """
     tests: list[dict[str, Any]] = []
+    samples: dict[tuple[str, ...], list[tuple[dict[str, Any], np.ndarray]]] = {}  # by the images' lesions
     for name, spec in plan.tests.items():
         seen: set[tuple[Any, ...]] = set()
-        for table in spec.of:
-            for pair in _comparisons(plan, table):
-                runs = [tuple(plan.runs[method]) for method in pair.methods]
-                key = (pair.dataset, pair.metric, *zip(runs, (pair.proposed.prompt, pair.other.prompt), strict=True))
-                if key not in seen:
-                    seen.add(key)
-                    tests += _tests_of(store, plan, name, table, pair)
-    _add_intervals(tests, plan)
-    _adjust(tests)
-    return tests
+        for compared in spec.of:
+            for pair in _comparisons(plan, compared):
+                if (key := pair.key(plan)) in seen:
+                    continue
+                seen.add(key)
+                sides = pair.sides(store, plan)
+                if all(sides):
+                    identity = {"table": name, "compared": compared, **pair.identity(sides)}
+                    by_image, lesions, difference = _by_image(pair, sides, plan)
+                    tests += [identity | _by_seed(pair, sides, plan), identity | by_image]
+                    samples.setdefault(lesions, []).append((tests[-1], difference))
+    _add_intervals(samples, plan)
+    _correct(tests)
+    return [{column: _text(test, column) for column in COLUMNS} for test in tests]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One method's scored runs; ``values`` is a frame of image id x seed."""
+
+    runs: dict[int, str]
+    rows: list[pd.DataFrame]
+    values: pd.DataFrame
+
+    def __bool__(self) -> bool:
+        return bool(self.runs)
 
 
 @dataclass(frozen=True)
@@ -123,28 +103,79 @@ class Comparison:
     dataset: str
     metric: str
 
-    @property
-    def methods(self) -> tuple[str, str]:
-        """The methods of both."""
-        return str(self.proposed.method), str(self.other.method)
+    def key(self, plan: Plan) -> tuple[Any, ...]:
+        """What is compared, whatever its names."""
+        rows = (self.proposed, self.other)
+        return (self.dataset, self.metric, *((tuple(plan.runs[str(row.method)]), row.prompt) for row in rows))
+
+    def sides(self, store: Store, plan: Plan) -> tuple[Side, Side]:
+        """Both methods' values of each image at native size (a hit counts 1), under the rows' prompts.
+
+        Raises:
+            ScoreError: they were scored on different images.
+        """
+        own, other = (self._side(store, plan, row) for row in (self.proposed, self.other))
+        if own and other:
+            images = {*own.rows[0]["image_id"]}
+            for rows in (*own.rows, *other.rows):
+                if {*rows["image_id"]} != images:
+                    raise ScoreError(
+                        f"{self.proposed.method} and {self.other.method} were scored on different images of"
+                        f" {self.dataset}",
+                        ids=sorted(images ^ {*rows["image_id"]}),
+                        remedy="score both again",
+                    )
+        return own, other
+
+    def _side(self, store: Store, plan: Plan, row: TableRow) -> Side:
+        found = []
+        for run in plan.runs[str(row.method)]:
+            if self.metric == "accuracy":
+                rows = store.classification.get((run, self.dataset))
+            else:
+                rows = store.segmentation.get((run, self.dataset, row.prompt, "native"))
+            if rows is not None:
+                hits = rows["label"] == rows["predicted"] if self.metric == "accuracy" else rows[self.metric]
+                found.append(rows.assign(**{self.metric: hits.astype("float64")}))
+        seeds = {int(rows["seed"].iloc[0]): rows for rows in found}
+        values = pd.DataFrame({seed: rows.set_index("image_id")[self.metric] for seed, rows in seeds.items()})
+        return Side({seed: rows["run_id"].iloc[0] for seed, rows in seeds.items()}, found, values)
+
+    def identity(self, sides: tuple[Side, Side]) -> dict[str, Any]:
+        """What a row of the tests is called."""
+        named: dict[str, Any] = {"dataset": self.dataset, "metric": self.metric}
+        named |= {"proposed": self.proposed.method, "prompt": self.proposed.prompt}
+        named |= {"other": self.other.method, "other_prompt": self.other.prompt}
+        return named | {
+            key: " ".join(side.runs.values()) for key, side in zip(("runs", "other_runs"), sides, strict=True)
+        }
+
+    def one_for_all(self, sides: tuple[Side, Side], plan: Plan) -> bool:
+        """Whether the other has a single run, which stands against every seed of ours."""
+        return len(plan.runs[str(self.other.method)]) == 1 < len(sides[0].runs)
+
+    def opponents(self, sides: tuple[Side, Side], plan: Plan) -> dict[int, int]:
+        """The other's seed that each of our seeds stands against."""
+        own, other = (side.runs for side in sides)
+        if self.one_for_all(sides, plan):
+            return dict.fromkeys(own, next(iter(other)))
+        return {seed: seed for seed in own if seed in other}
 
 
 def _comparisons(plan: Plan, name: str) -> Iterator[Comparison]:
     """A table's proposed rows, each with the rows that it can be compared with: see `is_fair`."""
     table = plan.tables[name]
-    kinds = {"segmentation": ("segmentation",), "classification": ("classification",)}
-    for kind in kinds.get(table.task, ("segmentation", "classification")):
+    for kind in ("segmentation", "classification") if table.task == "both" else (table.task,):
         named = [row.model_copy(update={"method": row.scored_by(kind)}) for row in table.rows]
         rows = [row for row in named if plan.runs.get(row.method or "")]
         metric = plan.statistics.segmentation_metric if kind == "segmentation" else "accuracy"
         for proposed in (row for row in rows if row.proposed):
             dataset = dataset_of(table, metric, proposed)
             for other in rows:
-                pair = Comparison(proposed, other, dataset, metric)
-                own, theirs = (plan.runs[method] for method in pair.methods)
+                own, theirs = (plan.runs[str(row.method)] for row in (proposed, other))
                 same = own == theirs and other.prompt == proposed.prompt
                 if not same and dataset_of(table, metric, other) == dataset and is_fair(plan, kind, proposed, other):
-                    yield pair
+                    yield Comparison(proposed, other, dataset, metric)
 
 
 def is_fair(plan: Plan, task: str, first: TableRow, second: TableRow) -> bool:
@@ -154,191 +185,99 @@ def is_fair(plan: Plan, task: str, first: TableRow, second: TableRow) -> bool:
     return oracle[0] == oracle[1] and (learnt[0] == learnt[1] or not all(learnt))
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One run's value of every image: (value, lesion); the lesion is the image itself where none is known."""
-
-    run_id: str
-    seed: int
-    images: dict[str, tuple[float, str]]
-
-
-def _tests_of(store: Store, plan: Plan, name: str, compared: str, pair: Comparison) -> list[dict[str, Any]]:
-    """The tests of one comparison: over seeds, and over images; none where a side has no scores."""
-    runs = [plan.runs[method] for method in pair.methods]
-    if pair.metric == "accuracy":
-        own, theirs = (_correct(store, one, pair.dataset) for one in runs)
-    else:
-        prompts = (pair.proposed.prompt, pair.other.prompt)
-        own, theirs = (_per_image(store, one, pair, prompt) for one, prompt in zip(runs, prompts, strict=True))
-    if not (own and theirs):
-        return []
-    by_seed, by_image = _pair(name, compared, pair, own, theirs, plan)
-    if pair.metric == "accuracy":
-        against, _ = _opponents(own, theirs, pair.methods[1], plan)
-        matched = [(run.run_id, against[run.seed].run_id) for run in own if run.seed in against]
-        found = [(store.classification[a, pair.dataset], store.classification[b, pair.dataset]) for a, b in matched]
-        by_image |= classifier_tests(found) if found else {}
-    return [by_seed, by_image]
-
-
-def _per_image(store: Store, runs: list[str], pair: Comparison, prompt: str) -> list[Scored]:
-    """One entry per scored run, at native size, under the row's prompt."""
-    found = (store.segmentation.get((run, pair.dataset, prompt, "native")) for run in runs)
-    return [_scored(rows, [dict[str, Any](row)[pair.metric] for row in rows]) for rows in found if rows]
-
-
-def _correct(store: Store, runs: list[str], dataset: str) -> list[Scored]:
-    found = (store.classification.get((run, dataset)) for run in runs)
-    return [_scored(rows, [float(row["label"] == row["predicted"]) for row in rows]) for rows in found if rows]
-
-
-def _scored(rows: Rows, values: list[float]) -> Scored:
-    images = {row["image_id"]: (value, lesion_of(row)) for row, value in zip(rows, values, strict=True)}
-    return Scored(rows[0]["run_id"], rows[0]["seed"], images)
-
-
-def _pair(
-    name: str, compared: str, pair: Comparison, own: list[Scored], theirs: list[Scored], plan: Plan
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The seed-level test and the image-level test."""
-    images = sorted(own[0].images)
-    for scored in (*own, *theirs):
-        if sorted(scored.images) != images:
-            raise ScoreError(
-                f"{pair.proposed.method} and {pair.other.method} were scored on different images of {pair.dataset}",
-                ids=sorted(set(images) ^ set(scored.images)),
-                remedy="score both again",
-            )
-    identity = {
-        "table": name,
-        "compared": compared,
-        "dataset": pair.dataset,
-        "metric": pair.metric,
-        "proposed": pair.proposed.method,
-        "prompt": pair.proposed.prompt,
-        "other": pair.other.method,
-        "other_prompt": pair.other.prompt,
-        "runs": " ".join(run.run_id for run in own),
-        "other_runs": " ".join(run.run_id for run in theirs),
-    }
-    other = str(pair.other.method)
-    lesions = [own[0].images[image][1] for image in images]
-    a, b = (np.array([[run.images[image][0] for image in images] for run in runs]) for runs in (own, theirs))
-    by_seed = _by_seed(own, theirs, a.mean(axis=1), b.mean(axis=1), other, plan)
-    by_image = _by_image(a.mean(axis=0), b.mean(axis=0), lesions, plan)
-    return {**identity, **by_seed}, {**identity, **by_image}
-
-
-def _opponents(own: list[Scored], theirs: list[Scored], other: str, plan: Plan) -> tuple[dict[int, Scored], list[str]]:
-    """Whom each of our seeds stands against, by seed; and a note where that is one run for all."""
-    if len(plan.runs[other]) > 1 or len(own) == 1:
-        return {run.seed: run for run in theirs}, []
-    note = f"{other} has one run: it stands against every seed, and a spread of its own would not be seen"
-    return dict.fromkeys((run.seed for run in own), theirs[0]), [note]
-
-
-def _by_seed(
-    own: list[Scored], theirs: list[Scored], a: np.ndarray, b: np.ndarray, other: str, plan: Plan
-) -> dict[str, Any]:
-    """Pairs are seeds: (S,) means over images of each side's runs, matched by seed."""
-    ours = {run.seed: value for run, value in zip(own, a, strict=True)}
-    values = {run.run_id: value for run, value in zip(theirs, b, strict=True)}
-    opponents, notes = _opponents(own, theirs, other, plan)
-    against = {seed: values[run.run_id] for seed, run in opponents.items()}
-    seeds = sorted(ours.keys() & against.keys())
-    if not seeds:
+def _by_seed(pair: Comparison, sides: tuple[Side, Side], plan: Plan) -> dict[str, Any]:
+    """Pairs are seeds, matched by number: means over images of each side's runs."""
+    own, other = (side.runs for side in sides)
+    against = pair.opponents(sides, plan)
+    if not against:
         return {"level": SEED, "n": 0, "notes": "n too small: no seed was run with both methods"}
-    if len(seeds) < max(len(ours), len(against)):
-        notes.append(f"only seeds {', '.join(map(str, seeds))} were run with both methods")
-    result = compare(
-        np.array([ours[seed] for seed in seeds]), np.array([against[seed] for seed in seeds]), plan.statistics.alpha
+    notes = []
+    if pair.one_for_all(sides, plan):
+        other_name = pair.other.method
+        notes.append(
+            f"{other_name} has one run: it stands against every seed, and a spread of its own would not be seen"
+        )
+    elif len(against) < max(len(own), len(other)):
+        notes.append(f"only seeds {', '.join(map(str, sorted(against)))} were run with both methods")
+    means = [{seed: float(side.values[seed].to_numpy().mean()) for seed in side.runs} for side in sides]
+    a, b = (
+        np.array(part) for part in zip(*((means[0][s], means[1][against[s]]) for s in sorted(against)), strict=True)
     )
+    found, result = _paired(a, b, plan)
+    found |= {"n": len(against), "difference": result.mean, "interval": "t"}
     return {
         "level": SEED,
-        **_paired(result, plan),
-        "n": len(seeds),
-        "difference": result.mean,
-        "interval": "t",
+        **found,
         "ci_low": result.ci_low,
         "ci_high": result.ci_high,
         "notes": "; ".join((*result.notes, *notes)),
     }
 
 
-def _by_image(a: np.ndarray, b: np.ndarray, lesions: list[str], plan: Plan) -> dict[str, Any]:
-    """Pairs are test images, (N,) means over seeds; images of one lesion are not independent, so tests pair lesions."""
-    _, cluster = np.unique(lesions, return_inverse=True)
+def _by_image(
+    pair: Comparison, sides: tuple[Side, Side], plan: Plan
+) -> tuple[dict[str, Any], tuple[str, ...], np.ndarray]:
+    """Pairs are test images, means over seeds; images of one lesion are not independent, so tests pair lesions.
+
+    Returns:
+        the test, and for its interval the lesion of each image and (N,) differences
+    """
+    lesions = lesions_of(sides[0].rows[0])
+    a, b = (side.values.to_numpy().T.mean(axis=0) for side in sides)
+    _, cluster = np.unique(lesions.astype(str), return_inverse=True)
     sizes = np.bincount(cluster)
-    notes = []
+    found, result = _paired(np.bincount(cluster, a) / sizes, np.bincount(cluster, b) / sizes, plan)
+    notes = [*result.notes]
     if len(sizes) < len(lesions):
         notes.append(f"tests pair the means of {len(sizes)} lesions, since images of one lesion are not independent")
-    result = compare(np.bincount(cluster, a) / sizes, np.bincount(cluster, b) / sizes, plan.statistics.alpha)
-    found = {
-        "level": IMAGE,
-        **_paired(result, plan),
-        "n": len(lesions),
-        "clusters": len(sizes),
-        "difference": float(np.mean(a - b)),
-    }
-    notes = [*result.notes, *notes]
-    # what the bootstrap needs; all comparisons of a dataset share its resamples, see `_add_intervals`
-    return found | {"notes": "; ".join(notes), SAMPLE: (tuple(lesions), a - b)}
+    found |= {"level": IMAGE, "n": len(lesions), "clusters": len(sizes), "difference": float(np.mean(a - b))}
+    if pair.metric == "accuracy" and (against := pair.opponents(sides, plan)):
+        rows = [{int(own["seed"].iloc[0]): own for own in side.rows} for side in sides]
+        found |= classifier_tests([(rows[0][seed], rows[1][other]) for seed, other in against.items()])
+    return found | {"notes": "; ".join(notes)}, tuple(lesions), a - b
 
 
-def _add_intervals(tests: list[dict[str, Any]], plan: Plan) -> None:
+def _paired(a: np.ndarray, b: np.ndarray, plan: Plan) -> tuple[dict[str, Any], Any]:
+    """What both levels report, of (n,) paired values."""
+    result = compare(a, b, plan.statistics.alpha)
+    found = {name: getattr(result, name) for name in PAIRED if name != "p_holm"}
+    found["detectable_d_z"] = math.nan
+    if result.n > 1:
+        found["detectable_d_z"] = smallest_detectable_d_z(result.n, plan.statistics.alpha, plan.statistics.power)
+    else:
+        found["p_wilcoxon"] = math.nan
+    return found | {"too_small": result.n_too_small}, result
+
+
+def _add_intervals(samples: dict[tuple[str, ...], list[tuple[dict[str, Any], np.ndarray]]], plan: Plan) -> None:
     """BCa intervals clustered by lesion; comparisons on the same images cost one set of resamples."""
-    shared: dict[tuple[str, ...], list[tuple[dict[str, Any], np.ndarray]]] = {}
-    for test in tests:
-        if SAMPLE in test:
-            lesions, difference = test.pop(SAMPLE)
-            if len(set(lesions)) > 1:
-                shared.setdefault(lesions, []).append((test, difference))
-    for lesions, members in shared.items():
-        interval = bootstrap_means(
-            np.column_stack([difference for _, difference in members]),
-            list(lesions),
-            seed=plan.statistics.seed,
-            resamples=plan.statistics.resamples,
-            level=1.0 - plan.statistics.alpha,
+    rule = plan.statistics
+    for lesions, members in samples.items():
+        if len(set(lesions)) < 2:
+            continue
+        differences = np.column_stack([difference for _, difference in members])
+        drawn = bootstrap_means(
+            differences, list(lesions), seed=rule.seed, resamples=rule.resamples, level=1.0 - rule.alpha
         )
-        for place, (test, _) in enumerate(members):
-            test["interval"] = "BCa, clustered by lesion"
-            test["ci_low"], test["ci_high"] = float(interval.low[place]), float(interval.high[place])
-            test["notes"] = "; ".join(note for note in (test["notes"], *interval.notes) if note)
+        for (test, _), low, high in zip(members, drawn.low, drawn.high, strict=True):
+            test |= {"interval": "BCa, clustered by lesion", "ci_low": float(low), "ci_high": float(high)}
+            test["notes"] = "; ".join(note for note in (test["notes"], *drawn.notes) if note)
 
 
-def _paired(result: Any, plan: Plan) -> dict[str, Any]:
-    """What both levels report; ``n`` pairs were tested."""
-    detectable = (
-        smallest_detectable_d_z(result.n, plan.statistics.alpha, plan.statistics.power) if result.n > 1 else math.nan
-    )
-    return {
-        "shapiro_p": result.shapiro_p,
-        "p_t": result.p_t,
-        "p_wilcoxon": result.p_wilcoxon if result.n > 1 else math.nan,
-        "p_wilcoxon_smallest": result.p_wilcoxon_smallest,
-        "d_z": result.d_z,
-        "d_av": result.d_av,
-        "critical_d_z": result.critical_d_z,
-        "detectable_d_z": detectable,
-        "too_small": result.n_too_small,
-    }
-
-
-def _adjust(tests: list[dict[str, Any]]) -> None:
+def _correct(tests: list[dict[str, Any]]) -> None:
     """Holm over each family; each kind of p by itself."""
-    families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-    for test in tests:
-        families.setdefault(tuple(test[name] for name in FAMILY), []).append(test)
-    for family in families.values():
-        for p, corrected in CORRECTED.items():
-            defined = [test for test in family if math.isfinite(test.get(p, math.nan))]
-            adjusted = holm(np.array([test[p] for test in defined]))
-            for test, value in zip(defined, adjusted, strict=True):
+    for p, corrected in CORRECTED.items():
+        families: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for test in tests:
+            if math.isfinite(test.get(p, math.nan)):
+                families.setdefault(tuple(test[name] for name in FAMILY), []).append(test)
+        for family in families.values():
+            for test, value in zip(family, holm(np.array([test[p] for test in family])), strict=True):
                 test[corrected] = float(value)
-    for test in tests:
-        test["too_small"] = "yes" if test.get("too_small", True) else ""
-        for column in COLUMNS:
-            value = test.get(column, "")
-            test[column] = "" if isinstance(value, float) and math.isnan(value) else value
+
+
+def _text(test: dict[str, Any], column: str) -> Any:
+    if column == "too_small":
+        return "yes" if test.get(column, True) else ""
+    value = test.get(column, "")
+    return "" if isinstance(value, float) and math.isnan(value) else value

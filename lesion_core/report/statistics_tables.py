@@ -6,11 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lesion_core.report.display_names import dataset_name, prompt_name
-from lesion_core.report.formats import Grid, metric_name, write_grid
+from lesion_core.report.formats import Grid, dataset_name, metric_name, prompt_name, write_grid
 from lesion_core.settings import Plan
 
 TOO_SMALL = "n too small"
+P_VALUES = {
+    "Shapiro p": "shapiro_p",
+    "t p": "p_t",
+    "Wilcoxon p": "p_wilcoxon",
+    "smallest p": "p_wilcoxon_smallest",
+    "Holm p": "p_holm",
+}
+EFFECTS = {"d_z": "d_z", "d_av": "d_av", "detectable d_z": "detectable_d_z"}
 CLASSIFICATION = {  # heading -> column that only classification tests have
     "McNemar p": "p_mcnemar",
     "smallest McNemar p": "p_mcnemar_smallest",
@@ -23,40 +30,24 @@ def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[
     """Write a table of tests as .csv, .md and .tex."""
     further = CLASSIFICATION if any(test["metric"] == "accuracy" for test in tests) else {}
     level = f"{100 * (1 - plan.statistics.alpha):g} % CI"
-    columns = (
-        "Table", "Proposed", "Compared with", "Dataset", "Metric", "Level", "n", "Lesions", "Difference", level,
-        "Shapiro p", "t p", "Wilcoxon p", "smallest p", "Holm p", "d_z", "d_av", "detectable d_z", *further,
-        "Judgement",
-    )  # fmt: skip
-    rows = []
-    for test in tests:
-        interval = ""
-        if test["ci_low"] != "":
-            interval = f"[{_number(test['ci_low'], 100.0, 2)}, {_number(test['ci_high'], 100.0, 2)}]"
-        rows.append(
-            (
-                test["compared"],
-                named(plan, test["proposed"], test["prompt"]),
-                named(plan, test["other"], test["other_prompt"]),
-                dataset_name(test["dataset"]),
-                metric_name(test["metric"]),
-                test["level"],
-                str(test["n"]),
-                str(test["clusters"]),
-                _number(test["difference"], 100.0, 2),
-                interval,
-                _p(test["shapiro_p"]),
-                _p(test["p_t"]),
-                _p(test["p_wilcoxon"]),
-                _p(test["p_wilcoxon_smallest"]),
-                _p(test["p_holm"]),
-                _number(test["d_z"], 1.0, 2),
-                _number(test["d_av"], 1.0, 2),
-                _number(test["detectable_d_z"], 1.0, 2),
-                *(_p(test[column]) for column in further.values()),
-                judgement(test, plan.statistics.alpha),
-            )
-        )
+
+    def row(test: dict[str, Any]) -> list[str]:
+        low, high = (_number(test[end], 100.0) for end in ("ci_low", "ci_high"))
+        return [
+            test["compared"],
+            named(plan, test["proposed"], test["prompt"]),
+            named(plan, test["other"], test["other_prompt"]),
+            *(dataset_name(test["dataset"]), metric_name(test["metric"]), test["level"]),
+            *(str(test["n"]), str(test["clusters"]), _number(test["difference"], 100.0)),
+            f"[{low}, {high}]" if low else "",
+            *(_p(test[column]) for column in P_VALUES.values()),
+            *(_number(test[column]) for column in EFFECTS.values()),
+            *(_p(test[column]) for column in further.values()),
+            judgement(test, plan.statistics.alpha),
+        ]
+
+    first = ("Table", "Proposed", "Compared with", "Dataset", "Metric", "Level", "n", "Lesions", "Difference", level)
+    columns = (*first, *P_VALUES, *EFFECTS, *further, "Judgement")
     notes = [
         f"Differences in percentage points, proposed minus the other, with {plan.profile} data. Level seed: pairs are"
         " seeds; interval from t. Level image: pairs are test images (mean over seeds), averaged within"
@@ -73,7 +64,7 @@ def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[
             " rule: K/k times the k-th smallest of K, k the upper median, valid under any dependence; the .csv"
             " has the range over pairs and Holm's correction of each."
         )
-    write_grid(Grid(title, columns, rows, notes), path, csv_columns, tests)
+    write_grid(Grid(title, columns, list(map(row, tests)), notes), path, csv_columns, tests)
 
 
 def named(plan: Plan, method: str, prompt: str) -> str:
@@ -102,8 +93,8 @@ def judgement(test: dict[str, Any], alpha: float) -> str:
     return f"{found}, by the interval; Holm's p ({float(p):.3g}) disagrees"
 
 
-def _number(value: Any, scale: float, decimals: int) -> str:
-    return "" if value == "" else f"{scale * value:.{decimals}f}"
+def _number(value: Any, scale: float = 1.0) -> str:
+    return "" if value == "" else f"{scale * value:.2f}"
 
 
 def _p(value: Any) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -12,12 +12,11 @@ import pyarrow
 
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_parquet, write_parquet
-from lesion_core.papers.published import Published
 from lesion_core.paths import Layout
 from lesion_core.report.measures import DECIMALS, LESION_METRICS, RANKED, SCALE, Measure
-from lesion_core.report.score_store import Value
+from lesion_core.report.score_store import Store, Value
 from lesion_core.scores import schema_of
-from lesion_core.settings import Table, TableRow
+from lesion_core.settings import Plan, Table, TableRow
 
 OURS, NOT_RUN, PUBLISHED_ONLY, NOT_DEFINED = "ours", "not run in this profile", "published only", "not defined"
 
@@ -75,79 +74,76 @@ def read_cells(root: Path) -> list[dict[str, Any]]:
     return read_parquet(path, schema_of(Cell).names).to_pylist()
 
 
-def our_cell(
-    table: str,
-    row: str,
-    column: str,
-    method: str | None,
-    measure: Measure | None,
-    unit: str,
-    value: Value | None,
-    heading: str | None = None,
-) -> dict[str, Any]:
-    """One cell with our value, its measure and its runs, and nothing published beside it."""
-    defined = value if value is not None and math.isfinite(value.mean) else None
-    described = asdict(measure) if measure is not None else dict.fromkeys(MEASURE_COLUMNS)
+@dataclass
+class Cells:
+    """The cells of one table in the making."""
+
+    table: str
+    store: Store
+    plan: Plan
+    made: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(
+        self,
+        row: str,
+        column: str,
+        heading: str | None = None,
+        method: str | None = None,
+        measure: Measure | None = None,
+        unit: str = "percent",
+        runs: Sequence[str] | None = None,
+        known: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add a cell with our value, its measure and runs (of the method, if not given), and what else is known."""
+        value = None
+        if measure is not None:
+            value = self.store.measure(self.plan.runs.get(method or "", []) if runs is None else runs, measure)
+        cell = dict.fromkeys(schema_of(Cell).names) | {"best": False, "best_published": False}
+        cell |= {} if measure is None else asdict(measure)
+        cell |= {"table": self.table, "row": row, "column": column, "heading": heading, "method": method, "unit": unit}
+        self.made.append(cell | value_part(value, unit) | dict(known or {}))
+
+    def with_best(self) -> list[dict[str, Any]]:
+        """All cells, the greatest value, ours and published apart, of each column marked; one alone is no contest.
+
+        Like competes with like: the same dataset, and of our values the same training set, or none, and no prompt from
+        the truth against one without.
+        """
+
+        def learnt(cell: dict[str, Any]) -> list[str]:
+            return self.plan.trained_on.get(cell["method"] or "", {}).get(cell["kind"] or "", [])
+
+        def contest(cell: dict[str, Any]) -> tuple[Any, ...]:
+            return cell["column"], cell["dataset"], kind == "value" and is_oracle(cell["prompt"])
+
+        for kind, mark in (("value", "best"), ("published", "best_published")):
+            groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+            for cell in self.made:
+                if cell[kind] is not None and cell["minus"] is None and (cell["metric"] or cell["column"]) in RANKED:
+                    groups.setdefault(contest(cell), []).append(cell)
+            for group in groups.values():
+                for cell in group:
+                    own = learnt(cell)
+                    rivals = [
+                        rival[kind] for rival in group if kind == "published" or not own or learnt(rival) in ([], own)
+                    ]
+                    cell[mark] = len(rivals) > 1 and cell[kind] == max(rivals)
+        return self.made
+
+
+def value_part(value: Value | None, unit: str) -> dict[str, Any]:
+    """What a cell says of our value: mean and SD in ``unit``, counts, runs and status."""
+    if value is None:
+        return {"value": None, "sd": None, "n_seeds": 0, "n_images": 0, "run_ids": None, "status": NOT_RUN}
+    defined = math.isfinite(value.mean)
     return {
-        "table": table,
-        "row": row,
-        "column": column,
-        "heading": heading,
-        "method": method,
-        **described,
-        "value": None if defined is None else SCALE[unit] * defined.mean,
-        "sd": None if defined is None or math.isnan(defined.sd) else SCALE[unit] * defined.sd,
-        "n_seeds": 0 if value is None else len(value.run_ids),
-        "n_images": 0 if value is None else value.n_images,
-        "run_ids": None if value is None else " ".join(value.run_ids),
-        **published_part(None),
-        "unit": unit,
-        "status": OURS if defined is not None else NOT_DEFINED if value is not None else NOT_RUN,
-        "best": False,
-        "best_published": False,
+        "value": SCALE[unit] * value.mean if defined else None,
+        "sd": SCALE[unit] * value.sd if defined and not math.isnan(value.sd) else None,
+        "n_seeds": len(value.run_ids),
+        "n_images": value.n_images,
+        "run_ids": " ".join(value.run_ids),
+        "status": OURS if defined else NOT_DEFINED,
     }
-
-
-def published_part(item: Published | None) -> dict[str, Any]:
-    if item is None:
-        return {"published": None, "published_text": None}
-    return {"published": item.value, "published_text": item.printed}
-
-
-def mark_best(cells: list[dict[str, Any]], trained_on: Mapping[str, Mapping[str, list[str]]]) -> None:
-    """Mark the greatest value, ours and published apart, of each column; one value alone is no contest.
-
-    Like competes with like: the same dataset, and of our values the same training set, or none, and no prompt from the
-    truth against one without.
-
-    Args:
-        cells: of one table.
-        trained_on: method -> task -> the datasets that it is learnt from (``Plan.trained_on``).
-    """
-
-    def learnt(cell: dict[str, Any]) -> list[str]:
-        return trained_on.get(cell["method"] or "", {}).get(cell["kind"] or "", [])
-
-    for kind, mark in (("value", "best"), ("published", "best_published")):
-        groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-        for cell in cells:
-            if cell[kind] is not None and _is_ranked(cell):
-                groups.setdefault(_contest(cell, kind), []).append(cell)
-        for cell in cells:
-            rivals = [
-                rival[kind]
-                for rival in groups.get(_contest(cell, kind), [])
-                if kind == "published" or learnt(rival) == learnt(cell) or not (learnt(rival) and learnt(cell))
-            ]
-            cell[mark] = len(rivals) > 1 and cell[kind] is not None and cell[kind] == max(rivals)
-
-
-def _is_ranked(cell: dict[str, Any]) -> bool:
-    return cell["minus"] is None and (cell["metric"] or cell["column"]) in RANKED
-
-
-def _contest(cell: dict[str, Any], kind: str) -> tuple[Any, ...]:
-    return cell["column"], cell["dataset"], kind == "value" and is_oracle(cell["prompt"])
 
 
 def dataset_of(table: Table, metric: str, row: TableRow | None = None) -> str:
@@ -161,7 +157,7 @@ def is_oracle(prompt: str | None) -> bool:
     return prompt is not None and prompt.startswith("oracle")
 
 
-def measure_of(cell: dict[str, Any]) -> Measure:
+def measure_of(cell: Mapping[str, Any]) -> Measure:
     """What the cell measures; with ``run_ids`` it can be computed again."""
     return Measure(**{name: cell[name] for name in MEASURE_COLUMNS})
 

@@ -6,29 +6,33 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from lesion_core.errors import SettingsError
 from lesion_core.files import remove_others
 from lesion_core.papers.published import Published, published_numbers
 from lesion_core.paths import Layout
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import Grid, metric_name, write_grid
-from lesion_core.report.measures import DECIMALS, PARAMETERS, SPREAD, Measure, column_unit, kind_of
+from lesion_core.report.measures import DECIMALS, FRACTIONS, PARAMETERS, SPREAD, Measure, kind_of
 from lesion_core.report.score_store import Store
 from lesion_core.report.table_cells import (
     NOT_DEFINED,
     NOT_RUN,
     OURS,
     PUBLISHED_ONLY,
+    Cells,
     dataset_of,
     is_oracle,
-    mark_best,
-    our_cell,
-    published_part,
     value_text,
     write_cells,
 )
-from lesion_core.settings import Plan, Table, TableRow
+from lesion_core.settings import Plan, Table
 
 SHOWN_EXPLAINERS = {"pointing_game": "grad_cam"}  # paper E plays the pointing game with Grad-CAM
+OF_TASK = {
+    "segmentation": "of the mean over test images, scored at native size",
+    "classification": "of the score over all test images",
+    "both": "of the mean Dice over test images at native size, and of the class scores over all test images",
+}
 
 
 def write_tables(root: Path, plan: Plan) -> None:
@@ -42,15 +46,14 @@ def write_tables(root: Path, plan: Plan) -> None:
     published = published_numbers(plan)
     cells: list[dict[str, Any]] = []
     for name, table in plan.tables.items():
-        theirs = [item for item in published if item.table == name]
-        own = table_cells(name, table, store, plan, theirs)
+        own = table_cells(name, table, store, plan, [item for item in published if item.table == name])
         counted = any(row.method for row in table.rows)
         write_files(name, table.title, own, notes_of(table, own), layout.table(name, "csv"), counted=counted)
-        cells.extend(own)
+        cells += own
     for name, extra in EXTRA_TABLES.items():
-        own = extra.cells(name, store, plan)
+        own = extra.cells(Cells(name, store, plan))
         write_files(name, extra.title, own, extra.notes, layout.table(name, "csv"))
-        cells.extend(own)
+        cells += own
     remove_others(layout.root / "tables", (".csv", ".md", ".tex"), {*plan.tables, *EXTRA_TABLES, *plan.tests})
     write_cells(cells, layout.cells)
 
@@ -59,37 +62,36 @@ def table_cells(name: str, table: Table, store: Store, plan: Plan, theirs: list[
     """The cells of one table, row by row: ours with the published numbers beside them, or published only.
 
     ``value``, ``sd`` and ``published`` are in ``unit``, which is the paper's.
+
+    Raises:
+        SettingsError: the paper prints a column in two units.
     """
-    by_row: dict[str, dict[str, Published]] = {}
-    for item in theirs:
-        by_row.setdefault(item.row, {})[item.metric] = item
+    by_place = {(item.row, item.metric): item for item in theirs}
     metrics = [*table.metrics, *sorted({item.metric for item in theirs} - set(table.metrics))]
-    units = {metric: column_unit(metric, [item.unit for item in theirs if item.metric == metric]) for metric in metrics}
-    cells: list[dict[str, Any]] = []
+    units = {metric: _unit(metric, {item.unit for item in theirs if item.metric == metric}) for metric in metrics}
+    measured = {*table.metrics, *PARAMETERS, SPREAD, *SHOWN_EXPLAINERS}
+    made = Cells(name, store, plan)
     for row in table.rows:
         for metric in metrics:
-            measure = None if row.method is None else _measure(table, row, metric)
-            method = row.method if measure is None else row.scored_by(measure.kind)
-            value = None if measure is None else store.measure(plan.runs.get(method or "", []), measure)
-            cell = our_cell(name, row.label, metric, method, measure, units[metric], value)
-            if measure is None:
-                cell |= {"dataset": dataset_of(table, metric, row), "status": PUBLISHED_ONLY}
-            cells.append(cell | published_part(by_row.get(row.label, {}).get(metric)))
-    mark_best(cells, plan.trained_on)
-    return cells
+            item = by_place.get((row.label, metric))
+            known: dict[str, Any] = {"published": item and item.value, "published_text": item and item.printed}
+            dataset, unit = dataset_of(table, metric, row), units[metric]
+            if row.method is None or metric not in measured:
+                known |= {"dataset": dataset, "status": PUBLISHED_ONLY}
+                made.add(row.label, metric, method=row.method, unit=unit, known=known)
+                continue
+            kind = kind_of(table.task, metric)
+            measure = Measure(kind, dataset, metric, row.prompt, explainer=SHOWN_EXPLAINERS.get(metric))
+            made.add(row.label, metric, method=row.scored_by(kind), measure=measure, unit=unit, known=known)
+    return made.with_best()
 
 
-def _measure(table: Table, row: TableRow, metric: str) -> Measure | None:
-    """What a column measures in a row of ours; None where only the paper fills it."""
-    if metric not in (*table.metrics, *PARAMETERS, SPREAD, *SHOWN_EXPLAINERS):
-        return None
-    return Measure(
-        kind_of(table.task, metric),
-        dataset_of(table, metric, row),
-        metric,
-        row.prompt,
-        explainer=SHOWN_EXPLAINERS.get(metric),
-    )
+def _unit(metric: str, printed: set[str]) -> str:
+    """The unit of a column: the paper's where it prints the metric, so that its numbers stand as printed."""
+    if len(printed) > 1:
+        raise SettingsError(f"{metric} is published in two units in one table: {', '.join(sorted(printed))}")
+    ours = "million" if metric in PARAMETERS else "fraction" if metric in FRACTIONS else "percent"
+    return next(iter(printed), ours)
 
 
 def columns_of(cells: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
@@ -107,16 +109,9 @@ def columns_of(cells: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
 
 def notes_of(table: Table, cells: list[dict[str, Any]]) -> list[str]:
     """What a reader must know to read the table."""
-    notes = []
+    notes = ["Published numbers only: no row of this table is run here."]
     if any(row.method for row in table.rows):
-        run = {
-            "segmentation": "of the mean over test images, scored at native size",
-            "classification": "of the score over all test images",
-            "both": "of the mean Dice over test images at native size, and of the class scores over all test images",
-        }
-        notes.append(f"Ours: mean ± SD over seeds {run[table.task]}. Best in bold, ours and published apart.")
-    else:
-        notes.append("Published numbers only: no row of this table is run here.")
+        notes = [f"Ours: mean ± SD over seeds {OF_TASK[table.task]}. Best in bold, ours and published apart."]
     if any(cell["status"] == NOT_RUN for cell in cells):
         notes.append("not run in this profile: it has no scored run of the row's method under the row's prompt.")
     if table.rows and "isic2018_task3" in (table.dataset, table.segmentation_dataset):
@@ -145,9 +140,9 @@ def write_files(
             if cell["best" if kind == "value" else "best_published"]:
                 bold.add((number, len(row)))
             row.append(value_text(cell) if kind == "value" else cell["published_text"] or "")
-        counts = (_counts(cell["n_seeds"] for cell in own), _counts(cell["n_images"] for cell in own))
-        rows.append([*row, *counts] if counted else row)
-        csv_rows.append(_record(label, own, *counts))
+        record = _record(label, own)
+        rows.append([*row, record["n_seeds"], record["n_images"]] if counted else row)
+        csv_rows.append(record)
     order = ["row", "method", "prompt", "dataset"]
     order += [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_sd", "_published")]
     headings = ["Row", *(heading for *_, heading in columns), *(("Seeds", "Images") if counted else ())]
@@ -155,23 +150,19 @@ def write_files(
     write_grid(grid, path, [*order, "n_seeds", "n_images", "status"], csv_rows)
 
 
-def _record(label: str, own: list[dict[str, Any]], seeds: str, images: str) -> dict[str, Any]:
+def _record(label: str, own: list[dict[str, Any]]) -> dict[str, Any]:
+    """A row of the .csv; what differs between its columns stands side by side (Dice and accuracy of two datasets)."""
+
+    def several(values: Iterable[Any]) -> str:
+        return "/".join(dict.fromkeys(str(value) for value in values))
+
     record: dict[str, Any] = {"row": label, "prompt": own[0]["prompt"] or ""}
-    for name in ("method", "dataset"):
-        record[name] = "/".join(dict.fromkeys(cell[name] or "" for cell in own))
+    record |= {name: several(cell[name] or "" for cell in own) for name in ("method", "dataset")}
+    record |= {name: several(cell[name] for cell in own if cell[name]) for name in ("n_seeds", "n_images")}
     for cell in own:
-        record[cell["column"]] = _plain(cell["value"], cell["unit"])
-        record[f"{cell['column']}_sd"] = _plain(cell["sd"], cell["unit"])
+        for suffix, value in (("", cell["value"]), ("_sd", cell["sd"])):
+            text = "" if value is None else f"{value:.{DECIMALS[cell['unit']] + 4}f}"
+            record[f"{cell['column']}{suffix}"] = text
         record[f"{cell['column']}_published"] = cell["published_text"] or ""
-    states = dict.fromkeys(cell["status"] for cell in own)
-    status = next((state for state in (OURS, NOT_DEFINED, NOT_RUN) if state in states), PUBLISHED_ONLY)
-    return record | {"n_seeds": seeds, "n_images": images, "status": status}
-
-
-def _counts(numbers: Iterable[int]) -> str:
-    """Different counts of a row's columns side by side: Dice and accuracy may come from different datasets."""
-    return "/".join(dict.fromkeys(str(number) for number in numbers if number))
-
-
-def _plain(value: float | None, unit: str) -> str:
-    return "" if value is None else f"{value:.{DECIMALS[unit] + 4}f}"
+    states = {cell["status"] for cell in own}
+    return record | {"status": next(state for state in (OURS, NOT_DEFINED, NOT_RUN, PUBLISHED_ONLY) if state in states)}

@@ -9,10 +9,10 @@ from typing import Any
 from lesion_core.errors import ScoreError
 from lesion_core.files import read_csv, sha256_text
 from lesion_core.paths import Layout
-from lesion_core.report.lineage import WITHOUT_WEIGHTS, Lineage
-from lesion_core.report.measures import SCALE, Measure
+from lesion_core.report.lineage import WITHOUT_WEIGHTS, Lineage, images_sha256, sides_of
+from lesion_core.report.measures import SCALE
 from lesion_core.report.statistics import COLUMNS, all_tests
-from lesion_core.report.table_cells import measure_of, read_cells, value_text
+from lesion_core.report.table_cells import measure_of, read_cells, value_part, value_text
 from lesion_core.settings import Plan
 
 
@@ -68,14 +68,13 @@ def trace_cell(root: Path, table: str, row: str, column: str) -> Trace:
             f"{table}, {row}, {column} has no value of ours: {value_text(cell) or cell['status']}",
             remedy="trace a cell with a value; lesion runs lists what this profile runs",
         )
-    chain, measure, run_ids = Lineage.read(root), measure_of(cell), cell["run_ids"].split()
-    value = chain.store.measure(run_ids, measure)
+    chain, run_ids = Lineage.read(root), cell["run_ids"].split()
+    value = chain.store.measure(run_ids, measure_of(cell))
     faults = []
     recomputed: dict[str, Any] = {"value": None, "sd": None, "per_run": ()}
     if value is not None:
-        scale = SCALE[cell["unit"]]
-        sd = None if len(value.per_run) < 2 else scale * value.sd
-        recomputed = {"value": scale * value.mean, "sd": sd, "per_run": tuple(scale * x for x in value.per_run)}
+        per_run = tuple(SCALE[cell["unit"]] * x for x in value.per_run)
+        recomputed = {name: value_part(value, cell["unit"])[name] for name in ("value", "sd")} | {"per_run": per_run}
     for name in ("value", "sd"):
         if recomputed[name] != cell[name]:
             faults.append(f"the table's {name} is {cell[name]!r}, the score rows give {recomputed[name]!r}")
@@ -94,7 +93,7 @@ def trace_cell(root: Path, table: str, row: str, column: str) -> Trace:
         f"recomputed  {recomputed['value']!r}, by run {list(recomputed['per_run'])!r}",
         f"measures    {', '.join(part for part in how if part)}",
     )
-    return _follow(chain, run_ids, measure, cell, recomputed, told, faults)
+    return _follow(chain, cell, recomputed, told, faults)
 
 
 def name_of(test: dict[str, Any]) -> str:
@@ -132,44 +131,34 @@ def trace_test(root: Path, plan: Plan, table: str, row: str, column: str) -> Tra
         f"recomputed  {value}",
         f"compares    {test['proposed']} with {test['other']}: {test['metric']}, n = {test['n']}",
     )
-    run_ids = [*test["runs"].split(), *test["other_runs"].split()]
-    kind = "classification" if test["metric"] == "accuracy" else "segmentation"
-    measure = Measure(kind, test["dataset"], test["metric"], test["prompt"])
-    return _follow(chain, run_ids, measure, test, {"value": value}, told, faults)
+    return _follow(chain, test, {"value": value}, told, faults)
 
 
 def _follow(
-    chain: Lineage,
-    run_ids: list[str],
-    measure: Measure,
-    cell: dict[str, Any],
-    recomputed: dict[str, Any],
-    told: tuple[str, ...],
-    faults: list[str],
+    chain: Lineage, cell: dict[str, Any], recomputed: dict[str, Any], told: tuple[str, ...], faults: list[str]
 ) -> Trace:
     """Add runs, split and images, and what is wrong with them."""
-    runs = [{"run": chain.run(run_id), "rows": chain.rows(run_id, measure)} for run_id in run_ids]
-    for item in runs:
-        run = item["run"]
+    runs = []
+    for run_id, measure in sides_of(cell):
+        run, rows = chain.run(run_id), chain.rows(run_id, measure)
+        if measure.kind != "provenance":
+            rows["rows_sha256"] = sha256_text(chain.store.rows(run_id, measure).to_csv(index=False))
+        runs.append({"run": run, "rows": rows})
         for name, link in run["inputs"].items():
             if link["state"] == "changed since":
-                faults.append(f"{name} has changed since {run['run_id']} read it")
-        if not chain.gathered_faithfully(run["run_id"], measure):
-            faults.append(f"the store's rows of {run['run_id']} are not those that its scoring wrote")
+                faults.append(f"{name} has changed since {run_id} read it")
+        if not chain.gathered_faithfully(run_id, measure):
+            faults.append(f"the store's rows of {run_id} are not those that its scoring wrote")
         if run["weights_sha256"] is None and run["task"] not in WITHOUT_WEIGHTS:
-            faults.append(f"{run['run_id']} has no weights")
+            faults.append(f"{run_id} has no weights")
     split, images = None, []
+    run_id, measure = sides_of(cell)[0]
     if measure.kind != "provenance":
-        split = chain.split(run_ids[0], measure.dataset)
+        split = chain.split(run_id, measure.dataset)
         if split["state"] != "as certified":
             faults.append(f"{split['file']} is not the file of the certificate")
-        images = chain.images(measure.dataset, (row["image_id"] for row in chain.store.rows(run_ids[0], measure)))
+        images = chain.images(measure.dataset, chain.store.rows(run_id, measure)["image_id"])
     return Trace(cell, recomputed, told, runs, split, images, tuple(faults))
-
-
-def images_sha256(images: list[dict[str, Any]]) -> str:
-    """One hash of many images: over their ids and hashes, in order."""
-    return sha256_text("\n".join(f"{image['image_id']} {image['sha256']}" for image in images))
 
 
 def trace_text(found: Trace, *, images: bool = False) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -92,6 +93,14 @@ class Plan(Strict):
     def prompt_of(self, method: str) -> str:
         """The prompt that a method is meant for."""
         return self.prompts.get(method, "none")
+
+    def distinct_runs(self) -> Iterator[tuple[str, list[str]]]:
+        """Methods with their runs; of names that share runs, the first."""
+        seen: set[str] = set()
+        for method, runs in self.runs.items():
+            if runs and not seen & set(runs):
+                seen.update(runs)
+                yield method, runs
 
     @property
     def run_ids(self) -> set[str]:

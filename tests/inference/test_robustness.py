@@ -6,6 +6,7 @@ import itertools
 
 import cv2
 import numpy as np
+import pandas as pd
 import pyarrow
 import pytest
 from classification_runs import make_root, make_run
@@ -92,7 +93,7 @@ def test_the_clean_row_is_the_score_and_noise_beyond_reason_is_chance(layout):
     train_run(run, folder, layout.root, "cpu")
     scoring = config.load("smoke").scoring.model_copy(update={"classification_on": ["ham10000"]})
     score_classification(folder, run, layout.root, scoring, folder / "scores.parquet")
-    expected = classification_metrics(read_scores(folder / "scores.parquet", "classification"))
+    expected = classification_metrics(pd.DataFrame(read_scores(folder / "scores.parquet", "classification")))
     rows = measured(layout, run, images=None, corruptions={"noise": [1.0, 200.0], "blur": [50.0]})
     assert [(row["corruption"], row["strength"], row["amount"]) for row in rows] == [
         ("none", "0", "0"),
@@ -122,7 +123,7 @@ def test_images_are_corrected_as_their_dataset_was(layout):
     train_run(run, folder, layout.root, "cpu")
     scoring = config.load("smoke").scoring.model_copy(update={"classification_on": ["ham10000"]})
     score_classification(folder, run, layout.root, scoring, folder / "scores.parquet")
-    expected = classification_metrics(read_scores(folder / "scores.parquet", "classification"))
+    expected = classification_metrics(pd.DataFrame(read_scores(folder / "scores.parquet", "classification")))
     clean = measured(layout, run, images=None, corruptions={"jpeg": [90.0]})[0]
     for name in METRICS:
         assert float(clean[name]) == pytest.approx(expected[name], abs=1e-5)

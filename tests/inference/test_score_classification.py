@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow
 import pytest
 import torch
@@ -96,7 +97,7 @@ def test_calibrated_metrics_by_hand():
         {"label": label, "temperature": 2.0, **{f"p_{name}": 0.04 for name in CLASSES}, f"p_{guess}": 0.76}
         for label, guess in (("nv", "nv"), ("mel", "nv"))
     ]
-    found = classification_metrics(rows)
+    found = classification_metrics(pd.DataFrame(rows))
     top = np.sqrt(0.76) / (np.sqrt(0.76) + 6 * np.sqrt(0.04))
     assert found["ece"] == pytest.approx(0.76 - 0.5)
     assert found["ece_calibrated"] == pytest.approx(abs(top - 0.5))
@@ -105,7 +106,7 @@ def test_calibrated_metrics_by_hand():
         ((1 - top) ** 2 + 6 * rest**2 + top**2 + (1 - rest) ** 2 + 5 * rest**2) / 2
     )
     with pytest.raises(ScoreError, match="several temperatures"):
-        classification_metrics([{**rows[0], "run_id": "x"}, {**rows[1], "run_id": "x", "temperature": 3.0}])
+        classification_metrics(pd.DataFrame([rows[0], {**rows[1], "temperature": 3.0}]))
 
 
 def test_masks_that_cut_nothing_out_are_flagged_in_the_scores(layout: Layout):

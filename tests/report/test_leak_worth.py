@@ -8,6 +8,7 @@ from report_store import make_plan, segmentation_row
 
 from lesion_core.report.leak_worth import NONE, difference, leak_worth_cells
 from lesion_core.report.score_store import Store
+from lesion_core.report.table_cells import Cells
 
 
 def test_the_interval_of_lone_lesions_is_that_of_two_means():
@@ -26,9 +27,9 @@ def test_a_method_stands_beside_itself_under_both_rules():
     rows = [segmentation_row("sam_adapter-s0", name, dice) for name, dice in (("a", 0.5), ("b", 0.7), ("c", 0.6))]
     rows += [segmentation_row(second, name, dice) for name, dice in (("d", 0.8), ("e", 1.0))]
     plan = make_plan().model_copy(update={"as_published": {"sam_adapter": [second]}})
-    cells = {cell["column"]: cell for cell in leak_worth_cells("leak_worth", Store.of(rows, []), plan)}
+    cells = {cell["column"]: cell for cell in leak_worth_cells(Cells("leak_worth", Store.of(rows, []), plan))}
     assert cells["leak_free"]["value"] == pytest.approx(60)
     assert cells["as_published"]["value"] == pytest.approx(90)
     assert cells["difference"]["published_text"].startswith("+30.00 (")
-    [empty] = leak_worth_cells("leak_worth", Store.of(rows, []), make_plan())
+    [empty] = leak_worth_cells(Cells("leak_worth", Store.of(rows, []), make_plan()))
     assert empty["row"] == NONE

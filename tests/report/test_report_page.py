@@ -29,11 +29,12 @@ from lesion_core.report.formats import metric_name
 from lesion_core.report.gallery import gallery_of
 from lesion_core.report.html import TEMPLATES, environment, picture, source_hash
 from lesion_core.report.ledger import write_ledger
+from lesion_core.report.lineage import images_sha256
 from lesion_core.report.page import SECTIONS, write_page
 from lesion_core.report.score_store import Store
 from lesion_core.report.statistics import write_statistics
 from lesion_core.report.tables import write_tables
-from lesion_core.report.trace import images_sha256, trace_cell
+from lesion_core.report.trace import trace_cell
 
 DOI, ARXIV = "10.1234/lesion.56", "2510.17773"
 PROBLEM = ("dataset", "image_id", "kind", "detail")
@@ -310,11 +311,11 @@ def test_same_results_give_the_same_bytes(page, tmp_path):
     assert build(tmp_path).read_bytes() == page.read_bytes()
 
 
-def test_a_missing_part_is_named(tmp_path):
-    build(tmp_path)
-    (tmp_path / "ledger" / "ledger.csv").unlink()
+def test_a_missing_part_is_named(page, tmp_path):
+    root = shutil.copytree(page.parent, tmp_path / "copy")
+    Layout(root).ledger.unlink()
     with pytest.raises(RunError, match=r"ledger\.csv"):
-        write_page(tmp_path, make_plan())
+        write_page(root, make_plan())
 
 
 PROBE = """

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 
-from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import GUIDE, PALETTE, Drawn, Source, new_figure
-from lesion_core.report.measures import Rows
+from lesion_core.report.formats import dataset_name
 
 MOST_METHODS = 4
 LIMITS = 1.96  # SDs of the 95 % limits of agreement
@@ -35,9 +35,9 @@ def bland_altman(source: Source) -> Drawn | None:
     return Drawn(figure, "Agreement of lesion areas", caption)
 
 
-def areas(rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+def areas(rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
     """Predicted and true lesion areas as per cent of the image, float64 (N,), from pixel counts."""
-    counts = np.array([[row[name] for name in ("tp", "fp", "fn", "tn")] for row in rows], dtype=np.float64)
+    counts = rows[["tp", "fp", "fn", "tn"]].to_numpy(dtype=np.float64)
     pixels = counts.sum(axis=1)
     return 100 * (counts[:, 0] + counts[:, 1]) / pixels, 100 * (counts[:, 0] + counts[:, 2]) / pixels
 
@@ -50,7 +50,7 @@ def _shown(source: Source, dataset: str) -> list[tuple[str, list[str]]]:
     return [(name, runs) for name, runs in methods.items() if name in others or name == proposed]
 
 
-def _panel(axis: Axes, rows: Rows, name: str) -> None:
+def _panel(axis: Axes, rows: pd.DataFrame, name: str) -> None:
     predicted, true = areas(rows)
     difference = predicted - true
     axis.plot((predicted + true) / 2, difference, "o", ms=2.5, alpha=0.6, color=PALETTE[0], mew=0)

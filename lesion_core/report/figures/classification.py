@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,6 @@ from sklearn.metrics import confusion_matrix, precision_recall_curve, roc_curve
 
 from lesion_core.metrics.calibration import ece, log_probabilities, softmax
 from lesion_core.metrics.classification import auc, average_precision
-from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import (
     GUIDE,
     Drawn,
@@ -22,10 +20,10 @@ from lesion_core.report.figures.style import (
     new_figure,
     panels,
 )
-from lesion_core.report.measures import truth_and_probabilities
+from lesion_core.report.formats import dataset_name
+from lesion_core.report.measures import MELANOMA, truth_and_probabilities
 from lesion_core.settings import CLASSES
 
-MELANOMA = CLASSES.index("mel")
 UNIT: dict[str, Any] = {"xlim": (-0.02, 1.02), "ylim": (-0.02, 1.02), "aspect": "equal"}
 
 
@@ -34,52 +32,52 @@ def _dataset(source: Source) -> str | None:
     return "ham10000" if "ham10000" in datasets else (datasets[0] if datasets else None)
 
 
-def _melanoma(source: Source, dataset: str) -> Iterator[tuple[str, str, np.ndarray, np.ndarray]]:
-    """Each method's name, colour, whether an image is a melanoma, and its probability; first seeds."""
-    for number, (name, runs) in enumerate(source.classifiers(dataset).items()):
-        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset])
-        positive = truth == MELANOMA
-        if positive.any() and not positive.all():
-            yield source.plan.name_of(name), colour(number), positive, probabilities[:, MELANOMA]
-
-
 def roc(source: Source) -> Drawn | None:
     """ROC of melanoma against the rest, first seed of each method."""
-    dataset = _dataset(source)
-    curves = list(_melanoma(source, dataset)) if dataset else []
-    if dataset is None or not curves:
-        return None
-    figure, axes = new_figure(4.6, 5.0)
-    axis = axes[0][0]
-    for name, own, positive, score in curves:
-        false_positive, sensitivity, _ = roc_curve(positive, score)
-        label = f"{name} ({auc(positive, score):.3f})"
-        axis.plot(false_positive, sensitivity, color=own, label=label, lw=1.4)
-    axis.plot([0, 1], [0, 1], **GUIDE)
-    axis.set(xlabel="1 - specificity", ylabel="sensitivity", title=f"Melanoma, {dataset_name(dataset)}", **UNIT)
-    legend_below(figure, axis, "AUC", columns=2)
-    return Drawn(figure, "ROC of melanoma", "Melanoma against all other classes; first seed of each method.")
+    return _melanoma(source, recall=False)
 
 
 def precision_recall(source: Source) -> Drawn | None:
     """Precision against recall of melanoma, first seed of each method."""
+    return _melanoma(source, recall=True)
+
+
+def _melanoma(source: Source, *, recall: bool) -> Drawn | None:
+    """One curve per method; None where no method was scored on images of both kinds."""
     dataset = _dataset(source)
-    curves = list(_melanoma(source, dataset)) if dataset else []
-    if dataset is None or not curves:
-        return None
     figure, axes = new_figure(4.6, 5.0)
     axis = axes[0][0]
-    for name, own, positive, score in curves:
-        precision, recall, _ = precision_recall_curve(positive, score)
-        precision[-1] = precision[-2]  # scikit-learn's last point, precision 1 at recall 0, is no threshold's
-        # the step from one threshold to the next has the later one's precision, as average precision counts it
-        label = f"{name} ({average_precision(positive, score):.3f})"
-        axis.step(recall, precision, where="post", color=own, label=label, lw=1.4)
-    axis.axhline(float(curves[0][2].mean()), **GUIDE)
-    axis.set(xlabel="recall", ylabel="precision", title=f"Melanoma, {dataset_name(dataset)}", **UNIT)
-    legend_below(figure, axis, "average precision", columns=2)
-    caption = "Melanoma against all other classes; first seed of each method. Dotted: the share of melanomas."
-    return Drawn(figure, "Precision and recall of melanoma", caption)
+    shares = []
+    for number, (name, runs) in enumerate(source.classifiers(dataset or "").items()):
+        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset or ""])
+        positive, score = truth == MELANOMA, probabilities[:, MELANOMA]
+        if not positive.any() or positive.all():
+            continue
+        shares.append(float(positive.mean()))
+        line: dict[str, Any] = {"color": colour(number), "lw": 1.4}
+        name = source.plan.name_of(name)
+        if recall:
+            precision, found, _ = precision_recall_curve(positive, score)
+            precision[-1] = precision[-2]  # scikit-learn's last point, precision 1 at recall 0, is no threshold's
+            # the step from one threshold to the next has the later one's precision, as average precision counts it
+            label = f"{name} ({average_precision(positive, score):.3f})"
+            axis.step(found, precision, where="post", label=label, **line)
+        else:
+            false_positive, sensitivity, _ = roc_curve(positive, score)
+            axis.plot(false_positive, sensitivity, label=f"{name} ({auc(positive, score):.3f})", **line)
+    if not shares:
+        return None
+    title = f"Melanoma, {dataset_name(dataset or '')}"
+    caption = "Melanoma against all other classes; first seed of each method."
+    if recall:
+        axis.axhline(shares[0], **GUIDE)
+        axis.set(xlabel="recall", ylabel="precision", title=title, **UNIT)
+        legend_below(figure, axis, "average precision", columns=2)
+        return Drawn(figure, "Precision and recall of melanoma", f"{caption} Dotted: the share of melanomas.")
+    axis.plot([0, 1], [0, 1], **GUIDE)
+    axis.set(xlabel="1 - specificity", ylabel="sensitivity", title=title, **UNIT)
+    legend_below(figure, axis, "AUC", columns=2)
+    return Drawn(figure, "ROC of melanoma", caption)
 
 
 def reliability(source: Source) -> Drawn | None:
@@ -93,7 +91,7 @@ def reliability(source: Source) -> Drawn | None:
             continue
         rows = source.store.classification[runs[0], dataset]
         truth, raw = truth_and_probabilities(rows)
-        states = (raw, softmax(log_probabilities(raw), rows[0]["temperature"]))
+        states = (raw, softmax(log_probabilities(raw), float(rows["temperature"].iloc[0])))
         before, after = (ece(truth, probabilities) for probabilities in states)
         for axis, probabilities in zip(axes[0], states, strict=True):
             confidence, correct = probabilities.max(axis=1), probabilities.argmax(axis=1) == truth

@@ -6,8 +6,8 @@ from contextlib import ExitStack
 
 from lesion_core.files import read_parquet
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name
 from lesion_core.report.figures.style import PALETTE, Drawn, Source, new_figure, outlined
+from lesion_core.report.formats import dataset_name
 from lesion_core.report.images import MaskArchive, small_image
 from lesion_core.settings.paper import Figure
 
@@ -34,7 +34,7 @@ def contours(source: Source, asked: Figure) -> Drawn | None:
         name: source.store.segmentation[methods[name][0], dataset, source.plan.prompt_of(name), "native"]
         for name in shown
     }
-    dice = {name: {row["image_id"]: row["dice"] for row in own} for name, own in rows.items()}
+    dice = {name: dict(zip(own["image_id"], own["dice"], strict=True)) for name, own in rows.items()}
     chosen = choose(dice[proposed])
     table = read_parquet(Layout(source.root).catalog, ["dataset", "image_id", "path"])
     files = {row["image_id"]: source.root / row["path"] for row in table.to_pylist() if row["dataset"] == dataset}

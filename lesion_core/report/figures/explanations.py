@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name, explainer_name
 from lesion_core.report.figures.style import Drawn, Source, new_figure, outlined
+from lesion_core.report.formats import dataset_name, explainer_name
 from lesion_core.settings.paper import Figure
 
 EXPLAINERS = ("grad_cam", "rollout")

@@ -6,7 +6,7 @@ import numpy as np
 
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
-from lesion_core.report.display_names import dataset_name
+from lesion_core.report.extra_tables import PROMPTS
 from lesion_core.report.figures.style import (
     PALETTE,
     Drawn,
@@ -17,9 +17,7 @@ from lesion_core.report.figures.style import (
     name_ticks,
     new_figure,
 )
-from lesion_core.report.formats import metric_name
-
-PROMPTS = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")
+from lesion_core.report.formats import dataset_name, metric_name
 
 
 def dice_distribution(source: Source) -> Drawn | None:
@@ -35,7 +33,7 @@ def dice_distribution(source: Source) -> Drawn | None:
             ]
             for name, runs in methods.items()
         }
-        values = [[row["dice"] for own in seeds for row in own] for seeds in rows.values()]
+        values = [np.concatenate([own["dice"].to_numpy() for own in seeds]) for seeds in rows.values()]
         places = np.arange(1, len(values) + 1)
         parts = axis.violinplot(values, places, showextrema=False, widths=0.8)
         for number, body in enumerate(parts["bodies"]):
@@ -63,8 +61,7 @@ def prompt_worth(source: Source) -> Drawn | None:
     for axis, dataset in zip(axes[0], source.datasets, strict=True):
         number = 0
         for name, runs in source.segmenters(dataset).items():
-            values = [source.store.value(runs, "segmentation", dataset, "dice", prompt) for prompt in present]
-            means = [np.nan if value is None else value.mean for value in values]
+            means = [source.mean_dice(runs, dataset, prompt) for prompt in present]
             if np.isfinite(means).sum() < 2:
                 continue
             axis.plot(means, marker=marker(number), color=colour(number), label=source.plan.name_of(name))
@@ -87,11 +84,7 @@ def native_and_model_size(source: Source) -> Drawn | None:
     for axis, dataset in zip(axes[0], source.datasets, strict=True):
         methods = source.segmenters(dataset)
         for number, resolution in enumerate(("native", "model")):
-            found = (
-                source.store.value(runs, "segmentation", dataset, "dice", resolution=resolution)
-                for runs in methods.values()
-            )
-            values = [np.nan if value is None else value.mean for value in found]
+            values = [source.mean_dice(runs, dataset, resolution=resolution) for runs in methods.values()]
             places = np.arange(len(values)) + (number - 0.5) * 0.36
             bars = axis.bar(places, values, 0.34, color=PALETTE[number], label=f"{resolution} size")
             axis.bar_label(bars, fmt="%.3f", fontsize=6, rotation=90, padding=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lesion_core.files import atomic_path
+from lesion_core.report.measures import Measure
 from lesion_core.report.score_store import Store
 from lesion_core.settings import Plan
 
@@ -64,6 +66,11 @@ class Source:
     def classifiers(self, dataset: str) -> dict[str, list[str]]:
         """Compared methods with classification scores on a dataset -> their runs."""
         return self._compared(dataset, {key[0] for key in self.store.classification if key[1] == dataset})
+
+    def mean_dice(self, runs: list[str], dataset: str, prompt: str = "none", resolution: str = "native") -> float:
+        """Mean over images and runs; NaN where no run was scored so."""
+        value = self.store.measure(runs, Measure("segmentation", dataset, "dice", prompt, resolution))
+        return math.nan if value is None else value.mean
 
     def _compared(self, dataset: str, scored: set[str]) -> dict[str, list[str]]:
         """The methods of the table that compares most of them on this dataset; all where none compares any."""
