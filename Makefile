@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test test-whole lint mini report readme bench bench-statistics bench-data bench-duplicates bench-models fuzz clean
+.PHONY: demo test test-whole lint mini rehearsal report readme bench bench-statistics bench-data bench-duplicates bench-models fuzz clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -16,6 +16,10 @@ demo: .venv/.installed
 mini: .venv/.installed
 	$(if $(MIRROR),,$(error Name the folder of the images: make mini MIRROR=/path/to/mirror))
 	$(SNAKEMAKE) --config profile=mini mirror=$(MIRROR)
+
+rehearsal: .venv/.installed
+	$(if $(MIRROR),,$(error Name the folder of the images: make rehearsal MIRROR=/path/to/mirror))
+	$(SNAKEMAKE) --keep-going --config profile=rehearsal mirror=$(MIRROR)
 
 test: lint
 	.venv/bin/python -m pytest --numprocesses auto

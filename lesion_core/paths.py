@@ -51,6 +51,8 @@ ENTRIES = (
     Entry("cards/runs", "product", run_at=2),
     Entry("summary", "product"),
     Entry("report.html", "product"),
+    Entry("rehearsal.csv", "record"),
+    Entry("rehearsal.md", "record"),
     Entry("manifest.json", "record"),
     Entry("settings.json", "record"),
     Entry("snapshot.json", "record"),
@@ -264,6 +266,10 @@ class Layout:
         return self.root / "report.html"
 
     # records
+
+    def rehearsal(self, suffix: str) -> Path:
+        """What a rehearsal tells of each kind of run (csv), and the same to read (md)."""
+        return self.root / f"rehearsal.{suffix}"
 
     @property
     def settings(self) -> Path:

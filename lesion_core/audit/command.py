@@ -47,6 +47,7 @@ def audit(
         robustness=Robustness,
     )
     questions: dict[str, Callable[[], Answer]] = {
+        "rehearsal": lambda: protocol.no_rehearsal(root, plan),
         "files": lambda: integrity.files(root, plan, manifest),
         "settings": lambda: integrity.settings(root, plan),
         "inputs": lambda: integrity.inputs(root, plan, manifest),

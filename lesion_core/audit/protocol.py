@@ -11,6 +11,7 @@ from lesion_core.catalog.certificate import certify
 from lesion_core.errors import LesionError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
+from lesion_core.record.rehearsed import signs_of_rehearsal
 from lesion_core.settings import DerivedMethod, Plan
 from lesion_core.settings.run import Run
 
@@ -89,3 +90,12 @@ def best_epoch(values: list[float]) -> int:
 
 def _of_training_or_validation(column: str) -> bool:
     return column in (*HISTORY_COLUMNS, "c") or column.startswith(("train_", "val_"))
+
+
+def no_rehearsal(root: Path, plan: Plan) -> Answer:
+    """Neither the plan nor any run nor any weights are a rehearsal's."""
+    answer = Answer("Are these results, and no rehearsal?", problems=signs_of_rehearsal(root))
+    if plan.rehearsed:
+        answer.problems.append(f"manifest.json: its plan is that of a rehearsal (profile {plan.profile})")
+    answer.evidence = "steps in each run's provenance, the source of each file of weights, the recorded plan"
+    return answer

@@ -19,6 +19,7 @@ from lesion_core.catalog.inspection import Inspected, inspect_rows
 from lesion_core.errors import CatalogError
 from lesion_core.files import read_parquet, write_json, write_parquet
 from lesion_core.progress import say
+from lesion_core.seeding import key_to_int
 
 COLUMNS = (
     ("dataset", "string"),
@@ -56,6 +57,7 @@ def build_catalog(
     root: Path,
     duplicates: settings.Duplicates,
     custom: settings.Custom | None = None,
+    few: Mapping[str, int] | None = None,
     *,
     out_images: Path,
     out_edges: Path,
@@ -68,13 +70,18 @@ def build_catalog(
         root: paths in the catalog are relative to it.
         duplicates: when two images count as the same.
         custom: the user's own dataset, needed if ``datasets`` has ``custom``.
+        few: how many images of a dataset take part (``draw_few``); all of a dataset that it does not name.
 
     Raises:
         CatalogError, MaskError: labels, metadata or masks do not fit the images.
         ImageError, MaskError: files that cannot be used; all of them are named.
     """
     rows = sorted(
-        (row for name, folder in datasets.items() for row in read_dataset(name, Path(folder), custom)),
+        (
+            row
+            for name, folder in datasets.items()
+            for row in draw_few(read_dataset(name, Path(folder), custom), (few or {}).get(name))
+        ),
         key=lambda row: row.key,
     )
     if not rows:
@@ -129,6 +136,20 @@ def build_catalog(
     write_json(out_report, report)
     counts = report["joins"]["edges"]
     say(f"catalog: {len(set(group_ids))} groups; edges {counts}; {len(report['problems'])} problems told")
+
+
+def draw_few(rows: Sequence[Row], count: int | None) -> Sequence[Row]:
+    """``count`` rows in turns from each class and part, drawn by image id alone: what releases share stays shared.
+
+    None: all.
+    """
+    if count is None:
+        return rows
+    alike: dict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: key_to_int("few", joining_id(row.image_id))):
+        alike[row.label or "", row.part or ""].append(row)
+    turns = sorted((place, name) for name, members in alike.items() for place in range(len(members)))
+    return [alike[name][place] for place, name in turns[:count]]
 
 
 def write_table(path: Path, columns: Sequence[tuple[str, str]], records: Sequence[Mapping[str, Any]]) -> None:

@@ -74,6 +74,7 @@ def weights(
         mirror=given.mirror,
         retries=given.data.retries,
         timeout=given.data.timeout_seconds,
+        draw=given.rehearsal is not None,
     )
 
 
@@ -113,6 +114,7 @@ def catalog(root: Root, profile: Profile = None) -> None:
         root,
         given.duplicates,
         custom=given.data.custom,
+        few=None if given.rehearsal is None else given.rehearsal.images,
         out_images=layout.catalog,
         out_edges=layout.edges,
         out_report=layout.data_report,

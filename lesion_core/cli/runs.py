@@ -34,11 +34,13 @@ def train(
 
     With compute.processes above 1 torchrun starts the job.
     """
+    from functools import partial
     from importlib import import_module
 
     from lesion_core.errors import RunError
     from lesion_core.record import observe
     from lesion_core.training.device import first_process, job_device
+    from lesion_core.training.run import train_on
 
     found, folders, given = runs_and_sections("train", run_ids, root, profile)
     if derived := [run.run_id for run in found if run.task == "derived"]:
@@ -49,7 +51,8 @@ def train(
             _speak_to(folder / "log.txt")
         observe.begin()
         module = import_module(f"lesion_core.training.{run.task}")
-        module.train_run(run, folder, root, job_device(device or given.compute.device))
+        chosen = job_device(device or given.compute.device)
+        train_on(partial(module.train_run, run, folder, root, chosen))
 
 
 def _speak_to(path: Path) -> None:

@@ -112,7 +112,16 @@ def crate(
 
 def plan(
     profile: Profile = None,
-    rates: Annotated[Path | None, typer.Option("--rates", help="A finished results folder to measure in.")] = None,
+    rates: Annotated[
+        Path | None, typer.Option("--rates", help="A finished results folder to measure in, or a rehearsal.csv.")
+    ] = None,
+    card_tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--card-tflops", help="With a rehearsal.csv: 10^12 operations a second of the card you will have."
+        ),
+    ] = None,
+    watts: Annotated[float, typer.Option("--watts", help="Of the card, for the energy.")] = 700.0,
     seconds: Annotated[
         list[str] | None,
         typer.Option("--seconds", help="KIND=SECONDS of one step, where you know it; may be repeated."),
@@ -124,15 +133,33 @@ def plan(
     """What a profile costs: runs x steps x measured seconds a step, with the arithmetic."""
     from lesion_core.plan import table
     from lesion_core.plan.rates import measured_rates, stated_rates
+    from lesion_core.plan.rehearsal import rates_of_rehearsal
     from lesion_core.plan.work import image_counts
     from lesion_core.settings import load as config
 
     settings = config.load(profile)
     runs = config.expand(settings)
-    known = {} if rates is None else measured_rates(rates)
+    known = {}
+    if rates is not None:
+        known = rates_of_rehearsal(rates, card_tflops) if rates.is_file() else measured_rates(rates)
     known |= stated_rates(seconds or [], runs)
-    typer.echo(table.cost_table(image_counts(settings, counts), runs, known))
+    owners = {method: name for name, paper in settings.papers.items() for method in paper.methods}
+    typer.echo(table.cost_table(image_counts(settings, counts), runs, known, owners, watts))
 
 
-FOR_PEOPLE = (plan, audit, cache, restore, crate)
+def rehearsal(root: Root) -> None:
+    """What a rehearsal tells so far: rehearsal.csv and rehearsal.md, one row for each kind of run."""
+    from lesion_core.paths import Layout
+    from lesion_core.plan.rehearsal import write_rehearsal
+    from lesion_core.settings.load import load
+    from lesion_core.settings.matrix import expand
+    from lesion_core.settings.stored import stored
+
+    settings = stored(root)
+    paper = load("paper", {"papers": sorted(settings.papers)})
+    write_rehearsal(root, expand(settings), expand(paper), settings.compute.gpu_memory_mb)
+    typer.echo(Layout(root).rehearsal("md").read_text(encoding="utf-8"))
+
+
+FOR_PEOPLE = (plan, rehearsal, audit, cache, restore, crate)
 FOR_RULES = (manifest, snapshot, summary)

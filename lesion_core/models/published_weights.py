@@ -5,23 +5,31 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
+import segmentation_models_pytorch as smp
 import timm
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from lesion_core.acquire.download import fetch_weights
 from lesion_core.acquire.registry import weights
-from lesion_core.errors import WeightsError
+from lesion_core.errors import DownloadError, WeightsError
 from lesion_core.files import atomic_path, read_json, sha256_file, write_bytes, write_json
-from lesion_core.models.sam.network import build_sam
+from lesion_core.models.sam.network import VARIANTS, build_sam
 from lesion_core.models.weights import check_state, read_weights
+from lesion_core.progress import say
+from lesion_core.record.rehearsed import DRAWN
+from lesion_core.seeding import seed_torch
 
 DATA_FILES = ("weights/sam_vit_t.safetensors", "weights/sam_vit_t.safetensors.json")
 PACKAGED = {"sam_vit_t": DATA_FILES}
+AT_RANDOM = {"source": DRAWN, "licence": "none", "cite": "", "trained_on": "nothing", "test_images": "none"}
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def write_weights(name: str, out: Path, *, mirror: str | None, retries: int, timeout: float) -> None:
+def write_weights(
+    name: str, out: Path, *, mirror: str | None, retries: int, timeout: float, draw: bool = False
+) -> None:
     """Write ``out`` (safetensors) and, beside it, a JSON that says what it is and what it was trained on.
 
     Args:
@@ -29,6 +37,7 @@ def write_weights(name: str, out: Path, *, mirror: str | None, retries: int, tim
         out: ``results/<profile>/weights/<name>.safetensors``.
         mirror: folder or address asked before the official one.
         retries, timeout: as for a download.
+        draw: draw the published file at random where no source gives it (a rehearsal); its JSON says so.
 
     Raises:
         WeightsError: the packaged file is not the one its JSON describes, a checkpoint's tensors do not fit, or the
@@ -49,9 +58,14 @@ def write_weights(name: str, out: Path, *, mirror: str | None, retries: int, tim
         write_json(beside, description)
         write_bytes(out, packaged.read_bytes())
         return
-    known = weights(name)
+    known, drawn = weights(name), {}
     if known.package is None:
-        source = fetch_weights(name, out.parent / "official", mirror=mirror, retries=retries, timeout=timeout)
+        try:
+            source = fetch_weights(name, out.parent / "official", mirror=mirror, retries=retries, timeout=timeout)
+        except DownloadError:
+            if not draw:
+                raise
+            source, drawn = draw_weights(name, out.parent / "drawn" / known.file.name), AT_RANDOM
     else:
         source = _of_package(known.package, known.file.name)
     if source.suffix == ".safetensors":
@@ -72,8 +86,30 @@ def write_weights(name: str, out: Path, *, mirror: str | None, retries: int, tim
             "cite": known.file.citation,
             "trained_on": known.trained_on,
             "test_images": known.test_images,
+            **drawn,
         },
     )
+    if drawn:
+        source.unlink()
+
+
+def draw_weights(name: str, out: Path) -> Path:
+    """Write ``out``, tensors of the names, shapes and format of the published file of ``name``, with random content."""
+    seed_torch("drawn weights", name)
+    if name in VARIANTS:
+        state = build_sam(name).state_dict()
+    elif name.endswith(".imagenet"):
+        state = smp.encoders.get_encoder(name.removesuffix(".imagenet"), weights=None).state_dict()
+    else:
+        state = timm.create_model(name).state_dict()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(out) as partial:
+        if out.suffix == ".pth":
+            torch.save(state, partial)
+        else:
+            save_file({key: value.contiguous() for key, value in state.items()}, partial)
+    say(f"{out.name}: drawn at random, since no source gives it")
+    return out
 
 
 def in_order(name: str, source: Path) -> dict[str, Tensor]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from lesion_core.errors import RunError, SettingsError
 from lesion_core.files import read_csv, read_json
 from lesion_core.paths import Layout
-from lesion_core.plan.work import kind_of
 from lesion_core.settings.classification import DerivedMethod
+from lesion_core.settings.kinds import kind_of
 from lesion_core.settings.run import Run
 
 STAGE_1 = Path("stage_1")

@@ -6,42 +6,64 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from lesion_core.plan.rates import Rate
-from lesion_core.plan.work import kind_of, learns, training_steps
+from lesion_core.plan.work import training_steps
+from lesion_core.settings.as_published import SUFFIX
 from lesion_core.settings.classification import DerivedMethod
+from lesion_core.settings.kinds import kind_of, learns
 from lesion_core.settings.run import Run
 
 HOUR = 3600.0
-HEAD = ["| method | runs | steps a run | seconds a step | from | hours |", "|---|---:|---:|---:|---|---:|"]
+HEAD = [
+    "| paper | method | runs | steps a run | seconds a step | from | hours |",
+    "|---|---|---:|---:|---:|---|---:|",
+]
 
 
-def cost_table(images: Mapping[str, tuple[int, int]], runs: Mapping[str, Run], rates: Mapping[str, Rate]) -> str:
-    """Markdown: for each method, runs x steps x seconds a step = hours; what has no rate is named.
+def cost_table(
+    images: Mapping[str, tuple[int, int]],
+    runs: Mapping[str, Run],
+    rates: Mapping[str, Rate],
+    papers: Mapping[str, str],
+    watts: float,
+) -> str:
+    """Markdown: for each method, runs x steps x seconds a step = hours; sums by paper; what has no rate is named.
 
     Args:
         images: dataset -> training and validation images, ``work.image_counts``.
         runs: the expanded matrix.
         rates: by kind; a step of another batch size is scaled by the number of images in it.
+        papers: method -> the paper whose file it stands in; others are shared by papers.
+        watts: what the card takes, for the energy.
     """
     methods: dict[str, list[Run]] = defaultdict(list)
     for run in runs.values():
         if learns(run):
             methods[run.method].append(run)
-    lines, known, total = list(HEAD), 0, 0.0
+    lines, known, sums = list(HEAD), 0, defaultdict[str, float](float)
     unknown: dict[str, int] = {}
-    for method, members in methods.items():
+    order = sorted(methods.items(), key=lambda item: papers.get(item[0].removesuffix(SUFFIX), ""))
+    for method, members in order:
         run, count = members[0], len(members)
         kind, steps = kind_of(run, runs), training_steps(run, images)
-        rate = rates.get(kind)
+        paper, rate = papers.get(method.removesuffix(SUFFIX), "shared"), rates.get(kind)
         if rate is None or isinstance(run.spec, DerivedMethod):
             unknown[kind] = unknown.get(kind, 0) + count
-            lines.append(f"| {method} | {count} | {steps} | ? | no run of '{kind}' | ? |")
+            lines.append(f"| {paper} | {method} | {count} | {steps} | ? | no run of '{kind}' | ? |")
             continue
         seconds = rate.seconds * run.spec.training.batch_size * run.spec.training.accumulation / rate.batch_size
         hours = count * steps * seconds / HOUR
-        known, total = known + count, total + hours
-        lines.append(f"| {method} | {count} | {steps} | {seconds:.4f} | {rate.run_id} on {rate.device} | {hours:.2f} |")
+        known += count
+        sums[paper] += hours
+        source = f"{rate.run_id} on {rate.device}"
+        lines.append(f"| {paper} | {method} | {count} | {steps} | {seconds:.4f} | {source} | {hours:.2f} |")
     if known:
-        lines.append(f"| all measured or stated | {known} | | | | {total:.2f} |")
+        lines += [f"| {paper} | all known | | | | | {hours:.2f} |" for paper, hours in sorted(sums.items())]
+        total = sum(sums.values())
+        lines.append(f"| all | measured or stated | {known} | | | | {total:.2f} |")
+        lines += [
+            "",
+            f"{total * watts / 1000:.1f} kWh at {watts:g} W. Training steps alone: validation and scoring add to it.",
+        ]
     if unknown:
         number, kinds = sum(unknown.values()), "; ".join(sorted(unknown))
         lines += ["", f"{number} runs have no measured rate and are not in the sum: {kinds}."]

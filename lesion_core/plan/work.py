@@ -1,4 +1,4 @@
-"""How much a run computes: its kind, and its optimisation steps counted from the settings."""
+"""How much a run computes: its optimisation steps, counted from the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 from lesion_core.settings import Settings
-from lesion_core.settings.classification import NETWORKS, ClassificationMethod, DerivedMethod
+from lesion_core.settings.classification import DerivedMethod
+from lesion_core.settings.kinds import learns
 from lesion_core.settings.run import Run
 
 # Images of each release that can train: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
@@ -48,13 +49,6 @@ def image_counts(settings: Settings, root: Path | None = None) -> dict[str, tupl
     return counts
 
 
-def learns(run: Run) -> bool:
-    """Whether a run takes optimisation steps."""
-    if isinstance(run.spec, DerivedMethod) or not run.spec.training.epochs:
-        return False
-    return not isinstance(run.spec, ClassificationMethod) or run.spec.model.kind in NETWORKS
-
-
 def training_steps(run: Run, images: Mapping[str, tuple[int, int]]) -> int:
     """Optimisation steps of a training job that is not stopped early, of all stages; 0 for what does not learn.
 
@@ -71,32 +65,3 @@ def training_steps(run: Run, images: Mapping[str, tuple[int, int]]) -> int:
         # stage 2 takes two steps a batch, one of each kind; stage 1 knows the one kind
         return (2 * training.epochs + reconstruction.epochs) * epoch
     return training.epochs * epoch
-
-
-def kind_of(run: Run, runs: Mapping[str, Run]) -> str:
-    """What decides a step's time: task, model, size, what learns; e.g. ``segmentation sam sam_vit_b 512 lora qv``.
-
-    Args:
-        run: of any task.
-        runs: among which a joint run's two models are found.
-    """
-    model = getattr(run.spec, "model", None)
-    if model is None:
-        parts = [runs.get(name or "") for name in (run.segmenter_run, run.classifier_run)]
-        two = getattr(run.spec, "segmentation_from", None) == "segmenter_images"
-        return " + ".join(
-            ["joint, two batches" if two else run.task, *(kind_of(part, runs) for part in parts if part is not None)]
-        )
-    named = [run.task, model.kind, getattr(model, "backbone", None) or getattr(model, "encoder", None)]
-    named.append(str(model.image_size))
-    if run.task == "segmentation":
-        named += [name for name in (model.adapter, model.prompt) if name != "none"]
-        named += [f"x{model.depth}"] if model.adapter == "bottleneck" and model.depth != 1 else []
-        named += ["gated"] if model.gated else []
-        named += [model.lora_targets] if model.adapter == "lora" else []
-        if model.kind == "segmae":
-            named += [name for name in ("stem", "mae_decoder") if getattr(model, name)]
-    else:
-        named += [f"/{model.patch_size}"]
-        named += [model.fusion] if model.fusion != "none" else []
-    return " ".join(part for part in named if part)

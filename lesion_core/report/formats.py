@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from lesion_core.files import write_csv, write_text
+from lesion_core.settings import Plan
 
 NAMES = {
     "dice": "Dice",
@@ -135,8 +136,18 @@ def tex(grid: Grid, label: str) -> str:
     return f"\\begin{{table}}\n{caption}\n{scaled}\n{notes}\\end{{table}}\n"
 
 
-def write_grid(grid: Grid, path: Path, csv_columns: Sequence[str], csv_rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Mapping[str, Any]], plan: Plan) -> None:
+    """Write a CSV; of a rehearsal each row says so in a column of that name."""
+    if plan.rehearsed:
+        columns, rows = [*columns, "rehearsed"], [{**row, "rehearsed": "yes"} for row in rows]
+    write_csv(path, columns, rows)
+
+
+def write_grid(
+    grid: Grid, path: Path, csv_columns: Sequence[str], csv_rows: Sequence[Mapping[str, Any]], plan: Plan
+) -> None:
     """Write ``path`` with .csv (machine-readable, from ``csv_rows``), .md and .tex."""
-    write_csv(path.with_suffix(".csv"), csv_columns, csv_rows)
+    grid = replace(grid, title=plan.titled(grid.title))
+    write_rows(path.with_suffix(".csv"), csv_columns, csv_rows, plan)
     write_text(path.with_suffix(".md"), markdown(grid))
     write_text(path.with_suffix(".tex"), tex(grid, path.stem))

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lesion_core.files import write_csv
+from lesion_core.report.formats import write_rows
 from lesion_core.report.measures import DECIMALS, SCALE, SEGMENTATION_METRICS, SPREAD, lesions_of
 from lesion_core.report.score_store import Store
 from lesion_core.report.subgroups import mean_over_runs
@@ -93,4 +93,4 @@ def write_intervals(path: Path, cells: list[dict[str, Any]], intervals: Interval
             row = {name: cell[name] for name in ("table", "row", "column", "method", "dataset", "n_seeds")}
             row |= {"n": cell["n_images"], "lesions": found.lesions, "interval": found.kind}
             rows.append(row | {name: f"{value:.{decimals}f}" for name, value in numbers.items()})
-    write_csv(path, COLUMNS, rows)
+    write_rows(path, COLUMNS, rows, intervals.plan)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.catalog.human_reference import Reference
-from lesion_core.files import write_csv
 from lesion_core.metrics.feasibility.effects import check_effect
 from lesion_core.papers.published import Published, pairs, published_numbers
 from lesion_core.paths import Layout
+from lesion_core.report.formats import write_rows
 from lesion_core.report.human_reference import share_as_good
 from lesion_core.report.intervals import Intervals, write_intervals
 from lesion_core.report.measures import DECIMALS, PARAMETERS, SCALE
@@ -73,7 +73,7 @@ def write_ledger(root: Path, plan: Plan) -> None:
         for item in published
         if item.paper == paper
     ]
-    write_csv(layout.ledger, COLUMNS, rows)
+    write_rows(layout.ledger, COLUMNS, rows, plan)
 
 
 def _under_own_split(cell: dict[str, Any], store: Store, plan: Plan) -> dict[str, Any]:
@@ -186,12 +186,13 @@ def _verdict(
     if item.metric == "p_below" and arithmetic is None:
         return UNTESTABLE, "neither the number of pairs nor the values of single images are published"
     condition = "" if arithmetic is None else arithmetic[1]
-    if cell is not None and plan.profile == COMPARING:
+    if cell is not None and plan.profile == COMPARING and not plan.rehearsed:
         if item.metric not in PARAMETERS and item.dataset != cell["dataset"]:
             return UNTESTABLE, f"published for {item.dataset}, ours is for {cell['dataset']}. {condition}".strip()
         return _compared(item, cell, condition, plan.ledger)
     if cell is not None:
-        found, here = NOT_COMPARED, f"profile {plan.profile} uses other data and smaller models; its value is shown"
+        why = "a rehearsal takes a few steps" if plan.rehearsed else "it uses other data and smaller models"
+        found, here = NOT_COMPARED, f"profile {plan.profile}: {why}; its value is shown"
     elif quoted:
         found, here = NOT_RUN, "the row is quoted: its method is none of ours"
     else:

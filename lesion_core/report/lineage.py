@@ -18,7 +18,7 @@ from lesion_core.scores import read_scores
 from lesion_core.settings.run import task_of
 
 SCORE_FILES = {"segmentation": "scores/segmentation.parquet", "classification": "scores/classification.parquet"}
-OF_TIMES = ("resumed", "training_seconds")  # of a run's extra: they differ between two equal results
+OF_TIMES = ("resumed", "training_seconds", "step_seconds")  # of a run's extra: they differ between two equal results
 WITHOUT_WEIGHTS = ("derived",)  # they answer with the weights of the runs that they are derived from
 
 Side = tuple[str, Measure]

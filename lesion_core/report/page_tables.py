@@ -46,11 +46,11 @@ def tables_of(plan: Plan, cells: list[dict[str, Any]], chains: ChainData) -> lis
     listed = []
     for name, spec in plan.tables.items():
         own = [cell for cell in cells if cell["table"] == name]
-        listed.append(_table(name, spec.title, own, notes_of(spec, own), chains))
+        listed.append(_table(name, plan.titled(spec.title), own, notes_of(spec, own), chains))
     for name, extra in EXTRA_TABLES.items():
         own = [cell for cell in cells if cell["table"] == name]
         notes = extra.notes if own else ("Nothing of this was run in this profile.",)
-        listed.append(_table(name, extra.title, own, notes, chains))
+        listed.append(_table(name, plan.titled(extra.title), own, notes, chains))
     return listed
 
 
@@ -125,7 +125,11 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
         }
 
     return [
-        {"name": name, "title": spec.title, "tests": [shown(test) for test in tests if test["table"] == name]}
+        {
+            "name": name,
+            "title": plan.titled(spec.title),
+            "tests": [shown(test) for test in tests if test["table"] == name],
+        }
         for name, spec in plan.tests.items()
     ]
 

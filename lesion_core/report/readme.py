@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lesion_core.errors import RunError
 from lesion_core.files import read_text, write_text
+from lesion_core.record.rehearsed import refuse_rehearsal
 from lesion_core.report.table_cells import NOT_RUN
 
 BEGIN = "<!-- results: begin (written by `make readme`; do not edit) -->"
@@ -80,8 +81,9 @@ def update_readme(root: Path, file: Path, *, check: bool = False) -> None:
     """Put the section between the markers of ``file``; with ``check``, only compare.
 
     Raises:
-        RunError: a marker or a table is missing, or (with ``check``) the section is stale.
+        RunError: the folder is a rehearsal's, a marker or a table is missing, or (with ``check``) the section is stale.
     """
+    refuse_rehearsal(root)
     text = read_text(file)
     if BEGIN not in text or END not in text:
         raise RunError("The file has no results markers", file=file, remedy=f"add the lines '{BEGIN}' and '{END}'")

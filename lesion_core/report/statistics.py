@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from lesion_core.errors import ScoreError
-from lesion_core.files import write_csv
 from lesion_core.paths import Layout
 from lesion_core.report.classifier_tests import classifier_tests
+from lesion_core.report.formats import write_rows
 from lesion_core.report.measures import lesions_of
 from lesion_core.report.score_store import Store
 from lesion_core.report.statistics_tables import write_table
@@ -51,7 +51,7 @@ def write_statistics(root: Path, plan: Plan) -> None:
     for name, spec in plan.tests.items():
         own = [test for test in tests if test["table"] == name]
         write_table(spec.title, layout.table(name, "csv"), COLUMNS, own, plan)
-    write_csv(layout.statistics("tests"), COLUMNS, tests)
+    write_rows(layout.statistics("tests"), COLUMNS, tests, plan)
 
 
 def all_tests(store: Store, plan: Plan) -> list[dict[str, Any]]:

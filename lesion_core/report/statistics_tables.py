@@ -64,7 +64,7 @@ def write_table(title: str, path: Path, csv_columns: Sequence[str], tests: list[
             " rule: K/k times the k-th smallest of K, k the upper median, valid under any dependence; the .csv"
             " has the range over pairs and Holm's correction of each."
         )
-    write_grid(Grid(title, columns, list(map(row, tests)), notes), path, csv_columns, tests)
+    write_grid(Grid(title, columns, list(map(row, tests)), notes), path, csv_columns, tests, plan)
 
 
 def named(plan: Plan, method: str, prompt: str) -> str:

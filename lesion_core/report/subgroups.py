@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from lesion_core.files import read_parquet, write_csv
+from lesion_core.files import read_parquet
 from lesion_core.metrics.weighted import weighted_scores
 from lesion_core.paths import Layout
+from lesion_core.report.formats import write_rows
 from lesion_core.report.measures import MELANOMA, lesions_of, truth_and_probabilities
 from lesion_core.report.score_store import Store
 from lesion_core.scores import read_scores
@@ -54,7 +55,7 @@ def write_subgroups(root: Path, plan: Plan, settings: Subgroups) -> None:
                 alpha=plan.statistics.alpha,
             )
             rows.extend({"dataset": dataset, "method": method, "seeds": len(scored), **_text(item)} for item in found)
-    write_csv(layout.statistics("subgroups"), COLUMNS, rows)
+    write_rows(layout.statistics("subgroups"), COLUMNS, rows, plan)
 
 
 def read_metadata(layout: Layout) -> pd.DataFrame:

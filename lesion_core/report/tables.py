@@ -48,11 +48,11 @@ def write_tables(root: Path, plan: Plan) -> None:
     for name, table in plan.tables.items():
         own = table_cells(name, table, store, plan, [item for item in published if item.table == name])
         counted = any(row.method for row in table.rows)
-        write_files(name, table.title, own, notes_of(table, own), layout.table(name, "csv"), counted=counted)
+        write_files(name, table.title, own, notes_of(table, own), layout.table(name, "csv"), plan, counted=counted)
         cells += own
     for name, extra in EXTRA_TABLES.items():
         own = extra.cells(Cells(name, store, plan))
-        write_files(name, extra.title, own, extra.notes, layout.table(name, "csv"))
+        write_files(name, extra.title, own, extra.notes, layout.table(name, "csv"), plan)
         cells += own
     remove_others(layout.root / "tables", (".csv", ".md", ".tex"), {*plan.tables, *EXTRA_TABLES, *plan.tests})
     write_cells(cells, layout.cells)
@@ -125,7 +125,14 @@ def notes_of(table: Table, cells: list[dict[str, Any]]) -> list[str]:
 
 
 def write_files(
-    name: str, title: str, cells: list[dict[str, Any]], notes: Sequence[str], path: Path, *, counted: bool = True
+    name: str,
+    title: str,
+    cells: list[dict[str, Any]],
+    notes: Sequence[str],
+    path: Path,
+    plan: Plan,
+    *,
+    counted: bool = True,
 ) -> None:
     """Write one table's cells as .csv, .md and .tex; ``counted`` adds how many seeds and images each row has."""
     columns = columns_of(cells)
@@ -147,7 +154,7 @@ def write_files(
     order += [f"{metric}{suffix}" for metric in metrics for suffix in ("", "_sd", "_published")]
     headings = ["Row", *(heading for *_, heading in columns), *(("Seeds", "Images") if counted else ())]
     grid = Grid(title, headings, rows, notes, frozenset(bold))
-    write_grid(grid, path, [*order, "n_seeds", "n_images", "status"], csv_rows)
+    write_grid(grid, path, [*order, "n_seeds", "n_images", "status"], csv_rows, plan)
 
 
 def _record(label: str, own: list[dict[str, Any]]) -> dict[str, Any]:

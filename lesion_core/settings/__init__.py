@@ -22,6 +22,7 @@ from lesion_core.settings.base import (
     Name,
     NotNegative,
     Positive,
+    ProfileName,
     Prompt,
     RunId,
     Strict,
@@ -48,6 +49,7 @@ from lesion_core.settings.data import (
 )
 from lesion_core.settings.paper import Claim, Paper, Reference, Table, TableRow
 from lesion_core.settings.protocols import Homes, Material, Protocol
+from lesion_core.settings.rehearsal import Rehearsal
 from lesion_core.settings.report import Ledger, Plan, Report, Statistics
 from lesion_core.settings.scoring import AutomaticMasks, Corruption, Explain, Robustness, Scoring, Subgroups
 from lesion_core.settings.segmentation import (
@@ -80,9 +82,10 @@ class Matrix(Strict):
 class Settings(Strict):
     """All of params.yaml and the papers' files after the profile's overlay and the command line."""
 
-    profile: Literal["smoke", "mini", "paper"]
+    profile: ProfileName
     papers: dict[Name, Paper]
     mirror: str | None
+    rehearsal: Rehearsal | None = None
     compute: Compute
     data: Data
     synthetic: Synthetic | None

@@ -54,6 +54,7 @@ NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradie
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
 Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
+ProfileName = Literal["smoke", "mini", "rehearsal", "paper"]
 Prompt = Literal["none", "automatic", "automatic_masks", "oracle_box", "oracle_click_1", "oracle_click_3"]
 # What a method can be trained with: an automatic prompt comes from a trained model.
 TrainingPrompt = Literal["none", "oracle_box", "oracle_click_1", "oracle_click_3"]

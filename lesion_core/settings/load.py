@@ -17,6 +17,7 @@ from lesion_core.settings.check import check
 from lesion_core.settings.matrix import expand as expand  # who reads settings wants the runs that they ask for
 from lesion_core.settings.matrix import plan as plan
 from lesion_core.settings.papers import check_rows, chosen, laid_over, read_papers
+from lesion_core.settings.rehearsal import shortened
 from lesion_core.settings.yaml_file import read_yaml
 
 WRITTEN = ("protocols", "bases", "methods")
@@ -149,7 +150,7 @@ def load(
     """Read params.yaml, lay the profile's overlay and then ``overrides`` over it, and validate.
 
     Args:
-        profile: ``smoke``, ``mini`` or ``paper``; None takes that of ``overrides``, else the file's own.
+        profile: ``smoke``, ``mini``, ``rehearsal`` or ``paper``; None takes that of ``overrides``, else the file's own.
         overrides: further values, e.g. from a command line; nested mappings merge.
         checkout: where params.yaml, workflow/profiles and workflow/papers lie.
 
@@ -187,6 +188,8 @@ def load(
         raw["methods"], raw["protocols"] = _extend(written, raw["harmonization"])
         raw.pop("bases", None)
         raw["methods"], raw["matrix"] = with_published(raw, papers, asked)
+        if raw.get("rehearsal"):
+            raw["methods"] = shortened(raw["methods"], raw["rehearsal"])
         settings = Settings.model_validate(raw)
     except ValidationError as error:
         raise _explain(error) from None

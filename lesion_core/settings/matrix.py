@@ -8,6 +8,7 @@ from typing import Any
 from lesion_core.settings import NETWORKS, DerivedMethod, Plan, Robustness, Settings
 from lesion_core.settings.as_published import SUFFIX
 from lesion_core.settings.base import Prompt
+from lesion_core.settings.kinds import rehearsed_as
 from lesion_core.settings.run import Run
 
 
@@ -52,7 +53,7 @@ def expand(settings: Settings) -> dict[str, Run]:
 
 
 def _expanded(settings: Settings) -> tuple[dict[str, Run], dict[str, list[str]]]:
-    """Runs by id, and the ids of each method's runs, one per seed.
+    """Runs by id, and the ids of each method's runs, one per seed; in a rehearsal one run stands for all of its kind.
 
     A run is an ablation's where ``matrix.ablations`` alone asks for it and nothing is built on it, so that every run
     has one owner and ablations are the graph's leaves.
@@ -60,6 +61,7 @@ def _expanded(settings: Settings) -> tuple[dict[str, Run], dict[str, list[str]]]
     runs: dict[str, Run] = {}
     by_name: dict[tuple[str, int], Run] = {}
     by_content: dict[str, Run] = {}
+    by_kind: dict[str, Run] = {}
     homes = settings.homes
     for name in closure(settings, []):
         spec = settings.methods[name]
@@ -90,14 +92,16 @@ def _expanded(settings: Settings) -> tuple[dict[str, Run], dict[str, list[str]]]
             )
             content = run.run_id.rsplit("-", 1)[1]
             run = by_content.setdefault(content, run)
+            if settings.rehearsal is not None:
+                run = by_kind.setdefault(rehearsed_as(run, runs), run)
             by_name[(name, seed)] = run
             runs.setdefault(run.run_id, run)
     asked = {key for run in runs.values() for key in (run.segmenter_run, run.classifier_run, *run.source_runs)}
     owned = {key: run.model_copy(update={"ablation": run.ablation and key not in asked}) for key, run in runs.items()}
-    of_methods: dict[str, list[str]] = {}
+    of_methods: dict[str, dict[str, None]] = {}
     for (name, _), run in by_name.items():
-        of_methods.setdefault(name, []).append(run.run_id)
-    return owned, of_methods
+        of_methods.setdefault(name, {})[run.run_id] = None
+    return owned, {name: list(ids) for name, ids in of_methods.items()}
 
 
 def seeds(settings: Settings, name: str) -> list[int]:
@@ -128,6 +132,7 @@ def plan(settings: Settings) -> Plan:
     names = [name for name in of_methods if name not in second]
     return Plan(
         profile=settings.profile,
+        rehearsed=settings.rehearsal is not None,
         tables=settings.tables,
         papers={name: paper.reference for name, paper in settings.papers.items()},
         claims={name: paper.claims for name, paper in settings.papers.items()},

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from lesion_core.settings.base import Count, Dataset, Distinct, Name, Prompt, Strict
+from lesion_core.settings.base import Count, Dataset, Distinct, Name, ProfileName, Prompt, Strict
 
 RATES = (
     *("dice", "iou", "sensitivity", "specificity", "accuracy", "balanced_accuracy", "precision", "recall", "f1", "auc"),
@@ -248,7 +248,7 @@ class Paper(Strict):
     explain: Distinct[Name] = Field(default_factory=list)
     robustness: Distinct[Name] = Field(default_factory=list)
     subgroups: Distinct[Name] = Field(default_factory=list)
-    profiles: dict[Literal["smoke", "mini", "paper"], PaperProfile] = Field(default_factory=dict)
+    profiles: dict[ProfileName, PaperProfile] = Field(default_factory=dict)
 
     def scaled(self, profile: str) -> PaperProfile | None:
         """What a profile runs of this paper; None where the file says nothing of it."""

@@ -45,7 +45,8 @@ class Plan(Strict):
     """What tables, statistics and figures need to know besides the scores.
 
     Attributes:
-        profile: smoke, mini or paper.
+        profile: smoke, mini, rehearsal or paper.
+        rehearsed: a few steps of one run of each kind, which stands for the others: no number is a result.
         tables: of the papers that are asked for.
         papers, claims, contradictions: of these papers: where they stand, numbers of their prose, by paper.
         tests: tables of tests, by name.
@@ -62,6 +63,7 @@ class Plan(Strict):
     """
 
     profile: str
+    rehearsed: bool = False
     tables: dict[Name, Table]
     papers: dict[Name, Reference]
     claims: dict[Name, list[Claim]]
@@ -85,6 +87,10 @@ class Plan(Strict):
         """The folder of the leak-free split tables, or of the first where nothing runs under that rule."""
         homes = sorted(set(self.protocols.values()))
         return next((home for home in homes if home.endswith("/leak_free")), homes[0])
+
+    def titled(self, title: str) -> str:
+        """A title as it is printed: a rehearsal's says what it is."""
+        return f"REHEARSED, NO RESULT. {title}" if self.rehearsed else title
 
     def name_of(self, method: str) -> str:
         """A method as it is called in print."""

@@ -103,8 +103,11 @@ class Run(Strict):
     def run_id(self) -> str:
         """Slug (method, datasets, seed) and the first 8 hex digits of the settings' SHA-256."""
         identity = self.model_dump(exclude={"method", "ablation", "pixels", "split_tables"})
+        spec = identity["spec"]
         for name in ("protocol", "rule"):
-            identity["spec"].pop(name)
+            spec.pop(name)
+        if "training" in spec and spec["training"]["rehearsed_steps"] is None:
+            spec["training"].pop("rehearsed_steps")  # no run but a rehearsal's has any
         digest = sha256_text(canonical_json(identity))[:8]
         datasets = "" if isinstance(self.spec, DerivedMethod) else f"{'+'.join(self.spec.train_on)}-"
         return f"{self.method}-{datasets}s{self.seed}-{digest}"

@@ -23,9 +23,9 @@ from lesion_core.settings.run import Run
 READS: dict[str, tuple[str, ...]] = {
     "synthetic": ("synthetic",),
     "download": ("mirror", "synthetic", "data.ph2", "data.retries", "data.timeout_seconds"),
-    "weights": ("mirror", "data.retries", "data.timeout_seconds"),
+    "weights": ("mirror", "rehearsal", "data.retries", "data.timeout_seconds"),
     "human-reference": ("mirror", "synthetic", "data.retries", "data.timeout_seconds"),
-    "catalog": ("data.datasets", "data.custom", "duplicates"),
+    "catalog": ("data.datasets", "data.custom", "duplicates", "rehearsal"),
     "splits": ("homes",),
     "reference": ("homes",),
     "harmonize": ("homes",),

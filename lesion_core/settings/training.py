@@ -23,7 +23,10 @@ class Compute(Strict):
 
 
 class Training(Strict):
-    """One run's optimisation."""
+    """One run's optimisation.
+
+    ``rehearsed_steps``: of a rehearsal, which takes so many steps and stops once at a checkpoint.
+    """
 
     epochs: Whole
     batch_size: Count
@@ -46,6 +49,7 @@ class Training(Strict):
     ema_decay: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
     activation_checkpointing: bool = False
     tensorboard: bool = False
+    rehearsed_steps: Count | None = None
 
     @model_validator(mode="after")
     def _plateau_can_act(self) -> Training:

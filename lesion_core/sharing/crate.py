@@ -19,6 +19,7 @@ from lesion_core.errors import RunError
 from lesion_core.files import canonical_json
 from lesion_core.record.calls import NAME as CALLS
 from lesion_core.record.calls import read_calls
+from lesion_core.record.rehearsed import refuse_rehearsal
 from lesion_core.settings.load import REPOSITORY
 from lesion_core.sharing.jobs import MEASURED, Job, jobs_of, positions, read_snapshot
 
@@ -82,11 +83,12 @@ def write_crate(
         images: copy the page, figures, explanations and stored masks too, which show images or their masks.
 
     Raises:
-        RunError: the results have no manifest or no snapshot, a recorded file is missing, ``out`` exists.
+        RunError: a rehearsal's results, no manifest or no snapshot, a recorded file is missing, ``out`` exists.
         OSError: it cannot be written there. After any error there is no ``out``, not even half of one.
     """
     if os.path.lexists(out):
         raise RunError("The folder exists", file=out, remedy="name another, or delete it")
+    refuse_rehearsal(root)
     manifest = read_manifest(root)
     files = manifest.files
     if missing := [name for name in files if not (root / name).is_file() and not _left_out(name, images)]:

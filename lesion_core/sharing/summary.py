@@ -25,7 +25,7 @@ def write_summary(root: Path, plan: Plan) -> None:
             values = summary[cell["method"]].setdefault(cell["dataset"], {})
             values.setdefault(cell["column"], cell["value"])
     for method, values in summary.items():
-        write_json(layout.summary(method), values)
+        write_json(layout.summary(method), {"rehearsed, no result": values} if plan.rehearsed else values)
 
 
 def main_methods(plan: Plan) -> list[str]:

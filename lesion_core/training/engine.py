@@ -11,6 +11,7 @@ import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
@@ -29,6 +30,7 @@ from lesion_core.training.step import Stepper
 from lesion_core.training.task import TrainingTask
 
 CHECKPOINT = "checkpoint.pt"
+TIMED_STEPS = 20
 # They change what is written or kept in memory, not what is computed.
 NO_IDENTITY = ("checkpoint_steps", "activation_checkpointing", "tensorboard")
 
@@ -46,6 +48,8 @@ class FitResult:
         history: the rows of history.csv.
         resumed: how often it went on from a checkpoint.
         seconds: of training, over all attempts; what was done after an attempt's last checkpoint was done again.
+        step_seconds: of one step, the median of the last ones, waiting for its batch included; NaN without any.
+        forward_flop: operations of a step's forward passes, counted in a rehearsal.
     """
 
     epochs: int
@@ -56,6 +60,12 @@ class FitResult:
     history: list[dict[str, float]]
     resumed: int = 0
     seconds: float = 0.0
+    step_seconds: float = math.nan
+    forward_flop: float = 0.0
+
+
+class StoppedOnce(Exception):
+    """A rehearsal has saved its first checkpoint, from which it goes on when it is called again."""
 
 
 @dataclass
@@ -72,6 +82,8 @@ class _Progress:
     best_value: float = math.nan
     resumed: int = 0
     seconds: float = 0.0
+    timed: list[float] = field(default_factory=list)
+    forward_flop: int = 0
 
 
 def fit(
@@ -105,6 +117,7 @@ def fit(
         RunError: no training samples, fewer samples in a batch than processes or than the network needs, a loss,
             gradient or selection metric that is not finite, a broken checkpoint, too little memory.
         SettingsError: activation checkpointing is asked for, and nothing in the model offers it.
+        StoppedOnce: with ``rehearsed_steps``, after the first checkpoint.
     """
     attempts = attempts or Attempts(Path(run_dir))
     smallest = getattr(task.module, "smallest_batch", 1)
@@ -173,6 +186,7 @@ class _Fit:
                 "by as much), or lower compute.processes",
             )
         self.steps_per_epoch = self.samples // self.batch_size
+        self.steps = self.training.rehearsed_steps or self.epochs * self.steps_per_epoch
 
     def run(self) -> FitResult:
         if not self.epochs:
@@ -183,7 +197,7 @@ class _Fit:
         if self.precision != self.training.precision:
             self._say(f"computing in {self.precision}, {self.training.precision} needs a GPU that has it")
         self._resume()
-        while self.at.epoch < self.epochs and not self._stopped_early():
+        while self.at.step < self.steps and not self._stopped_early():
             self._train_epoch()
             self._validate()
         at, stopped = self.at, self._stopped_early()
@@ -196,7 +210,8 @@ class _Fit:
         self._say(f"best epoch {at.best_epoch}, {self.task.selection_metric} {at.best_value:.4f}")
         self._spend()
         fitted = (at.epoch, at.best_epoch, at.best_value, stopped, self.precision, at.history)
-        return FitResult(*fitted, at.resumed, at.seconds)
+        timed = median(at.timed) if at.timed else math.nan
+        return FitResult(*fitted, at.resumed, at.seconds, timed, at.forward_flop / max(1, at.step))
 
     def _say(self, text: str) -> None:
         if self.fabric.is_global_zero:
@@ -212,19 +227,24 @@ class _Fit:
         if len(rows) != self.samples:
             raise RunError(f"Epoch {at.epoch + 1} has {len(rows)} samples instead of {self.samples}")
         task.module.train()
-        shown = time.monotonic()
-        todo = range(at.position, self.steps_per_epoch)
+        began = shown = time.monotonic()
+        last = min(self.steps_per_epoch, at.position + self.steps - at.step)
+        todo = range(at.position, last)
         given: dict[str, Any] = {"epoch": at.epoch, "steps": todo, "step": at.step, "device": self.device}
         for batch in batches(task, rows, self.batch_size, self.fabric.global_rank, self.fabric.world_size, **given):
             self._step(batch)
+            # The first one after a start or a validation waits longer for its batch and for memory.
+            if at.position - 1 > todo.start or not at.timed:
+                at.timed = [*at.timed[1 - TIMED_STEPS :], time.monotonic() - began]
             if time.monotonic() - shown >= LOG_SECONDS:
                 shown = time.monotonic()
                 mean = at.sums["train_loss"] / at.position
                 place = f"epoch {at.epoch + 1} of {self.epochs}, step {at.position} of {self.steps_per_epoch}"
                 self._say(f"{place}, loss {mean:.4f}")
             # After the last step of an epoch the checkpoint waits for the validation.
-            if at.step % self.training.checkpoint_steps == 0 and at.position < self.steps_per_epoch:
+            if at.step % self.training.checkpoint_steps == 0 and at.position < last:
                 self._save()
+            began = time.monotonic()
 
     def _step(self, batch: dict[str, Tensor]) -> None:
         at = self.at
@@ -233,6 +253,7 @@ class _Fit:
         for name, value in means.items():
             key = name if name.startswith("train_") else f"train_{name}"
             at.sums[key] = at.sums.get(key, 0.0) + value
+        at.forward_flop += self.stepper.forward_flop
         at.position += 1
         at.step += 1
 
@@ -298,6 +319,8 @@ class _Fit:
                 "stepper": self.stepper.state_dict(),
             },
         )
+        if self.training.rehearsed_steps and not self.at.resumed:
+            raise StoppedOnce(self.run_dir.name)
 
     def _resume(self) -> None:
         saved: dict[str, Any] | None = load_checkpoint(self.run_dir / CHECKPOINT, identity=self.identity)
@@ -309,4 +332,4 @@ class _Fit:
         self.task.load_state(saved["state"])
         self.best = saved["best"]
         self.stepper.load_state_dict(saved["stepper"])
-        self._say(f"resumed after {self.at.step} of {self.epochs * self.steps_per_epoch} steps")
+        self._say(f"resumed after {self.at.step} of {self.steps} steps")

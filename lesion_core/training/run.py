@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gc
+import math
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,13 +15,14 @@ from torch import Tensor
 from lesion_core.models.trained import REFERENCE_KEY
 from lesion_core.paths import Layout
 from lesion_core.pixels.reference import read_reference
+from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
 from lesion_core.seeding import make_deterministic
 from lesion_core.settings.run import Run
 from lesion_core.training.checkpoint import folder_lock, write_safetensors
 from lesion_core.training.device import check_processes, first_process
-from lesion_core.training.engine import CHECKPOINT, FitResult
+from lesion_core.training.engine import CHECKPOINT, FitResult, StoppedOnce
 from lesion_core.training.task import TrainingTask
 
 
@@ -62,7 +65,8 @@ def fit_extra(task: TrainingTask, result: FitResult, metric: str, best: float | 
         "precision": result.precision,
         "resumed": result.resumed,
         "training_seconds": round(result.seconds, 3),
-    }
+        "step_seconds": None if math.isnan(result.step_seconds) else round(result.step_seconds, 4),
+    } | ({"step_forward_tflop": round(result.forward_flop / 1e12, 4)} if result.forward_flop else {})
 
 
 def finish(
@@ -83,3 +87,13 @@ def finish(
     write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
     for checkpoint in run_dir.rglob(CHECKPOINT):
         checkpoint.unlink()
+
+
+def train_on(train: Callable[[], None]) -> None:
+    """Call ``train`` until it is done: a rehearsal stops at its first checkpoint, as if killed, and goes on from it."""
+    while True:
+        try:
+            return train()
+        except StoppedOnce as stopped:
+            say(f"{stopped}: stopped at its first checkpoint, as each training of a rehearsal is")
+        gc.collect()  # the stopped training's network

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 from torch.nn.modules.batchnorm import _NormBase
+from torch.utils.flop_counter import FlopCounterMode
 
 from lesion_core.errors import SettingsError
 from lesion_core.progress import say
@@ -66,6 +67,7 @@ class Stepper:
             self.average = MovingAverage({**parameters, **normalisation_statistics(task.module)}, training.ema_decay)
         self.loss, self.stepping = fabric.setup(_Loss(task), self.optimizer, move_to_device=False)
         self.scaler: Any = getattr(fabric.strategy.precision, "scaler", None)
+        self.forward_flop = 0  # of the last step of a rehearsal
 
     @property
     def rate(self) -> float:
@@ -82,6 +84,7 @@ class Stepper:
             RunError: a loss or gradient is not finite.
         """
         self.stepping.zero_grad()
+        self.forward_flop = 0
         means = self._gradients(batch, number, samples)
         clip = self.training.gradient_clip or math.inf
         total = self.fabric.clip_gradients(self.loss, self.stepping, max_norm=clip, error_if_nonfinite=False)
@@ -114,7 +117,8 @@ class Stepper:
             micro_batch = {name: value[part].to(self.device, non_blocking=True) for name, value in batch.items()}
             weight = (part.stop - part.start) / samples
             with self.fabric.no_backward_sync(self.loss, enabled=index < parts - 1):
-                loss, told = self.loss(micro_batch)
+                with self._counted():
+                    loss, told = self.loss(micro_batch)
                 value = float(loss.detach())
                 self.check(value, "loss")
                 # DDP averages over processes; the loss is a mean over samples.
@@ -126,6 +130,17 @@ class Stepper:
             torch.distributed.all_reduce(summed)
             sums = dict(zip(sums, summed.tolist(), strict=True))
         return sums
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """In a rehearsal the operations of the forward passes are counted; torch's count of a backward pass takes
+        grouped convolutions for full ones."""
+        if not self.training.rehearsed_steps:
+            yield
+            return
+        with FlopCounterMode(display=False) as counter:
+            yield
+        self.forward_flop += counter.get_total_flops()
 
     def _skipped(self, norm: float, before: float, number: int) -> None:
         """The scaler skips steps without limit: no scale fixes a gradient that is not finite by itself."""

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import releases
 from PIL import Image
 
-from lesion_core.catalog.table import COLUMNS, EDGE_COLUMNS, build_catalog, read_edges, read_images, relative_path
+from lesion_core.acquire.readers import Row
+from lesion_core.catalog.table import (
+    COLUMNS,
+    EDGE_COLUMNS,
+    build_catalog,
+    draw_few,
+    read_edges,
+    read_images,
+    relative_path,
+)
 from lesion_core.errors import CatalogError, ImageError, MaskError
 from lesion_core.files import read_json, sha256_file
 from lesion_core.settings import Custom, Duplicates
@@ -182,3 +193,15 @@ def test_names_lead_to_own_files_where_results_are_a_link(tmp_path):
         path.write_text(path.name)
         assert (root / relative_path(path, root)).read_text() == path.name
     assert relative_path(path, root) == "data/ph2/b.png"
+
+
+def test_few_images_are_drawn_in_turns_of_classes_and_by_id_alone():
+    def row(dataset, number, label=None):
+        return Row(dataset, f"ISIC_{number}", Path(f"{number}.jpg"), "CC0 1.0", label=label)
+
+    ham = [row("ham10000", number, "nv") for number in range(20)] + [row("ham10000", 20, "mel")]
+    drawn = draw_few(ham, 4)
+    assert sorted(row.label for row in drawn) == ["mel", "nv", "nv", "nv"]
+    one, two = ({row.image_id for row in draw_few([row(name, k) for k in range(20)], 5)} for name in ("isic2017", "x"))
+    assert one == two
+    assert draw_few(ham, None) == ham

@@ -13,11 +13,13 @@ from safetensors.torch import load_file, save_file
 from segmentation_runs import SIZE, make_run, write_dataset
 
 from lesion_core.acquire import registry
-from lesion_core.errors import WeightsError
+from lesion_core.errors import DownloadError, WeightsError
 from lesion_core.files import read_json
+from lesion_core.models import published_weights
 from lesion_core.models.backbones import build_encoder
 from lesion_core.models.networks import build_network
-from lesion_core.models.published_weights import in_order, write_weights
+from lesion_core.models.published_weights import draw_weights, in_order, write_weights
+from lesion_core.models.weights import read_weights
 from lesion_core.paths import Layout
 from lesion_core.settings.pretrained import TIMM_NAMES
 from lesion_core.training.segmentation import train_run
@@ -159,3 +161,19 @@ def test_the_package_of_lite0_is_timms_network(tmp_path):
     images = torch.rand(2, 3, 224, 224, generator=torch.Generator().manual_seed(0)) * 2 - 1
     with torch.no_grad():
         torch.testing.assert_close(theirs(images), own(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["medsam", "resnet34.imagenet", "deit_small_patch16_224.fb_in1k"])
+def test_a_rehearsal_draws_what_no_source_gives_in_the_format_of_the_release(tmp_path, name, monkeypatch):
+    def offline(*arguments, **keywords):
+        raise DownloadError("no source gives this file")
+
+    monkeypatch.setattr(published_weights, "fetch_weights", offline)
+    out = tmp_path / "weights" / f"{name}.safetensors"
+    given = {"mirror": None, "retries": 0, "timeout": 1.0}
+    with pytest.raises(DownloadError):
+        write_weights(name, out, **given)
+    write_weights(name, out, **given, draw=True)
+    assert read_json(out.with_name(out.name + ".json"))["source"] == "drawn at random for a rehearsal"
+    again = draw_weights(name, tmp_path / registry.WEIGHTS[name].file.name)
+    assert {*read_weights(again)} == {*load_file(out)}

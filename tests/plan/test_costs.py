@@ -9,8 +9,9 @@ from lesion_core.files import write_csv, write_json
 from lesion_core.paths import Layout
 from lesion_core.plan import table
 from lesion_core.plan.rates import measured_rates, stated_rates
-from lesion_core.plan.work import image_counts, kind_of, training_steps
+from lesion_core.plan.work import image_counts, training_steps
 from lesion_core.settings import load as config
+from lesion_core.settings.kinds import kind_of
 
 IMAGES = {"isic2018_task1": (1816, 259), "ph2": (140, 20), "ham10000": (7010, 1002)}
 
@@ -57,10 +58,11 @@ def test_hours_are_runs_times_steps_times_seconds(runs, tmp_path):
     rates = measured_rates(tmp_path)
     assert rates[kind_of(run, runs)].seconds == 0.5
     only = {run.run_id: run}
-    text = table.cost_table(IMAGES, only, rates)
+    text = table.cost_table(IMAGES, only, rates, {"sam_adapter": "sam_vit"}, 500.0)
     # 12200 steps of half a second
-    assert f"| sam_adapter | 1 | 12200 | 0.5000 | {run.run_id} on cuda | 1.69 |" in text
-    assert text.endswith("| all measured or stated | 1 | | | | 1.69 |")
+    assert f"| sam_vit | sam_adapter | 1 | 12200 | 0.5000 | {run.run_id} on cuda | 1.69 |" in text
+    assert "| sam_vit | all known | | | | | 1.69 |\n| all | measured or stated | 1 | | | | 1.69 |" in text
+    assert "0.8 kWh at 500 W" in text
 
 
 def test_the_slowest_run_of_a_kind_decides(runs, tmp_path):
@@ -102,7 +104,7 @@ def test_images_are_counted_by_release_and_share_or_in_made_splits(settings, tmp
 
 def test_what_is_not_measured_is_named(settings, runs):
     images = image_counts(settings)
-    text = table.cost_table(images, runs, {})
+    text = table.cost_table(images, runs, {}, {}, 700.0)
     trained = [run for run in runs.values() if training_steps(run, images)]
     assert f"{len(trained)} runs have no measured rate" in text
     assert "| all" not in text

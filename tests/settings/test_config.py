@@ -197,7 +197,7 @@ def test_a_segmenter_that_learnt_with_boxes_may_make_masks():
 
 
 def test_unknown_profile_lists_the_known():
-    with pytest.raises(SettingsError, match="mini, paper, smoke"):
+    with pytest.raises(SettingsError, match="mini, paper, rehearsal, smoke"):
         config.load("papre")
 
 

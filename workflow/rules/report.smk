@@ -123,8 +123,26 @@ rule checklists:
         lesion("checklists")
 
 
+# Of a rehearsal; `lesion rehearsal` makes it at any time.
+rule rehearsal:
+    input:
+        DONE_RUNS,
+    output:
+        LAYOUT.rehearsal("csv"),
+        LAYOUT.rehearsal("md"),
+    log:
+        log_of("rehearsal"),
+    benchmark:
+        benchmark_of("rehearsal")
+    params:
+        **remade_when("plan.rehearsal"),
+    shell:
+        lesion("rehearsal")
+
+
 rule report:
     input:
+        [LAYOUT.rehearsal("csv")] if PLAN.rehearsed else [],
         rules.checklists.output,
         SCORES,
         DONE_RUNS,

@@ -62,6 +62,8 @@ def write_figures(root: Path, plan: Plan) -> None:
         if drawn is None:
             say(f"figure {name}: no scores for it in this profile")
             continue
+        if plan.rehearsed:
+            drawn.figure.text(0.5, 0.5, "REHEARSED", rotation=30, size=40, alpha=0.3, ha="center", va="center")
         drawn.save(Layout(source.root).figures, name)
         listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
     remove_others(Layout(source.root).figures, (".pdf", ".png"), {item["name"] for item in listed})
