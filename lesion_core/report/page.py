@@ -45,7 +45,8 @@ def write_page(root: Path, plan: Plan) -> None:
         "plan": plan,
         "layout": layout,
         "found": summary_of(plan, ledger, claims),
-        "sections": SECTIONS,
+        "sections": ("rehearsal", *SECTIONS) if plan.rehearsed else SECTIONS,
+        "rehearsal": read_csv(layout.rehearsal("csv")) if plan.rehearsed else [],
         "data": data_of(root, plan),
         "certificates": {home: read_json(layout.certificate(home)) for home in sorted(set(plan.protocols.values()))},
         "tables": tables_of(plan, read_cells(root), chains),
@@ -76,6 +77,7 @@ def _check_parts(layout: Layout, plan: Plan) -> None:
         layout.figure_list,
         layout.data_report,
         *(layout.certificate(home) for home in plan.protocols.values()),
+        *([layout.rehearsal("csv")] if plan.rehearsed else []),
     )
     for path in parts:
         if not path.is_file():

@@ -11,7 +11,10 @@ from lesion_core.settings.base import Count, Fraction, NotNegative, Positive, St
 
 
 class Compute(Strict):
-    """How jobs use the machine; in a run's identity are ``threads`` and ``processes`` alone (sums depend on them)."""
+    """How jobs use the machine; in a run's identity are ``threads`` and ``processes`` alone (sums depend on them).
+
+    ``rehearsal``: a rehearsal.csv, whose measured memory and time jobs that train ask a scheduler for.
+    """
 
     device: Literal["auto", "cpu", "cuda"]
     threads: Count
@@ -20,6 +23,7 @@ class Compute(Strict):
     gpu_memory_mb: Count
     memory_mb: Count
     runtime_minutes: Count
+    rehearsal: str | None = None
 
 
 class Training(Strict):

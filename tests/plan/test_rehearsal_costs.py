@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from lesion_core.errors import SettingsError
 from lesion_core.files import read_csv, write_json
 from lesion_core.paths import Layout
 from lesion_core.plan.rehearsal import rates_of_rehearsal, write_rehearsal
+from lesion_core.plan.requests import read_rehearsal, requests_of
 from lesion_core.settings import load as config
 from lesion_core.settings.kinds import kind_of
 
@@ -50,3 +52,19 @@ def test_rows_and_rates_by_hand(tmp_path, matrices):
     # three forward passes of 2 TFLOP at 60 TFLOP/s
     assert rates_of_rehearsal(stored, 60.0)[kind].seconds == pytest.approx(0.1)
     assert "REHEARSED, NO RESULT" in Layout(tmp_path).rehearsal("md").read_text()
+
+
+def test_a_training_asks_for_what_was_measured(tmp_path, matrices):
+    runs, wanted = matrices
+    run, compute = of(wanted, "sam_adapter"), config.load("paper").compute
+    finished(tmp_path, of(runs, "sam_adapter"))
+    write_rehearsal(tmp_path, runs, wanted, 2000)
+    measured = read_rehearsal(str(Layout(tmp_path).rehearsal("csv")))
+    images = {"isic2018_task1": (80, 8), "ph2": (0, 0)}
+    # 3000 MiB and a quarter; 50 epochs of 10 steps of 4 s are 34 minutes, half as long again, and half an hour
+    asked = requests_of(run, wanted, measured, images, compute)
+    assert asked == {"mem_mb": 3750, "gpu_memory_mb": compute.gpu_memory_mb, "runtime": 80}
+    assert requests_of(of(wanted, "unet"), wanted, measured, images, compute)["mem_mb"] == compute.memory_mb
+    assert read_rehearsal(None) == {}
+    with pytest.raises(SettingsError, match="no rehearsal"):
+        read_rehearsal(str(tmp_path / "none.csv"))

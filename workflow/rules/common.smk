@@ -12,6 +12,8 @@ from lesion_core.acquire.registry import require_weights
 from lesion_core.errors import LesionError, storage_error
 from lesion_core.files import canonical_json, remove_partials
 from lesion_core.paths import Layout
+from lesion_core.plan.requests import read_rehearsal, requests_of
+from lesion_core.plan.work import image_counts
 from lesion_core.record.calls import record_call
 from lesion_core.record.outputs import NAME as RECORD
 from lesion_core.record.provenance import code_hash
@@ -88,6 +90,26 @@ LARGE = {"mem_mb": COMPUTE.memory_mb, "runtime": COMPUTE.runtime_minutes}
 def computing(gpus=1):
     """What a job that runs networks asks of a scheduler."""
     return {"gpu": GPU * gpus, "gpu_memory_mb": COMPUTE.gpu_memory_mb, **LARGE}
+
+
+REHEARSED = read_rehearsal(COMPUTE.rehearsal)
+IMAGES = image_counts(SETTINGS)
+
+
+def training(ids):
+    """What a job that trains asks for: of each kind what a rehearsal measured, where there is one."""
+    if not REHEARSED:
+        return computing(COMPUTE.processes)
+
+    def asked(name):
+        def amount(wildcards, attempt):
+            found = [requests_of(RUNS[key], RUNS, REHEARSED, IMAGES, COMPUTE)[name] for key in named(ids, wildcards)]
+            return attempt * (sum(found) if name == "runtime" else max(found))
+
+        return amount
+
+    measured = {name: asked(name) for name in ("mem_mb", "gpu_memory_mb", "runtime")}
+    return computing(COMPUTE.processes) | measured
 
 
 def log_of(name):

@@ -55,7 +55,7 @@ for kind, runs, inputs, module in (
             priority: urgency
             threads: COMPUTE.threads * COMPUTE.processes
             resources:
-                **computing(COMPUTE.processes),
+                **training(ids),
             params:
                 **remade_when(module, "train"),
                 ids=partial(named, ids),
