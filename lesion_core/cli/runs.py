@@ -52,6 +52,8 @@ def train(
         observe.begin()
         module = import_module(f"lesion_core.training.{run.task}")
         chosen = job_device(device or given.compute.device)
+        if given.rehearsal is not None and chosen == "cpu":
+            observe.limit_memory()
         train_on(partial(module.train_run, run, folder, root, chosen))
 
 

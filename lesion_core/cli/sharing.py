@@ -143,8 +143,7 @@ def plan(
     if rates is not None:
         known = rates_of_rehearsal(rates, card_tflops) if rates.is_file() else measured_rates(rates)
     known |= stated_rates(seconds or [], runs)
-    owners = {method: name for name, paper in settings.papers.items() for method in paper.methods}
-    typer.echo(table.cost_table(image_counts(settings, counts), runs, known, owners, watts))
+    typer.echo(table.cost_table(image_counts(settings, counts), runs, known, table.owners(settings), watts))
 
 
 def rehearsal(root: Root) -> None:

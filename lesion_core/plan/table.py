@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from lesion_core.plan.rates import Rate
 from lesion_core.plan.work import training_steps
+from lesion_core.settings import Settings
 from lesion_core.settings.as_published import SUFFIX
 from lesion_core.settings.classification import DerivedMethod
 from lesion_core.settings.kinds import kind_of, learns
@@ -17,6 +18,16 @@ HEAD = [
     "| paper | method | runs | steps a run | seconds a step | from | hours |",
     "|---|---|---:|---:|---:|---|---:|",
 ]
+
+
+def owners(settings: Settings) -> dict[str, str]:
+    """Method -> the papers whose tables have a row of it; what only serves others' rows is not there."""
+    found: dict[str, dict[str, None]] = defaultdict(dict)
+    for name, paper in settings.papers.items():
+        for row in (row for table in paper.tables.values() for row in table.rows):
+            for method in filter(None, (row.method, row.segmenter)):
+                found[method][name] = None
+    return {method: " + ".join(names) for method, names in found.items()}
 
 
 def cost_table(
@@ -32,7 +43,7 @@ def cost_table(
         images: dataset -> training and validation images, ``work.image_counts``.
         runs: the expanded matrix.
         rates: by kind; a step of another batch size is scaled by the number of images in it.
-        papers: method -> the paper whose file it stands in; others are shared by papers.
+        papers: of `owners`.
         watts: what the card takes, for the energy.
     """
     methods: dict[str, list[Run]] = defaultdict(list)
@@ -45,7 +56,7 @@ def cost_table(
     for method, members in order:
         run, count = members[0], len(members)
         kind, steps = kind_of(run, runs), training_steps(run, images)
-        paper, rate = papers.get(method.removesuffix(SUFFIX), "shared"), rates.get(kind)
+        paper, rate = papers.get(method.removesuffix(SUFFIX), "none by itself"), rates.get(kind)
         if rate is None or isinstance(run.spec, DerivedMethod):
             unknown[kind] = unknown.get(kind, 0) + count
             lines.append(f"| {paper} | {method} | {count} | {steps} | ? | no run of '{kind}' | ? |")

@@ -78,6 +78,19 @@ def peak_memory_mb() -> dict[str, float | None]:
     return {"host": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1), "gpu": gpu}
 
 
+def resident_mb() -> float:
+    """Resident memory of this process now, in MiB."""
+    return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * resource.getpagesize() / 2**20
+
+
+def limit_memory() -> None:
+    """To what the machine has free now: an allocation beyond it fails, where the kernel would kill a process."""
+    lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    free = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable")) << 10
+    taken = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[5]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + free, resource.getrlimit(resource.RLIMIT_DATA)[1]))
+
+
 def hardware() -> dict[str, str | int | None]:
     """What computes: the processor's name and cores, the GPU's name and its CUDA (None without one that is in use)."""
     torch: Any = sys.modules.get("torch")

@@ -29,7 +29,7 @@ READS: dict[str, tuple[str, ...]] = {
     "splits": ("homes",),
     "reference": ("homes",),
     "harmonize": ("homes",),
-    "train": ("compute.device",),
+    "train": ("compute.device", "rehearsal"),
     "pretrain": ("compute.device", "pretrain"),
     "score": ("compute.device", "scoring"),
     "pseudo-masks": ("compute.device", "scoring.batch_size"),

@@ -8,6 +8,7 @@ are Lightning Fabric's.
 from __future__ import annotations
 
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from lesion_core.errors import RunError
 from lesion_core.files import canonical_json, sha256_text
 from lesion_core.progress import LOG_SECONDS, say
 from lesion_core.record.attempts import Attempts
+from lesion_core.record.observe import resident_mb
 from lesion_core.settings import Training
 from lesion_core.training.batches import batches
 from lesion_core.training.checkpoint import copied, load_checkpoint, save_checkpoint
@@ -31,6 +33,7 @@ from lesion_core.training.task import TrainingTask
 
 CHECKPOINT = "checkpoint.pt"
 TIMED_STEPS = 20
+ALLOCATION = re.compile(r"can't allocate memory: you tried to allocate (\d+) bytes")
 # They change what is written or kept in memory, not what is computed.
 NO_IDENTITY = ("checkpoint_steps", "activation_checkpointing", "tensorboard")
 
@@ -123,10 +126,14 @@ def fit(
     smallest = getattr(task.module, "smallest_batch", 1)
     try:
         return _Fit(task, training, Path(run_dir), seed, device, identity, attempts).run()
-    except torch.OutOfMemoryError as error:
+    except RuntimeError as error:
+        asked = ALLOCATION.search(str(error))  # of a CPU, torch has no class of its own
+        if asked is None and not isinstance(error, torch.OutOfMemoryError):
+            raise
+        need = "" if asked is None else f", which needs {resident_mb() + int(asked[1]) / 2**20:.0f} MiB or more"
         least = f" (to no less than {smallest})" if smallest > 1 else ""
         raise RunError(
-            f"Out of memory with {training.batch_size} samples of {Path(run_dir).name} in a micro-batch",
+            f"Out of memory with {training.batch_size} samples of {Path(run_dir).name} in a micro-batch{need}",
             file=run_dir,
             remedy=f"lower training.batch_size{least} and raise training.accumulation by as much (a step takes the "
             "same samples), set training.activation_checkpointing: true for SAM, or choose a smaller model.image_size",

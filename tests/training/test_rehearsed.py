@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from functools import partial
+from pathlib import Path
 
 import pytest
 from engine_tasks import Curve, difference, run
 
 from lesion_core.training.engine import StoppedOnce
 from lesion_core.training.run import train_on
+
+TESTS = Path(__file__).resolve().parents[1]
 
 
 def test_it_stops_once_and_ends_as_if_it_had_not(tmp_path):
@@ -32,3 +39,20 @@ def test_a_single_step_stops_after_its_validation(tmp_path):
     plain = run(Curve(samples=4), tmp_path / "plain", epochs=1)
     assert [step for step, _ in task.asked] == [0]
     assert difference(task, plain) > 0.0, "of other samples"
+
+
+def test_what_a_machine_has_no_memory_for_is_told_with_its_need(tmp_path):
+    """In a process of its own: the limit is for good."""
+    script = (
+        "from pathlib import Path; from engine_tasks import Curve, run; from lesion_core.record import observe\n"
+        "import resource, torch\n"
+        "class Large(Curve):\n"
+        "    def loss(self, batch):\n"
+        "        torch.ones(1 << 40, dtype=torch.uint8)\n"
+        f"observe.limit_memory(); run(Large(), Path({str(tmp_path)!r}))\n"
+    )
+    paths = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=os.environ | paths)
+    needed = re.search(r"RunError: Out of memory with 4 samples.* needs (\d+) MiB or more", done.stderr)
+    assert needed, done.stderr[-500:]
+    assert 1 << 20 < int(needed[1]) < 1.01 * (1 << 20)
