@@ -8,6 +8,13 @@ min_version("9.0")
 STARTED = time.time()
 
 
+report: "workflow/report/workflow.rst"
+
+
+# read under --sdm apptainer alone; workflow/envs/lesion.def says how to build it
+container: "workflow/envs/lesion.sif"
+
+
 # params.yaml is read and checked in common.smk
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"

@@ -244,6 +244,11 @@ class Layout:
         """Names, titles and captions of the figures, JSON."""
         return self.figures / "figures.json"
 
+    @property
+    def all_figures(self) -> Path:
+        """Every figure, a page each."""
+        return self.figures / "all.pdf"
+
     def checklist(self, name: str, suffix: str) -> Path:
         """A reviewer's sheet (md), or a table that it links (csv)."""
         return self.root / "checklists" / f"{name}.{suffix}"

@@ -13,7 +13,8 @@ from lesion_core.report.lineage import Lineage
 from lesion_core.report.study import DEMOGRAPHICS, FAILURES, FLOW, demographics_of, failures_of, flow_of
 from lesion_core.settings import Plan
 
-SHEETS = ("claim", "clear_derm")
+# Name and format of what is written; the sheets (md) link the tables (csv).
+SHEETS = (("claim", "md"), ("clear_derm", "md"), ("flow", "csv"), ("demographics", "csv"), ("failures", "csv"))
 
 
 def write_checklists(root: Path, plan: Plan) -> None:
@@ -25,12 +26,7 @@ def write_checklists(root: Path, plan: Plan) -> None:
     layout, lineage = Layout(root), Lineage.read(root)
     flow, people = flow_of(layout, lineage.store, plan.main_splits), demographics_of(layout, plan.main_splits)
     failures = failures_of(lineage.store, plan)
-    for name, columns, rows in (
-        ("flow", FLOW, flow),
-        ("demographics", DEMOGRAPHICS, people),
-        ("failures", FAILURES, failures),
-    ):
-        write_csv(layout.checklist(name, "csv"), columns, rows)
+    tables = {"flow": (FLOW, flow), "demographics": (DEMOGRAPHICS, people), "failures": (FAILURES, failures)}
     runs = {run_id: lineage.run(run_id) for run_id in sorted(plan.run_ids)}
     licences = licences_of(root, runs)
     content: dict[str, Any] = {
@@ -47,8 +43,11 @@ def write_checklists(root: Path, plan: Plan) -> None:
         "packages": sorted({(name, text) for run in runs.values() for name, text in run["packages"].items()}),
     }
     templates = environment()
-    for name in SHEETS:
-        write_text(layout.checklist(name, "md"), templates.get_template(f"{name}.md").render(content))
+    for name, suffix in SHEETS:
+        if suffix == "csv":
+            write_csv(layout.checklist(name, suffix), *tables[name])
+        else:
+            write_text(layout.checklist(name, suffix), templates.get_template(f"{name}.md").render(content))
     saw = {item["run"]: item for item in licences["checkpoints"]}
     for run_id, run in runs.items():
         text = templates.get_template("run_card.md").render(run=run, saw=saw[run_id], failures=failures, plan=plan)

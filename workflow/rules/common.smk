@@ -112,6 +112,11 @@ def training(ids):
     return computing(COMPUTE.processes) | measured
 
 
+def shown_in_report(path, caption, category, **options):
+    """An output that `snakemake --report` shows, with its caption in workflow/report."""
+    return report(path, caption=f"../report/{caption}.rst", category=category, **options)
+
+
 def log_of(name):
     return str(LAYOUT.log(name))
 

@@ -193,7 +193,7 @@ rule data_report:
         LAYOUT.data_report,
         LAYOUT.colours,
     output:
-        DATA_REPORT,
+        [shown_in_report(path, "data", "Data") if path.suffix == ".png" else path for path in DATA_REPORT],
     log:
         log_of("data_report"),
     benchmark:

@@ -1,13 +1,20 @@
 # From scores to claims: these rules read results and nothing else.
+from lesion_core.report.checklists import SHEETS
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.sharing.summary import main_methods
 
 CERTIFICATES = [LAYOUT.certificate(home) for home in sorted(set(PLAN.protocols.values()))]
 SCORES = [LAYOUT.scores("segmentation"), LAYOUT.scores("classification")]
-SHEETS = [("claim", "md"), ("clear_derm", "md"), ("flow", "csv"), ("demographics", "csv"), ("failures", "csv")]
 EXPLANATIONS = [LAYOUT.explained(run_id, suffix) for run_id in EXPLAINED for suffix in ("csv", "npz")]
 DONE_RUNS = [run_dir(run) / "provenance.json" for run in RUNS.values()]
 DONE_RUNS += [run_dir(run) / "history.csv" for run in RUNS.values() if run.task != "derived"]
+
+
+def table_files(names):
+    """Three formats of tables; `snakemake --report` shows the .csv."""
+    files = {name: LAYOUT.table(name, "csv") for name in names}
+    shown = [shown_in_report(path, "table", "Tables", labels={"table": name}) for name, path in files.items()]
+    return shown + [LAYOUT.table(name, suffix) for name in names for suffix in ("md", "tex")]
 
 
 rule tables:
@@ -18,7 +25,7 @@ rule tables:
         LAYOUT.human_reference,
     output:
         LAYOUT.cells,
-        [LAYOUT.table(name, suffix) for name in (*PLAN.tables, *EXTRA_TABLES) for suffix in ("csv", "md", "tex")],
+        table_files((*PLAN.tables, *EXTRA_TABLES)),
     log:
         log_of("tables"),
     benchmark:
@@ -33,8 +40,8 @@ rule statistics:
     input:
         SCORES,
     output:
-        LAYOUT.statistics("tests"),
-        [LAYOUT.table(name, suffix) for name in PLAN.tests for suffix in ("csv", "md", "tex")],
+        shown_in_report(LAYOUT.statistics("tests"), "tests", "Statistics"),
+        table_files(PLAN.tests),
     log:
         log_of("statistics"),
     benchmark:
@@ -50,7 +57,7 @@ rule subgroups:
         LAYOUT.scores("classification"),
         LAYOUT.catalog,
     output:
-        LAYOUT.statistics("subgroups"),
+        shown_in_report(LAYOUT.statistics("subgroups"), "subgroups", "Statistics"),
     log:
         log_of("subgroups"),
     benchmark:
@@ -70,6 +77,7 @@ rule figures:
         rules.statistics.output,
         rules.subgroups.output,
     output:
+        shown_in_report(LAYOUT.all_figures, "figures", "Figures"),
         LAYOUT.figure_list,
         LAYOUT.figures / RECORD,
     log:
@@ -88,7 +96,7 @@ rule ledger:
         LAYOUT.cells,
         LAYOUT.human_reference,
     output:
-        LAYOUT.ledger,
+        shown_in_report(LAYOUT.ledger, "ledger", "Verdicts"),
         LAYOUT.intervals,
     log:
         log_of("ledger"),
@@ -156,7 +164,7 @@ rule report:
         CERTIFICATES,
         DATA_REPORT,
     output:
-        LAYOUT.report,
+        shown_in_report(LAYOUT.report, "page", "Report"),
         LAYOUT.figures / f"page.{RECORD}",
     log:
         log_of("report"),

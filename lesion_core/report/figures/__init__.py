@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from lesion_core.files import remove_others, write_json
+from matplotlib.backends.backend_pdf import PdfPages
+
+from lesion_core.files import atomic_path, remove_others, write_json
 from lesion_core.paths import Layout
 from lesion_core.progress import say
 from lesion_core.report.figures import (
@@ -50,21 +52,26 @@ def figures_of(plan: Plan) -> dict[str, Callable[[Source], Drawn | None]]:
 
 
 def write_figures(root: Path, plan: Plan) -> None:
-    """Write ``figures/<name>.pdf`` and ``.png``, and last ``figures/figures.json`` with their captions; others go.
+    """Write ``figures/<name>.pdf`` and ``.png``, ``all.pdf`` (a page each), last their captions: ``figures.json``.
+
+    Other figures are removed.
 
     Raises:
         ScoreError: the score store is missing or broken.
     """
-    source = Source.read(root, plan)
+    source, layout = Source.read(root, plan), Layout(root)
     listed = []
-    for name, draw in figures_of(plan).items():
-        drawn = draw(source)
-        if drawn is None:
-            say(f"figure {name}: no scores for it in this profile")
-            continue
-        if plan.rehearsed:
-            drawn.figure.text(0.5, 0.5, "REHEARSED", rotation=30, size=40, alpha=0.3, ha="center", va="center")
-        drawn.save(Layout(source.root).figures, name)
-        listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
-    remove_others(Layout(source.root).figures, (".pdf", ".png"), {item["name"] for item in listed})
-    write_json(Layout(source.root).figure_list, listed)
+    with atomic_path(layout.all_figures) as partial, PdfPages(partial, metadata={"CreationDate": None}) as pages:
+        partial.touch()  # stays empty where there is no figure
+        for name, draw in figures_of(plan).items():
+            drawn = draw(source)
+            if drawn is None:
+                say(f"figure {name}: no scores for it in this profile")
+                continue
+            if plan.rehearsed:
+                drawn.figure.text(0.5, 0.5, "REHEARSED", rotation=30, size=40, alpha=0.3, ha="center", va="center")
+            drawn.save(layout.figures, name)
+            pages.savefig(drawn.figure)
+            listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
+    remove_others(layout.figures, (".pdf", ".png"), {item["name"] for item in listed})
+    write_json(layout.figure_list, listed)
