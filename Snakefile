@@ -1,4 +1,4 @@
-# From downloads to the report. Profiles: --config profile=smoke | mini mirror=DIR | paper (the default).
+# From downloads to the report. Profiles: --config profile=smoke | mini mirror=DIR | rehearsal mirror=DIR | paper (the default).
 import time
 
 from snakemake.utils import min_version

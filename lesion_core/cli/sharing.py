@@ -121,6 +121,9 @@ def plan(
             "--card-tflops", help="With a rehearsal.csv: 10^12 operations a second of the card you will have."
         ),
     ] = None,
+    least: Annotated[
+        float, typer.Option("--least", help="With --card-tflops: seconds that its shortest step takes.")
+    ] = 0.03,
     watts: Annotated[float, typer.Option("--watts", help="Of the card, for the energy.")] = 700.0,
     seconds: Annotated[
         list[str] | None,
@@ -141,7 +144,7 @@ def plan(
     runs = config.expand(settings)
     known = {}
     if rates is not None:
-        known = rates_of_rehearsal(rates, card_tflops) if rates.is_file() else measured_rates(rates)
+        known = rates_of_rehearsal(rates, card_tflops, least) if rates.is_file() else measured_rates(rates)
     known |= stated_rates(seconds or [], runs)
     typer.echo(table.cost_table(image_counts(settings, counts), runs, known, table.owners(settings), watts))
 

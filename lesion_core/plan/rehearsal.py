@@ -107,13 +107,14 @@ def _page(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def rates_of_rehearsal(path: Path, card_tflops: float | None = None) -> dict[str, Rate]:
+def rates_of_rehearsal(path: Path, card_tflops: float | None = None, least: float = 0.0) -> dict[str, Rate]:
     """Seconds per step by kind from ``rehearsal.csv``, the slowest of those that take the same steps.
 
     Args:
         path: the file.
         card_tflops: what a card computes, in 10^12 operations a second: a step then takes three forward passes at
             that rate (forward and backward of a network all of which learns), wherever it was rehearsed.
+        least: seconds that a step on that card takes however little it computes: kernels are launched one by one.
     """
     rates: dict[str, Rate] = {}
     for row in read_csv(path):
@@ -121,7 +122,8 @@ def rates_of_rehearsal(path: Path, card_tflops: float | None = None) -> dict[str
             continue
         seconds, device = float(row["step_seconds"]), row["device"]
         if card_tflops is not None:
-            seconds, device = 3.0 * float(row["forward_tflop"]) / card_tflops, f"a card of {card_tflops:g} TFLOP/s"
+            seconds = max(least, 3.0 * float(row["forward_tflop"]) / card_tflops)
+            device = f"a card of {card_tflops:g} TFLOP/s"
         if row["step_kind"] not in rates or rates[row["step_kind"]].seconds < seconds:
             rates[row["step_kind"]] = Rate(row["step_kind"], seconds, int(row["samples"]), device, row["run_id"])
     return rates

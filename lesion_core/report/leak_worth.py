@@ -45,8 +45,13 @@ def leak_worth_cells(made: Cells) -> list[dict[str, Any]]:
                     continue
                 for rule, runs in sides.items():
                     made.add(row, rule, HEADINGS[rule], method, measure, runs=runs)
-                told = difference([_values(store, runs, measure) for runs in sides.values()], plan.statistics)
-                text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
+                values = [_values(store, runs, measure) for runs in sides.values()]
+                if min(len(set(lesions)) for _, lesions in values) > 1:
+                    told = difference(values, plan.statistics)
+                    text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
+                else:
+                    apart = float(values[1][0].mean() - values[0][0].mean())
+                    text = f"{100 * apart:+.2f} (one lesion: no interval)"
                 known = {"status": PUBLISHED_ONLY, "published_text": text, "dataset": dataset}
                 made.add(row, DIFFERENCE, HEADINGS[DIFFERENCE], method, known=known)
     if not made.made:

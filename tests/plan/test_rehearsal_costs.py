@@ -51,6 +51,7 @@ def test_rows_and_rates_by_hand(tmp_path, matrices):
     assert rates_of_rehearsal(stored)[kind].seconds == 4.0
     # three forward passes of 2 TFLOP at 60 TFLOP/s
     assert rates_of_rehearsal(stored, 60.0)[kind].seconds == pytest.approx(0.1)
+    assert rates_of_rehearsal(stored, 60.0, 0.25)[kind].seconds == 0.25
     assert "REHEARSED, NO RESULT" in Layout(tmp_path).rehearsal("md").read_text()
 
 

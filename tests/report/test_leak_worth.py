@@ -33,3 +33,12 @@ def test_a_method_stands_beside_itself_under_both_rules():
     assert cells["difference"]["published_text"].startswith("+30.00 (")
     [empty] = leak_worth_cells(Cells("leak_worth", Store.of(rows, []), make_plan()))
     assert empty["row"] == NONE
+
+
+def test_a_single_lesion_has_a_difference_and_no_interval():
+    """A dataset of one test lesion stopped all tables once."""
+    second = "sam_adapter_as_published-s0"
+    rows = [segmentation_row("sam_adapter-s0", "a", 0.5), segmentation_row(second, "d", 0.75)]
+    plan = make_plan().model_copy(update={"as_published": {"sam_adapter": [second]}})
+    cells = {cell["column"]: cell for cell in leak_worth_cells(Cells("leak_worth", Store.of(rows, []), plan))}
+    assert cells["difference"]["published_text"] == "+25.00 (one lesion: no interval)"
