@@ -106,7 +106,7 @@ def test_calibrated_metrics_by_hand():
         ((1 - top) ** 2 + 6 * rest**2 + top**2 + (1 - rest) ** 2 + 5 * rest**2) / 2
     )
     with pytest.raises(ScoreError, match="several temperatures"):
-        classification_metrics(pd.DataFrame([rows[0], {**rows[1], "temperature": 3.0}]))
+        classification_metrics(pd.DataFrame([rows[0], {**rows[1], "temperature": 3.0}]).assign(run_id="x"))
 
 
 def test_masks_that_cut_nothing_out_are_flagged_in_the_scores(layout: Layout):
