@@ -25,9 +25,6 @@ LAYERS = (
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
-LIGHT = ("settings", "record", "papers", "acquire", "catalog", "metrics", "stats", "report", "plan", "audit", "sharing")
-RESCORING = "lesion_core.audit.rescore"  # imported by the audit only where scores are to be computed anew
-HEAVY = {"torch", "torchvision", "timm", "segmentation_models_pytorch", "segment_anything", "monai"}
 # Today's exceptions, to be removed one by one: (importing module, imported package).
 UPWARDS = {("lesion_core.record.observe", "catalog"), ("lesion_core.record.provenance", "pixels")}
 
@@ -85,19 +82,3 @@ def test_no_circle():
         list(TopologicalSorter(graph).static_order())
     except CycleError as error:
         pytest.fail(f"modules that import each other: {' <- '.join(error.args[1])}")
-
-
-def test_torch_free_packages_import_no_torch():
-    """Also not through others: every job of theirs would pay for it."""
-
-    def closure(module: str, seen: set[str]) -> set[str]:
-        for other in ours(AT_LOAD[module]) - seen:
-            seen.add(other)
-            closure(other, seen)
-        return seen
-
-    for module in MODULES:
-        if module.split(".")[1:2] and module.split(".")[1] in LIGHT and module != RESCORING:
-            reached = {module, *closure(module, set())}
-            heavy = {(name, top) for name in reached for top in {x.split(".")[0] for x in AT_LOAD[name]} & HEAVY}
-            assert not heavy, f"{module} imports torch"

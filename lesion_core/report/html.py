@@ -31,7 +31,13 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.policies["json.dumps_kwargs"] = {"sort_keys": True, "separators": (",", ":")}
-    made.filters |= {"number": number, "picture": picture, "metric": metric_name, "source_hash": source_hash}
+    made.filters |= {
+        "number": number,
+        "picture": picture,
+        "metric": metric_name,
+        "source_hash": source_hash,
+        "zip": zip,
+    }
     return made
 
 

@@ -60,5 +60,5 @@ def _checkpoint(run: dict[str, Any]) -> dict[str, str]:
     return {
         "start": ", ".join(start),
         "saw": f"training images of {', '.join(spec.get('train_on', []))}" if fitted else "no training image",
-        "sha256": run["weights_sha256"] or "",
+        "digest": (run["weights_sha256"] or "")[:16],
     }

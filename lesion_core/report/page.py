@@ -16,7 +16,15 @@ from lesion_core.report.html import environment, number
 from lesion_core.report.licences import licences_of
 from lesion_core.report.lineage import Lineage
 from lesion_core.report.page_chain import ChainData
-from lesion_core.report.page_tables import claims_of, robustness_of, statistics_of, subgroups_of, summary_of, tables_of
+from lesion_core.report.page_tables import (
+    claims_of,
+    interval_text,
+    robustness_of,
+    statistics_of,
+    subgroups_of,
+    summary_of,
+    tables_of,
+)
 from lesion_core.report.table_cells import read_cells
 from lesion_core.settings import Plan
 
@@ -39,6 +47,7 @@ def write_page(root: Path, plan: Plan) -> None:
         if path.parent.name in plan.run_ids:
             chains.add_run(path.parent.name)
     runs = chains.content["runs"]
+    study = {name: read_csv(layout.checklist(name, "csv")) for name in ("flow", "demographics", "failures")}
     ledger = [_shown(row, plan) for row in read_csv(layout.ledger)]
     claims = claims_of(ledger)
     content = {
@@ -48,12 +57,12 @@ def write_page(root: Path, plan: Plan) -> None:
         "sections": ("rehearsal", *SECTIONS) if plan.rehearsed else SECTIONS,
         "rehearsal": read_csv(layout.rehearsal("csv")) if plan.rehearsed else [],
         "data": data_of(root, plan),
-        "certificates": {home: read_json(layout.certificate(home)) for home in sorted(set(plan.protocols.values()))},
+        "certificates": {home: _certificate(layout, home) for home in sorted(set(plan.protocols.values()))},
         "tables": tables_of(plan, read_cells(root), chains),
         "statistics": statistics_of(root, plan, chains),
         "ledger": ledger,
         "claims": claims,
-        "study": {name: read_csv(layout.checklist(name, "csv")) for name in ("flow", "demographics", "failures")},
+        "study": study | {"failures": [row | {"method": plan.name_of(row["method"])} for row in study["failures"]]},
         "robustness": robustness_of(layout, plan),
         "subgroups": subgroups_of(layout, plan),
         "figures": [
@@ -62,7 +71,10 @@ def write_page(root: Path, plan: Plan) -> None:
         "gallery": gallery_of(root, plan, chains.chain.store),
         "licences": licences_of(root, runs),
         "runs": runs,
-        "environment": sorted(Counter(fact for run in runs.values() for fact in _environment(run)).items()),
+        "environment": [
+            {"name": name, "value": value, "runs": count}
+            for (name, value), count in sorted(Counter(f for run in runs.values() for f in _environment(run)).items())
+        ],
         "chain": chains.content,
     }
     write_text(layout.report, environment().get_template("page.html").render(content))
@@ -86,18 +98,26 @@ def _check_parts(layout: Layout, plan: Plan) -> None:
 
 def _shown(row: dict[str, str], plan: Plan) -> dict[str, str]:
     """A row of the ledger in the words of print."""
-    interval = f"{number(row['ours_low'])} to {number(row['ours_high'])}" if row["ours_low"] else ""
     return row | {
         "paper": plan.papers[row["paper"]].short,
         "table_name": (plan.tests | plan.tables)[row["table"]].title,
         "dataset": dataset_name(row["dataset"]),
         "metric": metric_name(row["metric"]),
         "ours": number(row["ours"]),
-        "interval": interval,
+        "interval": interval_text(row["ours_low"], row["ours_high"]),
         "difference": number(row["difference"]),
         "leak_free": number(row["ours_leak_free"]),
         "people": f"{row['people_share']} % of {row['people_n']}" if row["people_share"] else "",
     }
+
+
+def _certificate(layout: Layout, home: str) -> dict[str, Any]:
+    content = read_json(layout.certificate(home))
+    rows = [
+        {"name": name, "train": 0, "val": 0, "test": 0, **part["counts"], "digest": part["sha256"][:16]}
+        for name, part in sorted(content["splits"].items())
+    ]
+    return content | {"rows": rows}
 
 
 def _environment(run: dict[str, Any]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from lesion_core.inference.robustness_table import METRICS
 from lesion_core.paths import Layout
 from lesion_core.report.extra_tables import EXTRA_TABLES
 from lesion_core.report.formats import dataset_name, metric_name
+from lesion_core.report.html import number
 from lesion_core.report.ledger import IMPOSSIBLE, VERDICTS
 from lesion_core.report.measures import LESION_METRICS
 from lesion_core.report.page_chain import ChainData
@@ -144,7 +145,10 @@ def robustness_of(layout: Layout, plan: Plan) -> list[dict[str, Any]]:
     rows[list(METRICS)] = rows[list(METRICS)].apply(pd.to_numeric)
     means = rows.groupby(keys, sort=False)[list(METRICS)].mean().reset_index()
     means["method"], means["dataset"] = means["method"].map(plan.name_of), means["dataset"].map(dataset_name)
-    return means.astype(object).where(means.notna(), None).to_dict("records")
+    means["corruption"] = means["corruption"].str.replace("_", " ")
+    for name in METRICS:
+        means[name] = means[name].map("{:.3f}".format, na_action="ignore").astype(object).fillna("")
+    return means.to_dict("records")
 
 
 def subgroups_of(layout: Layout, plan: Plan) -> list[dict[str, str]]:
@@ -153,6 +157,14 @@ def subgroups_of(layout: Layout, plan: Plan) -> list[dict[str, str]]:
     return [
         row
         | {"method": plan.name_of(row["method"]), "dataset": dataset_name(row["dataset"])}
-        | {"metric": metric_name(row["metric"]), "attribute": ATTRIBUTES.get(row["attribute"], row["attribute"])}
+        | {"group": f"{ATTRIBUTES.get(row['attribute'], row['attribute'])}: {row['group']}"}
+        | {"metric": metric_name(row["metric"]), "interval": interval_text(row["low"], row["high"])}
+        | {"interval_by": row["low"], "gap_by": row["gap"], "gap_class": "best" if row["flagged"] else ""}
+        | {name: number(row[name]) for name in ("value", "gap")}
         for row in (read_csv(path) if path.is_file() else [])
     ]
+
+
+def interval_text(low: str, high: str) -> str:
+    """An interval of a CSV as it is shown; empty where there is none."""
+    return f"{number(low)} to {number(high)}" if low else ""

@@ -21,7 +21,7 @@ from lesion_core.training.losses import weighted_patches
 from lesion_core.training.segmentation import train_run
 
 STEPS = [*(f"segmae_step_{number}" for number in range(1, 7)), "segmae"]
-CLICKS = {"med_sa_1": 1, "med_sa_3": 3, "gmed_sa_1": 1, "gmed_sa_3": 3, "gl_med_sa_1": 1, "gl_med_sa_3": 3}
+CLICKS = {"med_sa_1": 1, "gmed_sa_3": 3, "gl_med_sa_1": 1, "gl_med_sa_3": 3}
 # Competitors that are trained from scratch, at a fraction of their width.
 WIDTHS = {"attention_unet": 2, "res_unet": 2, "unetr": 4, "swin_unetr": 12}
 # What each step of paper D's Table 4 has: MAE decoder, stage 1, patch-wise loss L1, weighted reconstruction L2.
@@ -129,6 +129,7 @@ def test_each_adapter_of_paper_b_trains_with_its_clicks(root, matrix, method, mo
     assert any(name.startswith("highway.") for name in changed) == around
     assert any(".attn.proj.adapter." in name for name in changed) == inside
     assert any(".mlp.adapter." in name for name in changed) == inside
+    assert all(name.startswith("highway.") or ".adapter." in name for name in changed), "a frozen tensor moved"
     assert set(clicks) == ({3} if CLICKS[method] == 3 else set()), "one click needs no session"
     assert run.spec.model.prompt == f"oracle_click_{CLICKS[method]}"
 

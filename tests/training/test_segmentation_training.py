@@ -93,9 +93,9 @@ def test_equal_runs_have_equal_bytes_and_a_stopped_one_too(root, monkeypatch):
     assert not (cut / CHECKPOINT).exists()
 
 
-@pytest.mark.parametrize("adapter", ["bottleneck", "lora", "med_sa", "gmed_sa", "gl_med_sa"])
+@pytest.mark.parametrize("adapter", ["bottleneck", "lora"])  # paper B's: test_paper_methods
 def test_a_sam_run_learns_adapters_and_keeps_only_them(root, adapter, monkeypatch):
-    model = {**SAM, "adapter": adapter, "rank": 4, "prompt": f"oracle_click_{3 if adapter == 'gl_med_sa' else 1}"}
+    model = {**SAM, "adapter": adapter, "rank": 4, "prompt": "oracle_click_1"}
     run = make_run(model=model | ({"depth": 1} if adapter == "bottleneck" else {}), training={"epochs": 1})
     built = []
     plain = segmentation.build_segmenter

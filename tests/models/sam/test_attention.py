@@ -40,7 +40,7 @@ def ours_of(reference: torch.nn.Module) -> torch.nn.Module:
 
 
 @pytest.mark.parametrize("entries", [1, 400, 1 << 24])  # a row at a time and recomputed; some rows; whole and kept
-@pytest.mark.parametrize("grid", [(8, 8), (5, 7), (9, 4), (3, 3), (12, 8)])
+@pytest.mark.parametrize("grid", [(8, 8), (5, 7), (3, 3)])  # whole windows; padded ones; less than one
 @pytest.mark.parametrize("window", [0, 4])
 @pytest.mark.parametrize("unfused", [("cpu",), ()])  # the formula; torch's kernel, which GPUs take
 def test_a_block_equals_the_published_one_with_all_its_gradients(grid, window, entries, unfused, monkeypatch):

@@ -213,8 +213,7 @@ def retype(state, name):
 
 
 @pytest.mark.parametrize("change", [drop, rename, reshape, spoil, retype])
-@pytest.mark.parametrize("name", [GLOBAL, WINDOWED])
-@pytest.mark.parametrize("image_size", [128, 256])
+@pytest.mark.parametrize(("name", "image_size"), [(GLOBAL, 128), (WINDOWED, 256)])
 def test_damaged_weights_are_refused_by_name(state, tmp_path, change, name, image_size):
     change(state, name)
     path = tmp_path / "weights.safetensors"
