@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+from lesion_core.report.external import NOTES as EXTERNAL_NOTES
+from lesion_core.report.external import external_cells
 from lesion_core.report.formats import dataset_name, explainer_name, metric_name, prompt_name
 from lesion_core.report.human_reference import NOTES as PEOPLE_NOTES
 from lesion_core.report.human_reference import model_cells, people_cells
@@ -99,6 +101,7 @@ def _row(made: Cells, method: str, dataset: str) -> str:
 
 EXTRA_TABLES = {
     "leak_worth": ExtraTable("What the split is worth: as published beside leak-free", LEAK_NOTES, leak_worth_cells),
+    "external_validity": ExtraTable("External validity: segmenters on other datasets", EXTERNAL_NOTES, external_cells),
     "prompt_worth": ExtraTable(
         "What a prompt is worth: the same weights under each prompt",
         (

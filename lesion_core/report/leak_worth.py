@@ -45,21 +45,25 @@ def leak_worth_cells(made: Cells) -> list[dict[str, Any]]:
                     continue
                 for rule, runs in sides.items():
                     made.add(row, rule, HEADINGS[rule], method, measure, runs=runs)
-                values = [_values(store, runs, measure) for runs in sides.values()]
-                if min(len(set(lesions)) for _, lesions in values) > 1:
-                    told = difference(values, plan.statistics)
-                    text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
-                else:
-                    apart = float(values[1][0].mean() - values[0][0].mean())
-                    text = f"{100 * apart:+.2f} (one lesion: no interval)"
-                known = {"status": PUBLISHED_ONLY, "published_text": text, "dataset": dataset}
-                made.add(row, DIFFERENCE, HEADINGS[DIFFERENCE], method, known=known)
+                values = [values_of(store, runs, measure) for runs in sides.values()]
+                add_difference(made, row, HEADINGS[DIFFERENCE], method, dataset, values)
     if not made.made:
         made.add(NONE, DIFFERENCE, HEADINGS[DIFFERENCE])
     return made.made
 
 
 Side = tuple[np.ndarray, list[str]]
+
+
+def add_difference(made: Cells, row: str, heading: str, method: str, dataset: str, sides: Sequence[Side]) -> None:
+    """A cell in the column ``difference``: second side minus first in points, with its interval; see ``difference``."""
+    if min(len(set(lesions)) for _, lesions in sides) > 1:
+        told = difference(sides, made.plan.statistics)
+        text = "{:+.2f} ({:+.2f} to {:+.2f})".format(*(100 * part for part in told))
+    else:
+        text = f"{100 * (sides[1][0].mean() - sides[0][0].mean()):+.2f} (one lesion: no interval)"
+    known = {"status": PUBLISHED_ONLY, "published_text": text, "dataset": dataset}
+    made.add(row, DIFFERENCE, heading, method, known=known)
 
 
 def difference(sides: Sequence[Side], rule: Statistics) -> tuple[float, float, float]:
@@ -73,7 +77,7 @@ def difference(sides: Sequence[Side], rule: Statistics) -> tuple[float, float, f
     return apart, apart - reach, apart + reach
 
 
-def _values(store: Store, runs: Sequence[str], measure: Measure) -> Side:
+def values_of(store: Store, runs: Sequence[str], measure: Measure) -> Side:
     """Each image's value, mean over the runs, and its lesion."""
     scored = [rows for run in runs if len(rows := store.rows(run, measure))]
     if measure.kind == "classification":

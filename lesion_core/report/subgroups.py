@@ -27,6 +27,7 @@ COLUMNS = (
 )
 UNKNOWN = "unknown"
 FIELDS = ("age", "sex", "site", "dx_type")
+FIELD = "field"  # of view: a square image of a release of wide ones is a crop
 DOWNSAMPLED = "_downsampled"
 
 
@@ -59,7 +60,7 @@ def write_subgroups(root: Path, plan: Plan, settings: Subgroups) -> None:
 
 
 def read_metadata(layout: Layout) -> pd.DataFrame:
-    """Age, sex, site, dx_type by (dataset, image id), None where unknown.
+    """Age, sex, site, dx_type and field of view by (dataset, image id), None where unknown.
 
     What a release leaves out is taken from another one's same id.
     """
@@ -67,7 +68,10 @@ def read_metadata(layout: Layout) -> pd.DataFrame:
     fields = table.reindex(columns=FIELDS).astype(object)
     same_image = table["image_id"].str.removesuffix(DOWNSAMPLED)
     fields = fields.fillna(fields.groupby(same_image).transform("first"))
-    return fields.where(fields.notna(), None).set_index(pd.MultiIndex.from_frame(table[["dataset", "image_id"]]))
+    fields = fields.where(fields.notna(), None)
+    width, height = (table.reindex(columns=[side])[side] for side in ("width", "height"))
+    fields[FIELD] = np.where(width == height, "square", "not square")
+    return fields.set_index(pd.MultiIndex.from_frame(table[["dataset", "image_id"]]))
 
 
 def attributes(known: pd.DataFrame, age_bands: Sequence[float]) -> dict[str, list[str]]:
@@ -77,6 +81,8 @@ def attributes(known: pd.DataFrame, age_bands: Sequence[float]) -> dict[str, lis
         values = list(known[name].fillna(UNKNOWN))
         if set(values) != {UNKNOWN}:
             groups[name] = values
+    if known[FIELD].nunique() > 1:
+        groups[FIELD] = list(known[FIELD].fillna(UNKNOWN))
     return groups
 
 

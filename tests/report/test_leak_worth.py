@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from report_store import make_plan, segmentation_row
 
+from lesion_core.report.external import external_cells
 from lesion_core.report.leak_worth import NONE, difference, leak_worth_cells
 from lesion_core.report.score_store import Store
 from lesion_core.report.table_cells import Cells
@@ -42,3 +43,16 @@ def test_a_single_lesion_has_a_difference_and_no_interval():
     plan = make_plan().model_copy(update={"as_published": {"sam_adapter": [second]}})
     cells = {cell["column"]: cell for cell in leak_worth_cells(Cells("leak_worth", Store.of(rows, []), plan))}
     assert cells["difference"]["published_text"] == "+25.00 (one lesion: no interval)"
+
+
+def test_a_segmenter_stands_beside_itself_on_images_of_another_dataset():
+    own = [segmentation_row("sam_adapter-s0", name, dice) for name, dice in (("a", 0.9), ("b", 0.7))]
+    other = [segmentation_row("sam_adapter-s0", name, 0.5) | {"dataset": "ham10000"} for name in ("c", "d")]
+    plan = make_plan().model_copy(update={"trained_on": {"sam_adapter": {"segmentation": [own[0]["dataset"]]}}})
+    cells = {
+        cell["column"]: cell for cell in external_cells(Cells("external_validity", Store.of(own + other, []), plan))
+    }
+    assert (cells["own"]["value"], cells["external"]["value"]) == (pytest.approx(80), pytest.approx(50))
+    assert cells["difference"]["published_text"].startswith("-30.00 (")
+    [empty] = external_cells(Cells("external_validity", Store.of(own, []), plan))
+    assert empty["status"] == "not run in this profile"

@@ -109,9 +109,10 @@ def test_age_bands():
     assert [age_band(age, bands) for age in (None, 0.0, 29.0, 30.0, 59.0, 60.0, 85.0)] == [
         UNKNOWN, "0-29", "0-29", "30-44", "45-59", "60+", "60+",
     ]  # fmt: skip
-    assert attributes(pd.DataFrame({"age": [20.0, None], "sex": None, "site": None, "dx_type": None}), bands) == {
-        "age": ["0-29", UNKNOWN]
-    }
+    known = pd.DataFrame({"age": [20.0, None], "sex": None, "site": None, "dx_type": None, "field": "square"})
+    assert attributes(known, bands) == {"age": ["0-29", UNKNOWN]}
+    fields = attributes(known.assign(field=["square", "not square"]), bands)["field"]
+    assert fields == ["square", "not square"]
 
 
 @pytest.fixture
@@ -157,5 +158,6 @@ def test_the_table_from_scores_and_catalog(layout):
 
 def test_metadata_of_the_same_image_in_another_release(layout):
     known = read_metadata(layout)
-    assert dict(known.loc["isic2018_task3", "im07"].dropna()) == {"age": 7.0, "sex": "female", "site": "back"}
+    task3 = dict(known.loc["isic2018_task3", "im07"].dropna())
+    assert task3 == {"age": 7.0, "sex": "female", "site": "back", "field": "not square"}
     assert known.loc["ham10000", "im07"]["site"] == "back"
