@@ -21,7 +21,7 @@ LAYERS = (
     ("models",),
     ("training",),
     ("inference", "explain"),
-    ("report", "audit", "sharing", "plan"),
+    ("report", "audit", "sharing", "plan", "serve"),
     ("cli",),
 )
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}

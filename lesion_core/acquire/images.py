@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lesion_core.errors import ImageError, MaskError
 from lesion_core.files import write_bytes
@@ -75,7 +75,7 @@ def read_image(path: str | Path, at_least: int | None = None) -> np.ndarray:
     return inspect_image(path, at_least).pixels
 
 
-def inspect_image(path: str | Path, at_least: int | None = None) -> Decoded:
+def inspect_image(path: str | Path, at_least: int | None = None, content: bytes | None = None) -> Decoded:
     """Read an image as uint8 RGB of shape (H, W, 3), values 0..255, upright, and tell what was converted.
 
     Rules:
@@ -90,12 +90,13 @@ def inspect_image(path: str | Path, at_least: int | None = None) -> Decoded:
         path: the image's file.
         at_least: a JPEG is scaled by 1/2, 1/4 or 1/8 while it is decoded, as far as both sides keep this many
             pixels; None decodes every pixel. Other formats are always decoded whole.
+        content: the file's bytes where it lies on no disk; ``path`` then only names it in errors.
 
     Raises:
         ImageError: no regular file, zero bytes or too many, no format of ``FORMATS``, truncated, damaged, over
             ``MAX_PIXELS``, an unsupported pixel type, or 16-bit values whose range is neither 8 nor 16 bits.
     """
-    image, repairs = _open(path, at_least)
+    image, repairs = _open(path, at_least, content)
     if image.mode in SIXTEEN_BIT_MODES or image.mode == "I":
         grey, detail = _eight_bits(image, path)
         return Decoded(np.repeat(grey[:, :, None], 3, axis=2), (*repairs, ("sixteen_bit", detail), GREY))
@@ -205,17 +206,19 @@ def _read_bytes(path: str | Path) -> bytes:
         content = path.read_bytes()
     except OSError as error:
         raise ImageError(f"the file cannot be read ({error.strerror})", file=path, remedy=REMEDY) from error
-    if not content:
-        raise ImageError("the file has zero bytes", file=path, remedy=REMEDY)
     return content
 
 
-def _open(path: str | Path, at_least: int | None = None) -> tuple[Image.Image, list[tuple[str, str]]]:
+def _open(
+    path: str | Path, at_least: int | None = None, content: bytes | None = None
+) -> tuple[Image.Image, list[tuple[str, str]]]:
     """The first frame upright, all of its pixels decoded (of a JPEG's scaled version, if ``at_least`` allows one).
 
     With it what only the file tells: orientation, bits and frames, as (kind, detail) pairs.
     """
-    content = _read_bytes(path)
+    content = _read_bytes(path) if content is None else content
+    if not content:
+        raise ImageError("the file has zero bytes", file=path, remedy=REMEDY)
     try:
         image = Image.open(io.BytesIO(content), formats=FORMATS)
         _check_header(image)
@@ -236,7 +239,8 @@ def _open(path: str | Path, at_least: int | None = None) -> tuple[Image.Image, l
         if content.startswith((b"\xff\xd8", b"\x89PNG")) or "truncated" in str(error):
             message = f"the image is truncated or damaged ({error})"
         else:
-            message = f"the file does not decode as an image of {', '.join(FORMATS)} ({error})"
+            why = "" if isinstance(error, UnidentifiedImageError) else f" ({error})"  # it names an object, no cause
+            message = f"the file does not decode as an image of {', '.join(FORMATS)}{why}"
         raise ImageError(message, file=path, remedy=REMEDY) from error
     told = []
     if turned in UPRIGHT:

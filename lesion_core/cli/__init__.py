@@ -68,7 +68,8 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lesion_core"):
             raise
-        _tell(RunError(f"{error.name} is not installed", remedy="pip install '.[train]' in this project's folder"))
+        extra = "serve" if error.name in ("starlette", "uvicorn") else "train"
+        _tell(RunError(f"{error.name} is not installed", remedy=f"pip install '.[{extra}]' in this project's folder"))
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise

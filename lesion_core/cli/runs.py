@@ -253,7 +253,45 @@ def predict(
     )
 
 
-FOR_PEOPLE = (predict, runs)
+def serve(
+    segmenter: Annotated[Path, typer.Argument(metavar="RUN", help="A segmentation or joint run's folder.")],
+    classifier: Annotated[
+        Path | None, typer.Option("--classifier", help="A classification or joint run's folder.")
+    ] = None,
+    corrector: Annotated[
+        Path | None,
+        typer.Option("--corrector", help="A SAM run's folder, for clicks and boxes. Default: RUN, if it is one."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", help="Another address lets the network in; there is no login.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option("--port", min=1, max=65535)] = 8700,
+    device: Device = "auto",
+) -> None:
+    """A page to try a run on your own images. For research only, not for diagnosis."""
+    from lesion_core.inference.one_image import image_classifier
+    from lesion_core.inference.unlike import unlikeness_of
+    from lesion_core.models.trained import load_segmenter
+    from lesion_core.seeding import make_deterministic
+    from lesion_core.serve.app import serve as answer
+    from lesion_core.serve.outlines import Outliner
+    from lesion_core.training.device import job_device
+
+    chosen = job_device(device or "auto")
+    loaded = load_segmenter(segmenter, device=chosen)
+    make_deterministic(loaded.run.threads)
+    corrects = loaded if corrector is None and loaded.settings.kind == "sam" else None
+    if corrector is not None:
+        corrects = load_segmenter(corrector, device=chosen)
+    classify = None
+    if classifier is not None:
+        classify = image_classifier(classifier, chosen, segmenter_run=loaded.run.run_id)
+    outliner = Outliner(loaded, corrects, classify, unlikeness_of(loaded, segmenter), chosen)
+    typer.echo(f"http://{host}:{port}  for research only, not for diagnosis; Ctrl-C ends it")
+    answer(outliner, host, port)
+
+
+FOR_PEOPLE = (predict, serve, runs)
 FOR_RULES = (
     train,
     score,

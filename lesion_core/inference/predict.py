@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from lesion_core.acquire.images import inspect_image, write_image
+from lesion_core.acquire.images import Decoded, inspect_image, write_image
 from lesion_core.errors import ImageError, RunError
 from lesion_core.files import write_csv
 from lesion_core.inference.finished_rows import FinishedRows
@@ -20,7 +20,7 @@ from lesion_core.inference.own_outputs import MASKS_ALONE, Extras
 from lesion_core.inference.refine import count_components, refine_mask, upsample
 from lesion_core.inference.unlike import Unlikeness
 from lesion_core.metrics.segmentation import confusion, dice
-from lesion_core.models.sam.prompts import automatic_prompts
+from lesion_core.models.sam.prompts import Prompts, automatic_prompts
 from lesion_core.models.trainable import finish, to_input
 from lesion_core.models.trained import LoadedSegmenter
 from lesion_core.pixels.datasets import Stacked
@@ -154,6 +154,56 @@ def predict_folder(
     return len(rows) - len(broken)
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a segmenter makes of an image of (H, W) pixels.
+
+    Attributes:
+        pixels: uint8 (S, S, 3), harmonized.
+        probability: float32 (S, S).
+        native: float32 (H, W), the same at the image's size.
+        mask: bool (H, W), refined.
+    """
+
+    pixels: np.ndarray
+    probability: np.ndarray
+    native: np.ndarray
+    mask: np.ndarray
+
+
+def look(
+    segmenter: LoadedSegmenter, original: np.ndarray, *, device: str = "cpu", prompts: Prompts | None = None
+) -> Found:
+    """Segment an image uint8 (H, W, 3); ``prompts``: a person's, of one image, in place of the run's own."""
+    (height, width), run = original.shape[:2], segmenter.run
+    trained_on = cast(SegmentationMethod, run.spec).train_on
+    pixels = harmonize_image(original, segmenter.size, segmenter.reference, run.harmonization, trained_on)
+    if prompts is None:
+        probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
+    else:
+        with torch.inference_mode():
+            model = segmenter.facing([(height, width)])
+            logits = model(to_input(pixels[None], device), prompts.to(device))
+        probability = finish(logits, segmenter.size)[0]
+    native = upsample(probability, height, width)
+    return Found(pixels, probability, native, refine_mask(native, run.extraction))
+
+
+def row_of(name: str, image: Decoded, found: Found, run: Run) -> dict[str, Any]:
+    """An image's columns of predictions.csv that every run has."""
+    height, width = found.mask.shape
+    return {
+        "image_id": name,
+        "width": width,
+        "height": height,
+        "conversions": "; ".join(f"{kind}: {detail}" for kind, detail in image.repairs),
+        "area": round(float(found.mask.mean()), 6),
+        "area_pixels": int(found.mask.sum()),
+        "components": count_components(found.native >= run.extraction.threshold),
+        "confidence": round(confidence(found.native, found.mask), 6),
+    }
+
+
 def _predict_one(
     segmenter: LoadedSegmenter,
     name: str,
@@ -165,36 +215,20 @@ def _predict_one(
     unlikeness: Unlikeness | None,
 ) -> dict[str, Any]:
     """Write an image's mask and what else is wanted; its row."""
-    found = inspect_image(path)
-    original, run = found.pixels, segmenter.run
-    height, width = original.shape[:2]
-    trained_on = cast(SegmentationMethod, run.spec).train_on
-    pixels = harmonize_image(original, segmenter.size, segmenter.reference, run.harmonization, trained_on)
-    probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
-    native = upsample(probability, height, width)
-    mask = refine_mask(native, run.extraction)
-    write_image(out / f"{name}.png", mask.astype(np.uint8) * 255)
-    extras.write(out / name, original, native, mask)
-    row = {
-        "image_id": name,
-        "image": path.name,
-        "problem": "",
-        "mask": f"{name}.png",
-        "width": width,
-        "height": height,
-        "conversions": "; ".join(f"{kind}: {detail}" for kind, detail in found.repairs),
-        "area": round(float(mask.mean()), 6),
-        "area_pixels": int(mask.sum()),
-        "components": count_components(native >= run.extraction.threshold),
-        "confidence": round(confidence(native, mask), 6),
-    }
+    image = inspect_image(path)
+    found, size = look(segmenter, image.pixels, device=device), image.pixels.shape[:2]
+    write_image(out / f"{name}.png", found.mask.astype(np.uint8) * 255)
+    extras.write(out / name, image.pixels, found.native, found.mask)
+    row = {"image_id": name, "image": path.name, "problem": "", "mask": f"{name}.png"}
+    row |= row_of(name, image, found, segmenter.run)
     if unlikeness is not None:
-        row["unlikeness"] = round(unlikeness.of(pixels), 4)
+        row["unlikeness"] = round(unlikeness.of(found.pixels), 4)
     if extras.mm_per_pixel is not None:
-        row["area_mm2"] = round(float(mask.sum()) * extras.mm_per_pixel**2, 4)
+        row["area_mm2"] = round(float(found.mask.sum()) * extras.mm_per_pixel**2, 4)
     if extras.flips:
-        row["flip_disagreement"] = round(flip_disagreement(segmenter, pixels, probability, (height, width), device), 6)
-    return row if classify is None else row | classify(name, original, probability)
+        disagreement = flip_disagreement(segmenter, found.pixels, found.probability, size, device)
+        row["flip_disagreement"] = round(disagreement, 6)
+    return row if classify is None else row | classify(name, image.pixels, found.probability)
 
 
 def flip_disagreement(
