@@ -219,7 +219,7 @@ def _predict_one(
     found, size = look(segmenter, image.pixels, device=device), image.pixels.shape[:2]
     write_image(out / f"{name}.png", found.mask.astype(np.uint8) * 255)
     extras.write(out / name, image.pixels, found.native, found.mask)
-    row = {"image_id": name, "image": path.name, "problem": "", "mask": f"{name}.png"}
+    row: dict[str, Any] = {"image_id": name, "image": path.name, "problem": "", "mask": f"{name}.png"}
     row |= row_of(name, image, found, segmenter.run)
     if unlikeness is not None:
         row["unlikeness"] = round(unlikeness.of(found.pixels), 4)
