@@ -14,6 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from lesion_core.acquire.http import SourceError, WrongContentError, transfer
 from lesion_core.acquire.mirror import Mirror
 from lesion_core.acquire.ph2 import supplied_ph2
 from lesion_core.acquire.registry import REFERENCES, Part, RemoteFile, release, weights
+from lesion_core.acquire.unpacked import Members, pack, unpacked_members
 from lesion_core.errors import DownloadError
 from lesion_core.files import atomic_path, read_json, write_json, write_text
 from lesion_core.progress import say
@@ -47,7 +49,8 @@ def fetch_dataset(
     Args:
         dataset: a name of ``settings.DATASETS``.
         out: folder of the files; complete ones of an earlier call are verified and kept.
-        mirror: a folder or an http(s) address with files under their official names, or None.
+        mirror: a folder or an http(s) address with files under their official names, or None; archives may lie in the
+            folder unpacked (see ``unpacked_members``), and tables beside such are taken whatever their version.
         ph2: the PH2 release as the user has it: a folder, a .zip or a .rar; or None.
         retries: attempts after the first that may bring nothing before an address is given up.
         timeout: seconds without a byte before an attempt counts as broken.
@@ -73,9 +76,37 @@ def fetch_dataset(
     if dataset == "ph2":
         files = [_fetch_ph2(out, place, ph2, retries, timeout, sleep)]
     else:
-        files = [_fetch(file, out, place, retries, timeout, sleep) for file in known.fetched(parts)]
+        files = []
+        unpacked = {} if place is None or place.folder is None else unpacked_members(known, place.folder)
+        for file in known.fetched(parts):
+            if file.name not in unpacked:
+                # beside unpacked archives people have tables of other versions
+                supplied = unpacked and not file.name.endswith(".zip") and place and place.holds(file.name, file.also)
+                asked = _as_supplied(file) if supplied else file
+                files.append(_fetch(asked, out, place, retries, timeout, sleep))
+            elif unpacked[file.name]:
+                files.append(_from_unpacked(_as_supplied(file), unpacked[file.name], out, place))
     write_json(out / FILES, {"dataset": dataset, "files": files})
     return out / FILES
+
+
+def _as_supplied(file: RemoteFile) -> RemoteFile:
+    """The file with nothing known of its content: hashed and pinned as it comes."""
+    return replace(file, bytes=None, md5=None, sha256=None)
+
+
+def _from_unpacked(file: RemoteFile, members: Members, out: Path, mirror: Mirror | None) -> dict[str, Any]:
+    """An archive that a mirror holds as files, packed."""
+    out.mkdir(parents=True, exist_ok=True)
+    packed = out / f".{file.name}.packing"
+    checks, verified_by = _official(file, out)
+    source = f"mirror: {os.path.commonpath([path.parent for _, path in members])}"
+    say(f"{file.name}: {len(members)} unpacked files, {source}")
+    try:
+        pack(members, Path(file.name).stem, packed)
+        return _from_disk(file, packed, out, checks, verified_by, source, mirror)
+    finally:
+        packed.unlink(missing_ok=True)
 
 
 def fetch_reference(

@@ -58,6 +58,10 @@ class Mirror:
             return str(self.folder / name)
         return f"{self.address}/{urllib.parse.quote(name)}"
 
+    def holds(self, name: str, also: Iterable[str]) -> bool:
+        """Whether a folder holds the file under one of these names."""
+        return self.folder is not None and any((self.folder / one).is_file() for one in (name, *also))
+
     def held_as(self, name: str, also: Iterable[str]) -> str:
         """The first of ``name`` and ``also`` that the mirror is known to hold; ``name`` if none."""
         for candidate in (name, *also):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lesion_core.acquire.unpacked import below, pack
 from lesion_core.errors import DownloadError
-from lesion_core.files import CHUNK_BYTES
 
 TOP = "PH2Dataset"
 LANDMARKS = ("PH2_dataset.txt", "PH2 Dataset images")
-FIXED_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @contextmanager
@@ -30,7 +28,7 @@ def supplied_ph2(path: Path, out: Path) -> Iterator[tuple[Path, str]]:
         out.mkdir(parents=True, exist_ok=True)
         packed = out / f".{TOP}.packing.zip"
         try:
-            _pack(top, packed)
+            pack(below(top), TOP, packed)
             yield packed, f"{TOP}.zip"
         finally:
             packed.unlink(missing_ok=True)
@@ -56,21 +54,3 @@ def _top(folder: Path) -> Path:
         file=folder,
         remedy="set data.ph2 to the folder that PH2Dataset.rar unpacks to",
     )
-
-
-def _pack(top: Path, target: Path) -> None:
-    entries = sorted(top.rglob("*"), key=lambda entry: entry.relative_to(top).as_posix())
-    links = [entry.relative_to(top).as_posix() for entry in entries if entry.is_symlink()]
-    if links:
-        raise DownloadError(
-            "the PH2 folder holds symbolic links", file=top, ids=links, remedy="put real files in their place"
-        )
-    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-        for entry in entries:
-            if not entry.is_file():
-                continue
-            member = zipfile.ZipInfo(f"{TOP}/{entry.relative_to(top).as_posix()}", FIXED_DATE)
-            member.external_attr = 0o644 << 16
-            with entry.open("rb") as source, archive.open(member, "w") as sink:
-                while chunk := source.read(CHUNK_BYTES):
-                    sink.write(chunk)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import yaml
 
 from lesion_core.errors import SettingsError
-from lesion_core.settings import DATASETS, Method
+from lesion_core.settings import DATASETS, OFFICIAL, Method
 from lesion_core.settings.pretrained import weights_name
 
 DATA_FILES = ("acquire/registry.yaml",)
@@ -55,6 +55,7 @@ class Release:
         parts: the parts that are fetched unless others are asked for.
         unpacked_limit: bytes that its archives may unpack to.
         member_limit: files that its archives may hold together.
+        loose: the table that names its images, the column, and the images' archives; none where no table does.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Release:
     parts: tuple[Part, ...] = ("training",)
     unpacked_limit: int = 64 * GIB
     member_limit: int = 200_000
+    loose: tuple[str, ...] = ()
 
     def fetched(self, parts: tuple[Part, ...] | None = None) -> tuple[RemoteFile, ...]:
         """Files of ``parts`` (the release's own choice when None), sorted by name."""
@@ -99,7 +101,7 @@ def _file(entry: dict[str, Any], common: dict[str, Any]) -> RemoteFile:
 def _release(name: str, entry: dict[str, Any]) -> Release:
     files = tuple(_file(file, entry) for file in entry.get("files", ()))
     limits = {"unpacked_limit": entry.get("unpacked_gib", 64) * GIB, "member_limit": entry.get("members", 200_000)}
-    return Release(name, files, tuple(entry.get("parts", ("training",))), **limits)
+    return Release(name, files, tuple(entry.get("parts", ("training",))), loose=tuple(entry.get("loose", ())), **limits)
 
 
 def _weights(name: str, entry: dict[str, Any]) -> Weights:
@@ -109,6 +111,9 @@ def _weights(name: str, entry: dict[str, Any]) -> Weights:
 
 _CONTENT = yaml.safe_load(Path(__file__).with_name("registry.yaml").read_text(encoding="utf-8"))
 RELEASES = {name: _release(name, entry) for name, entry in _CONTENT["datasets"].items()}
+RELEASES |= {
+    name: replace(RELEASES[whole], name=name, parts=(cast(Part, part),)) for name, (whole, part) in OFFICIAL.items()
+}
 REFERENCES = {name: _release(name, entry) for name, entry in _CONTENT["references"].items()}
 WEIGHTS = {name: _weights(name, entry) for name, entry in _CONTENT["weights"].items()}
 NAMES = (*DATASETS, *WEIGHTS)

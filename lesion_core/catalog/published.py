@@ -10,7 +10,7 @@ import numpy as np
 
 from lesion_core.errors import SplitError
 from lesion_core.seeding import generator
-from lesion_core.settings import SplitRule
+from lesion_core.settings import OFFICIAL, SplitRule
 
 SPLIT_OF_PART = {"training": "train", "validation": "val", "test": "test"}
 ORDER = ("train", "val", "test")
@@ -36,7 +36,9 @@ def published_splits(rows: Iterable[Mapping[str, Any]], rule: SplitRule) -> dict
     found: dict[tuple[str, str], str] = {}
     for dataset, own in datasets.items():
         order = generator(rule.seed, "published", dataset).permutation(len(own))
-        if asked.get(dataset) == "release":
+        if dataset in OFFICIAL:
+            splits = ["test"] * len(own)
+        elif asked.get(dataset) == "release":
             splits = _of_release(dataset, own, rule, order)
         else:
             counts = _counts(dataset, asked.get(dataset), len(own), rule)

@@ -12,7 +12,7 @@ from lesion_core.catalog.stratify import split_groups
 from lesion_core.catalog.table import read_images
 from lesion_core.files import write_csv
 from lesion_core.progress import say
-from lesion_core.settings import SplitRule
+from lesion_core.settings import OFFICIAL, SplitRule
 
 COLUMNS = ("image_id", "group_id", "split")
 
@@ -24,7 +24,8 @@ def build_splits(catalog: Path, edges: Path, rule: SplitRule, out_dir: Path) -> 
         catalog: images.parquet.
         edges: edges.parquet, for the certificate.
         rule: ``leak_free``: every group gets one split across all datasets, stratified by dataset and class;
-            ``as_published``: see ``published_splits``.
+            ``as_published``: see ``published_splits``. Under both an official part is for testing; ``leak_free`` lets
+            every image of its groups go with it.
         out_dir: folder of the split tables, ``certificate.json`` or ``certificate.failed.json``.
 
     Raises:
@@ -34,10 +35,12 @@ def build_splits(catalog: Path, edges: Path, rule: SplitRule, out_dir: Path) -> 
     rows = read_images(Path(catalog))
     if rule.rule == "leak_free":
         fractions = {"train": rule.train, "val": rule.val, "test": rule.test}
+        official = {row["group_id"] for row in rows if row["dataset"] in OFFICIAL}
+        free = [row for row in rows if row["group_id"] not in official]
         grouped = split_groups(
-            [(row["group_id"], row["dataset"], row["label"] or "") for row in rows], fractions, rule.seed
+            [(row["group_id"], row["dataset"], row["label"] or "") for row in free], fractions, rule.seed
         )
-        assigned = {(row["dataset"], row["image_id"]): grouped[row["group_id"]] for row in rows}
+        assigned = {(row["dataset"], row["image_id"]): grouped.get(row["group_id"], "test") for row in rows}
     else:
         assigned = published_splits(rows, rule)
     tables: dict[str, list[dict[str, Any]]] = defaultdict(list)

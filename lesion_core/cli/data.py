@@ -29,9 +29,15 @@ def download(
     pins: Annotated[
         bool, typer.Option("--pins", help="Print the SHA-256 of files that were pinned at their first download.")
     ] = False,
+    together: Annotated[
+        bool, typer.Option("--together", help="Fetch nothing if a file of any dataset of the settings cannot be had.")
+    ] = False,
 ) -> None:
     """Fetch and verify a dataset's files, from the mirror or the official addresses."""
-    from lesion_core.acquire.download import fetch_dataset, pinned
+    import time
+
+    from lesion_core.acquire.download import FILES, fetch_dataset, pinned
+    from lesion_core.acquire.sources import require_sources
     from lesion_core.paths import Layout
 
     if pins:
@@ -40,14 +46,16 @@ def download(
     if dataset is None:
         raise typer.BadParameter("name a dataset, or ask for --pins")
     given, layout = sections("download", root, profile), Layout(root)
-    fetch_dataset(
-        dataset,
-        layout.downloads(dataset),
-        mirror=given.mirror if given.synthetic is None else str(layout.made),
-        ph2=given.data.ph2,
-        retries=given.data.retries,
-        timeout=given.data.timeout_seconds,
-    )
+    how = {
+        "mirror": given.mirror if given.synthetic is None else str(layout.made),
+        "ph2": given.data.ph2,
+        "retries": given.data.retries,
+        "timeout": given.data.timeout_seconds,
+    }
+    wanted = {name for name in given.data.datasets if together and name != "custom"} | {dataset} - {"custom"}
+    waiting = {name: layout.downloads(name) for name in wanted if not (layout.downloads(name) / FILES).is_file()}
+    require_sources(waiting, sleep=time.sleep, **how)
+    fetch_dataset(dataset, layout.downloads(dataset), **how)
 
 
 def unpack(dataset: Dataset, root: Root) -> None:

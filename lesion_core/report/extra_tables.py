@@ -13,6 +13,8 @@ from lesion_core.report.human_reference import model_cells, people_cells
 from lesion_core.report.leak_worth import NOTES as LEAK_NOTES
 from lesion_core.report.leak_worth import leak_worth_cells
 from lesion_core.report.measures import BORDER_METRICS, EXPLANATION_METRICS, LESION_METRICS, Measure
+from lesion_core.report.official_test import NOTES as OFFICIAL_NOTES
+from lesion_core.report.official_test import official_test_cells
 from lesion_core.report.table_cells import Cells
 
 PROMPTS = ("none", "automatic", "automatic_masks", "oracle_click_1", "oracle_click_3", "oracle_box")
@@ -102,6 +104,7 @@ def _row(made: Cells, method: str, dataset: str) -> str:
 EXTRA_TABLES = {
     "leak_worth": ExtraTable("What the split is worth: as published beside leak-free", LEAK_NOTES, leak_worth_cells),
     "external_validity": ExtraTable("External validity: segmenters on other datasets", EXTERNAL_NOTES, external_cells),
+    "official_test": ExtraTable("Official test sets beside our own split", OFFICIAL_NOTES, official_test_cells),
     "prompt_worth": ExtraTable(
         "What a prompt is worth: the same weights under each prompt",
         (

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from lesion_core.files import write_csv, write_text
-from lesion_core.settings import Plan
+from lesion_core.settings import OFFICIAL, Plan
 
 NAMES = {
     "dice": "Dice",
@@ -86,7 +86,8 @@ def metric_name(metric: str, unit: str = "") -> str:
 
 def dataset_name(dataset: str) -> str:
     """A dataset as it is called in print."""
-    return DATASET_NAMES.get(dataset, dataset)
+    release, part = OFFICIAL.get(dataset, (dataset, ""))
+    return f"{DATASET_NAMES.get(release, release)} {part}".rstrip()
 
 
 def prompt_name(prompt: str) -> str:

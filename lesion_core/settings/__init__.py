@@ -15,6 +15,7 @@ from lesion_core.settings.base import (
     CLASSES,
     DATASETS,
     NETWORKS,
+    OFFICIAL,
     Count,
     Dataset,
     Distinct,

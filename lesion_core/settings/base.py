@@ -52,8 +52,30 @@ BACKBONE_PATCHES = {  # patch sizes, or the stride of a convolutional network's 
 UNALIGNED = ("inception_v3",)  # without padding: the last map has fewer places than the image has patches
 NETWORKS = ("fusion", "dual")  # kinds of classifiers that are trained by gradient descent
 CLASSES = ("akiec", "bcc", "bkl", "df", "mel", "nv", "vasc")
-Dataset = Literal["isic2016", "isic2017", "isic2018_task1", "isic2018_task3", "isic2019", "ham10000", "ph2", "custom"]
+Dataset = Literal[
+    "isic2016",
+    "isic2017",
+    "isic2018_task1",
+    "isic2018_task3",
+    "isic2019",
+    "ham10000",
+    "ph2",
+    "custom",
+    "isic2016_test",
+    "isic2017_validation",
+    "isic2017_test",
+    "isic2018_task1_validation",
+    "isic2018_task1_test",
+    "isic2018_task3_validation",
+    "isic2018_task3_test",
+]
 DATASETS: tuple[Dataset, ...] = get_args(Dataset)
+# A challenge's own part, on which nothing trains: name -> release, part.
+OFFICIAL: dict[str, tuple[str, str]] = {
+    name: (name.rpartition("_")[0], name.rpartition("_")[2])
+    for name in DATASETS
+    if name.endswith(("_validation", "_test"))
+}
 ProfileName = Literal["smoke", "mini", "rehearsal", "paper"]
 Prompt = Literal["none", "automatic", "automatic_masks", "oracle_box", "oracle_click_1", "oracle_click_3"]
 # What a method can be trained with: an automatic prompt comes from a trained model.

@@ -20,6 +20,7 @@ class Synthetic(Strict):
     images_per_lesion: Annotated[float, Field(ge=1.0)]
     isic2018_task3: Count
     ph2: Count
+    official_test: Whole = 0  # images of the test part of Task 1, and of Task 3
 
 
 class Custom(Strict):

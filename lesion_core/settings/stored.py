@@ -22,7 +22,7 @@ from lesion_core.settings.run import Run
 # its id, and so the path of what it makes, changes with them.
 READS: dict[str, tuple[str, ...]] = {
     "synthetic": ("synthetic",),
-    "download": ("mirror", "synthetic", "data.ph2", "data.retries", "data.timeout_seconds"),
+    "download": ("mirror", "synthetic", "data.datasets", "data.ph2", "data.retries", "data.timeout_seconds"),
     "weights": ("mirror", "rehearsal", "data.retries", "data.timeout_seconds"),
     "human-reference": ("mirror", "synthetic", "data.retries", "data.timeout_seconds"),
     "catalog": ("data.datasets", "data.custom", "duplicates", "rehearsal"),
@@ -45,7 +45,8 @@ READS: dict[str, tuple[str, ...]] = {
     "report": ("plan",),
     "summary": ("plan",),
 }
-APART = ("data.retries", "data.timeout_seconds", "homes")  # what is made is the same; homes: see trigger
+# What is made is the same; homes: see trigger; download asks whether each of the datasets can be had.
+APART = ("data.retries", "data.timeout_seconds", "homes", "download data.datasets")
 
 
 class Sections(SimpleNamespace):
@@ -85,7 +86,8 @@ def trigger(full: dict[str, Any], command: str) -> dict[str, Any]:
 
     ``homes`` are not among them: the rules of pixels and splits have the material of their own.
     """
-    return {name: reduce(dict.__getitem__, name.split("."), full) for name in READS[command] if name not in APART}
+    names = [name for name in READS[command] if name not in APART and f"{command} {name}" not in APART]
+    return {name: reduce(dict.__getitem__, name.split("."), full) for name in names}
 
 
 def recorded(settings: Settings) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from lesion_core.errors import CatalogError, MaskError
 from lesion_core.settings import Custom
 
 HAM = {"ISIC_0000001": (1, "HAM_1", "nv"), "ISIC_0000002": (2, "HAM_1", "nv"), "ISIC_0000003": (3, "HAM_2", "mel")}
-TASK3 = {"ISIC_0000001": (1, "HAM_1", "NV"), "ISIC_0035068": (4, "HAM_9", "VASC")}
+TASK3 = {"ISIC_0000001": (1, "HAM_1", "NV"), "ISIC_0000008": (4, "HAM_9", "VASC")}
 
 
 def edit(path, old, new):
@@ -119,7 +119,7 @@ def test_task3_rows_and_faults(tmp_path):
     rows = read_dataset("isic2018_task3", folder)
     assert [(row.image_id, row.lesion_id, row.label) for row in rows] == [
         ("ISIC_0000001", "HAM_1", "nv"),
-        ("ISIC_0035068", "HAM_9", "vasc"),
+        ("ISIC_0000008", "HAM_9", "vasc"),
     ]
     labels = folder / "ISIC2018_Task3_Training_GroundTruth" / "ISIC2018_Task3_Training_GroundTruth.csv"
     good = labels.read_text()
@@ -129,7 +129,7 @@ def test_task3_rows_and_faults(tmp_path):
             read_dataset("isic2018_task3", folder)
         assert caught.value.ids == ("ISIC_0000001",)
     labels.write_text(good)
-    edit(folder / "ISIC2018_Task3_Training_LesionGroupings.csv", "ISIC_0035068", "ISIC_0035069")
+    edit(folder / "ISIC2018_Task3_Training_LesionGroupings.csv", "ISIC_0000008", "ISIC_0035069")
     with pytest.raises(CatalogError, match="images without a row"):
         read_dataset("isic2018_task3", folder)
 

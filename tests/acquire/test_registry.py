@@ -8,11 +8,11 @@ import pytest
 
 from lesion_core.acquire import registry
 from lesion_core.errors import SettingsError
-from lesion_core.settings import BACKBONE_PATCHES, DATASETS
+from lesion_core.settings import BACKBONE_PATCHES, DATASETS, OFFICIAL
 from lesion_core.settings.load import load
 from lesion_core.settings.pretrained import TIMM_NAMES
 
-FILES = [file for release in registry.RELEASES.values() for file in release.files] + [
+FILES = [file for name, release in registry.RELEASES.items() if name not in OFFICIAL for file in release.files] + [
     weights.file for weights in registry.WEIGHTS.values()
 ]
 

@@ -106,3 +106,18 @@ def test_planted_leaks_are_named_by_reason_and_datasets_and_not_refused(tmp_path
     assert len(certificate["crossing"]) == 4
     assert certificate == certify(tmp_path / "images.parquet", tmp_path / "edges.parquet", splits, "as_published")
     assert {line["split"] for line in read_csv(splits / "ph2.csv")} == {"train"}
+
+
+def test_official_parts_test_under_both_rules_and_take_their_groups_along(tmp_path):
+    rows = rows_of("isic2018_task1", 40)
+    rows += [row("isic2017_test", 0, image_id=rows[7]["image_id"], group_id=rows[7]["group_id"])]
+    rows += [row("isic2017_test", number) for number in (1, 2)]
+    assert counted(published_splits(rows, rule({})), "isic2017_test") == [0, 0, 3]
+    write_table(tmp_path / "images.parquet", COLUMNS, rows)
+    write_table(tmp_path / "edges.parquet", EDGE_COLUMNS, [])
+    free = rule({}).model_copy(update={"rule": "leak_free"})
+    build_splits(tmp_path / "images.parquet", tmp_path / "edges.parquet", free, tmp_path)
+    own = {line["image_id"]: line["split"] for line in read_csv(tmp_path / "isic2018_task1.csv")}
+    assert own[rows[7]["image_id"]] == "test"
+    assert Counter(own.values()) == {"train": 27, "val": 4, "test": 9}
+    assert read_json(tmp_path / "certificate.json")["splits"]["isic2017_test"]["counts"]["test"] == 3

@@ -338,7 +338,7 @@ def test_who_is_waited_for_comes_first_and_by_itself():
 def test_isic_2019_joins_by_the_command_line():
     overrides = {
         "data": {"datasets": ["isic2017", "isic2018_task1", "ham10000", "isic2019", "ph2"]},
-        "scoring": {"classification_on": ["ham10000", "isic2019"]},
+        "scoring": {"segmentation_on": ["ph2"], "classification_on": ["ham10000", "isic2019"]},
         "matrix": {"methods": ["dual_network_isic2019"], "ablations": []},
     }
     runs = config.expand(config.load("paper", overrides)).values()

@@ -36,7 +36,7 @@ rule download:
     params:
         **remade_when("acquire.download", "download"),
     shell:
-        lesion("download {wildcards.dataset:q}")
+        lesion("download {wildcards.dataset:q} --together")
 
 
 rule unpack:

@@ -33,16 +33,17 @@ def read_dataset(dataset: str, folder: Path, custom: settings.Custom | None = No
     Raises:
         CatalogError, MaskError: the folder does not hold what the release should.
     """
+    release, _ = settings.OFFICIAL.get(dataset, (dataset, ""))
     if dataset == "custom":
         if custom is None:
             raise CatalogError("the custom dataset is not described", remedy="set data.custom")
         rows = custom_reader.read(dataset, custom)
-    elif dataset not in READERS:
+    elif release not in READERS:
         raise CatalogError(f"no reader for {dataset!r}", remedy=f"use one of {', '.join(READERS)} or custom")
     elif not folder.is_dir():
         raise CatalogError("the dataset's folder is missing", file=folder, remedy="run the unpack stage first")
     else:
-        rows = READERS[dataset](dataset, folder)
+        rows = READERS[release](dataset, folder)
     if not rows:
         raise CatalogError("the dataset has no images", file=folder, remedy="download and unpack the release again")
     return sorted(rows, key=lambda row: row.image_id)

@@ -16,6 +16,7 @@ from lesion_core.acquire.readers.rows import (
     require_same_ids,
 )
 from lesion_core.errors import CatalogError, MaskError
+from lesion_core.settings import OFFICIAL
 
 MASK_ENDING = "_segmentation"
 SUPERPIXELS = "_superpixels"  # ISIC 2017 keeps a superpixel map beside each image
@@ -56,14 +57,15 @@ LICENCES = {"isic2016": "CC0 1.0", "isic2017": "CC0 1.0", "isic2018_task1": "CC 
 
 
 def read(dataset: str, folder: Path) -> list[Row]:
-    """Rows of all parts that were unpacked; the training part must be there.
+    """Rows of all parts that were unpacked, of which the training part must be there; or of an official part alone.
 
     Raises:
-        CatalogError: no training part, an id in two parts, or a metadata table that does not fit.
+        CatalogError: the part that must be there is not, an id in two parts, or a metadata table that does not fit.
         MaskError: a mask without its image or an image without its mask.
     """
     rows: dict[str, Row] = {}
-    parts = PARTS[dataset]
+    whole, own = OFFICIAL.get(dataset, (dataset, ""))
+    parts = [part for part in PARTS[whole] if part[0] == own or not own]
     if not (folder / parts[0][1]).is_dir():
         raise CatalogError(
             f"the folder {parts[0][1]} is missing", file=folder, remedy="download and unpack the release again"
@@ -72,7 +74,7 @@ def read(dataset: str, folder: Path) -> list[Row]:
         images_folder, masks_folder = folder / images_name, folder / masks_name
         if not images_folder.is_dir() and not masks_folder.is_dir():
             continue
-        for row in _read_part(dataset, part, images_folder, masks_folder, table_name):
+        for row in _read_part(dataset, LICENCES[whole], part, images_folder, masks_folder, table_name):
             if row.image_id in rows:
                 raise CatalogError(
                     "an image stands in two parts of the release",
@@ -84,7 +86,9 @@ def read(dataset: str, folder: Path) -> list[Row]:
     return list(rows.values())
 
 
-def _read_part(dataset: str, part: str, images_folder: Path, masks_folder: Path, table_name: str | None) -> list[Row]:
+def _read_part(
+    dataset: str, licence: str, part: str, images_folder: Path, masks_folder: Path, table_name: str | None
+) -> list[Row]:
     for needed in (images_folder, masks_folder):
         if not needed.is_dir():
             raise MaskError(
@@ -112,7 +116,7 @@ def _read_part(dataset: str, part: str, images_folder: Path, masks_folder: Path,
             dataset=dataset,
             image_id=image_id,
             path=path,
-            licence=LICENCES[dataset],
+            licence=licence,
             age=ages.get(image_id),
             sex=sexes.get(image_id),
             mask_path=masks[image_id],

@@ -122,7 +122,7 @@ def read_table(
     try:
         _require_plain(path)
         rows = read_csv(path, ragged=True)
-        header = _header(path)
+        header = header_of(path)
     except (OSError, ValueError) as error:
         said = error.message if isinstance(error, LesionError) else error
         raise CatalogError(f"the table cannot be read ({said})", file=path, remedy=REMEDY) from error
@@ -237,6 +237,7 @@ def _require_plain(path: Path) -> None:
         )
 
 
-def _header(path: Path) -> list[str]:
+def header_of(path: Path) -> list[str]:
+    """A table's column names as they stand."""
     with open(path, encoding="utf-8-sig", newline="") as handle:
         return next(csv.reader(handle), [])

@@ -47,15 +47,18 @@ def write_mirror(settings: settings.Synthetic, out: Path) -> None:
     """
     out = Path(out)
     cohort = make_cohort(settings)
-    shots = {shot.image_id: shot for shot in (*cohort.ham, *cohort.task1)}
+    shots = {shot.image_id: shot for shot in (*cohort.ham, *cohort.task1, *cohort.task1_test, *cohort.task3_test)}
     pictures: dict[str, tuple[bytes, bytes]] = {}
     for image_id in track(sorted(shots), "making images"):
         pictures[image_id] = _encode(settings, shots[image_id])
 
     written = [
         *_write_ham(out, cohort.ham, pictures),
-        *_write_task1(out, cohort.task1, pictures),
-        *_write_task3(out, cohort.task3, pictures),
+        *_write_task1(out, "Training", cohort.task1, pictures),
+        *_write_task3(out, "Training", cohort.task3, pictures),
+        *_write_groupings(out, cohort.task3),
+        *(_write_task1(out, "Test", cohort.task1_test, pictures) if cohort.task1_test else ()),
+        *(_write_task3(out, "Test", cohort.task3_test, pictures) if cohort.task3_test else ()),
         _write_ph2(out, settings),
     ]
     sums = "".join(f"{sha256_file(path)}  {path.name}\n" for path in sorted(written))
@@ -102,27 +105,28 @@ def _write_ham(out: Path, shots: Sequence[Shot], pictures: Pictures) -> list[Pat
     return [*paths, metadata]
 
 
-def _write_task1(out: Path, shots: Sequence[Shot], pictures: Pictures) -> list[Path]:
-    inputs = _images(out, "ISIC2018_Task1-2_Training_Input", shots, pictures)
-    path, members = _masks(out, "ISIC2018_Task1_Training_GroundTruth", shots, pictures)
+def _write_task1(out: Path, part: str, shots: Sequence[Shot], pictures: Pictures) -> list[Path]:
+    inputs = _images(out, f"ISIC2018_Task1-2_{part}_Input", shots, pictures)
+    path, members = _masks(out, f"ISIC2018_Task1_{part}_GroundTruth", shots, pictures)
     return [_write_zip(*inputs), _write_zip(path, members + _terms(path.stem))]
 
 
-def _write_task3(out: Path, shots: Sequence[Shot], pictures: Pictures) -> list[Path]:
-    name = "ISIC2018_Task3_Training_GroundTruth"
+def _write_task3(out: Path, part: str, shots: Sequence[Shot], pictures: Pictures) -> list[Path]:
+    name = f"ISIC2018_Task3_{part}_GroundTruth"
     rows = [
         (shot.image_id, *("1.0" if shot.case.lesion.label.upper() == column else "0.0" for column in TASK3_COLUMNS))
         for shot in shots
     ]
     truth = [(f"{name}/{name}.csv", _csv_bytes(("image", *TASK3_COLUMNS), rows)), *_terms(name)]
+    images = _images(out, f"ISIC2018_Task3_{part}_Input", shots, pictures)
+    return [_write_zip(*images), _write_zip(out / f"{name}.zip", truth)]
+
+
+def _write_groupings(out: Path, shots: Sequence[Shot]) -> list[Path]:
     groups = out / "ISIC2018_Task3_Training_LesionGroupings.csv"
     confirmed = [(shot.image_id, shot.case.lesion_id, CONFIRM_TEXT[shot.case.dx_type]) for shot in shots]
     write_bytes(groups, _csv_bytes(("image", "lesion_id", "diagnosis_confirm_type"), confirmed))
-    return [
-        _write_zip(*_images(out, "ISIC2018_Task3_Training_Input", shots, pictures)),
-        _write_zip(out / f"{name}.zip", truth),
-        groups,
-    ]
+    return [groups]
 
 
 def _write_ph2(out: Path, chosen: settings.Synthetic) -> Path:

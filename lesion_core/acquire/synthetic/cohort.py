@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from lesion_core.seeding import generator
 FREQUENCIES = (327, 514, 1099, 115, 1113, 6705, 142)
 MINIMUM_LESIONS = 6
 FIRST_ID, LAST_ID = 24306, 34320  # the range of HAM10000's ISIC numbers
+FIRST_TEST_ID = 35068  # the test image to which the challenge gives no weight
 # Of the ISIC 2018 Task 1 images: also in HAM10000 under the same id; of a HAM10000 lesion under another id.
 SHARED_IMAGES, SHARED_LESIONS = 0.07, 0.06
 CONFIRMED = {
@@ -69,11 +71,13 @@ class Shot:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Images by archive, each list sorted by image id; ``ham`` and ``task3`` share shots, ``task1`` a few."""
+    """Images by archive, sorted by image id; ``ham`` and ``task3`` share shots, ``task1`` a few, the tests none."""
 
     ham: list[Shot]
     task1: list[Shot]
     task3: list[Shot]
+    task1_test: list[Shot]
+    task3_test: list[Shot]
 
 
 def class_counts(lesions: int) -> list[int]:
@@ -125,7 +129,13 @@ def make_cohort(chosen: settings.Synthetic) -> Cohort:
     shared = [ham[i] for i in rng.choice(in_ham, min(own, in_ham), replace=False)]
     task1 = (shared + apart)[: chosen.isic2018_task1]
     subset = rng.choice(in_ham, min(chosen.isic2018_task3, in_ham), replace=False)
+    tests = [
+        Shot(f"ISIC_{FIRST_TEST_ID + i:07d}", _case(chosen.seed, len(labels) + i, label, 8000 + i), len(owners) + i)
+        for i, label in enumerate(islice(cycle(settings.CLASSES), 2 * chosen.official_test))
+    ]
     return Cohort(
+        task3_test=tests[: chosen.official_test],
+        task1_test=tests[chosen.official_test :],
         ham=_by_id(ham),
         task1=_by_id(task1),
         task3=_by_id([ham[i] for i in subset]),
