@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test test-whole lint mini rehearsal report readme bench bench-statistics bench-data bench-duplicates bench-models fuzz clean
+.PHONY: demo test test-whole lint docs mini rehearsal report readme bench bench-statistics bench-data bench-duplicates bench-models fuzz clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -33,6 +33,9 @@ lint: .venv/.installed
 	.venv/bin/snakefmt --check Snakefile workflow/rules
 	.venv/bin/mypy lesion_core
 
+docs: .venv/.installed
+	.venv/bin/mkdocs build --strict --quiet
+
 report: .venv/.installed
 	$(SNAKEMAKE) --config profile=smoke -- results/smoke/report.html
 
@@ -58,4 +61,4 @@ fuzz: .venv/.installed
 	.venv/bin/python -m benchmarks.fuzz $(if $(FILES),--files $(FILES))
 
 clean:
-	rm -rf results/*/ .snakemake
+	rm -rf results/*/ .snakemake site

@@ -2,6 +2,6 @@
 
 import os
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"
 # When it is imported, albumentations would ask the internet for its newest version.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"

@@ -163,5 +163,13 @@ def rehearsal(root: Root) -> None:
     typer.echo(Layout(root).rehearsal("md").read_text(encoding="utf-8"))
 
 
-FOR_PEOPLE = (plan, rehearsal, audit, cache, restore, crate)
+def init(folder: Annotated[Path, typer.Argument(help="A new or empty folder.")]) -> None:
+    """Copy Snakefile, rules, papers' files and settings into a folder, to run the pipeline there without a checkout."""
+    from lesion_core.sharing.project import start_project
+
+    start_project(folder)
+    typer.echo(f"Now: cd {folder}; snakemake --cores all --resources gpu=1 --config profile=smoke")
+
+
+FOR_PEOPLE = (init, plan, rehearsal, audit, cache, restore, crate)
 FOR_RULES = (manifest, snapshot, summary)

@@ -138,10 +138,11 @@ def statistics_of(root: Path, plan: Plan, chains: ChainData) -> list[dict[str, A
 def robustness_of(layout: Layout, plan: Plan) -> list[dict[str, Any]]:
     """Metrics per corruption, strength, method and dataset, mean over seeds; empty where nothing was measured."""
     path = layout.statistics("robustness")
-    if not path.is_file():
+    measured = read_csv(path) if path.is_file() else []
+    if not measured:
         return []
     keys = ["corruption", "strength", "method", "dataset", "n"]
-    rows = pd.DataFrame(read_csv(path))
+    rows = pd.DataFrame(measured)
     rows[list(METRICS)] = rows[list(METRICS)].apply(pd.to_numeric)
     means = rows.groupby(keys, sort=False)[list(METRICS)].mean().reset_index()
     means["method"], means["dataset"] = means["method"].map(plan.name_of), means["dataset"].map(dataset_name)

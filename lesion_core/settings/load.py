@@ -22,6 +22,8 @@ from lesion_core.settings.yaml_file import read_yaml
 
 WRITTEN = ("protocols", "bases", "methods")
 REPOSITORY = Path(__file__).resolve().parents[2]
+if not (REPOSITORY / "params.yaml").is_file():  # an installed package: what `lesion init` made
+    REPOSITORY = Path.cwd()
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -30,3 +30,11 @@ def test_files_that_they_name_exist(name: str):
     named = [word for word in re.findall(r"`([^` ]+)`", text) if re.search(r"/|\.(md|toml|in|lock)$", word)]
     assert named
     assert not [path for path in named if not (REPOSITORY / path).exists()]
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "CODE_OF_CONDUCT.md"])
+def test_links_lead_to_a_file(name: str):
+    """Pages of docs/ are checked by `make docs`."""
+    text = (REPOSITORY / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#]+)", text) if "://" not in link]
+    assert not [link for link in links if not (REPOSITORY / link).is_file()]
