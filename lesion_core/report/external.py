@@ -8,6 +8,7 @@ from lesion_core.report.formats import dataset_name
 from lesion_core.report.leak_worth import add_difference, values_of
 from lesion_core.report.measures import Measure
 from lesion_core.report.table_cells import Cells
+from lesion_core.settings import OFFICIAL
 
 NONE = "No segmenter is scored on a dataset that it was not trained on"
 NOTES = (
@@ -20,7 +21,7 @@ NOTES = (
 def external_cells(made: Cells) -> list[dict[str, Any]]:
     """Dice of every trained segmenter on the own and on each external dataset, and the drop with its interval."""
     store, plan = made.store, made.plan
-    scored = sorted({key[1] for key in store.segmentation})
+    scored = sorted({key[1] for key in store.segmentation} - OFFICIAL.keys())  # these have a table of their own
     for method, runs in plan.distinct_runs():
         trained = plan.trained_on.get(method, {}).get("segmentation", [])
         prompt = plan.prompt_of(method)
