@@ -99,7 +99,7 @@ def pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Profile =
     chosen, layout = job_device(device or given.compute.device), Layout(root)
     segmenter, out = load_segmenter(folder, device=chosen), layout.pseudo_masks(run_id, dataset)
     pixels = layout.pixels(segmenter.run.pixels, dataset, segmenter.size)
-    write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size, device=chosen)
+    write_pseudo_masks(segmenter, pixels, out, batch_size=given.scoring.batch_size)
     outputs.record_job(out / outputs.NAME, root, outputs.arrays_of(out))
 
 
@@ -187,9 +187,12 @@ def gather(
 
 
 def predict(
-    segmenter: Annotated[Path, typer.Option("--segmenter", help="A segmentation or joint run's folder.")],
     images: Annotated[Path, typer.Option("--images", help="Folder of images of any size.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for masks and predictions.csv.")],
+    segmenter: Annotated[Path | None, typer.Option("--segmenter", help="A segmentation or joint run's folder.")] = None,
+    onnx: Annotated[
+        Path | None, typer.Option("--onnx", help="In its place a file of `lesion export`; needs no torch.")
+    ] = None,
     classifier: Annotated[
         Path | None, typer.Option("--classifier", help="A classification or joint run's folder.")
     ] = None,
@@ -218,7 +221,20 @@ def predict(
     image_ids = list(list_images(images))
     if metadata is not None and classifier is None:
         raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
+    if (segmenter is None) == (onnx is None):
+        raise SettingsError("Masks need one segmenter", remedy="give either --segmenter RUN or --onnx FILE")
     extras = Extras(overlay, probabilities, flips, mm_per_pixel)
+    if onnx is not None:
+        from lesion_core.files import sha256_file
+        from lesion_core.inference.exported import ExportedSegmenter
+        from lesion_core.inference.predict import predict_folder
+
+        if classifier is not None:
+            raise SettingsError("An exported segmenter classifies nothing", remedy="leave --classifier out")
+        by = {"onnx": sha256_file(onnx)}
+        predict_folder(ExportedSegmenter(onnx), images, out, skip_broken=skip_broken, extras=extras, made_by=by)
+        return
+    assert segmenter is not None
 
     from lesion_core.files import sha256_file
     from lesion_core.inference.one_image import SCORES, image_classifier
@@ -245,7 +261,6 @@ def predict(
         images,
         out,
         classify=classify,
-        device=chosen,
         skip_broken=skip_broken,
         extras=extras,
         made_by={str(path): sha256_file(path) for path in given},
@@ -286,7 +301,7 @@ def serve(
     classify = None
     if classifier is not None:
         classify = image_classifier(classifier, chosen, segmenter_run=loaded.run.run_id)
-    outliner = Outliner(loaded, corrects, classify, unlikeness_of(loaded, segmenter), chosen)
+    outliner = Outliner(loaded, corrects, classify, unlikeness_of(loaded, segmenter))
     typer.echo(f"http://{host}:{port}  for research only, not for diagnosis; Ctrl-C ends it")
     answer(outliner, host, port)
 

@@ -120,7 +120,7 @@ def _own_masks(
     segmenter = load_segmenter(run_dir, device=device)
     data = Harmonized.open(layout.pixels(segmenter.run.pixels, dataset, segmenter.size))
     sizes = [(data.index[row]["height"], data.index[row]["width"]) for row in rows]
-    maps = probabilities(segmenter, data.images[rows], sizes, batch_size=batch_size, device=device)
+    maps = probabilities(segmenter, data.images[rows], sizes, batch_size=batch_size)
     return np.concatenate([np.round(batch * 255).astype(np.uint8) for batch in maps])
 
 

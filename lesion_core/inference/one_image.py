@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from lesion_core.catalog.metadata import FIELDS, MetadataVocabulary
 from lesion_core.errors import CatalogError
 from lesion_core.files import read_parquet
 from lesion_core.inference.classify import class_probabilities
+from lesion_core.inference.segments import Classify
 from lesion_core.metrics.calibration import log_probabilities, softmax
 from lesion_core.models.trained import load_classifier
 from lesion_core.pixels.harmonize import harmonize_image
@@ -23,9 +24,6 @@ from lesion_core.settings.run import Run
 
 UNKNOWN: Mapping[str, Any] = dict.fromkeys(FIELDS)
 SCORES = {"classification": "scores.parquet", "joint": "scores_classification.parquet"}
-
-# an image's name without ending, its pixels uint8 (H, W, 3), its probability map float32 (S, S) -> columns
-Classify = Callable[[str, np.ndarray, np.ndarray], dict[str, Any]]
 
 
 def image_classifier(

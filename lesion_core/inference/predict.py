@@ -8,21 +8,17 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
-import torch
 
 from lesion_core.acquire.images import Decoded, inspect_image, write_image
-from lesion_core.errors import ImageError, RunError
+from lesion_core.errors import ImageError
 from lesion_core.files import write_csv
 from lesion_core.inference.finished_rows import FinishedRows
-from lesion_core.inference.one_image import Classify
 from lesion_core.inference.own_images import broken_images, list_images
 from lesion_core.inference.own_outputs import MASKS_ALONE, Extras
 from lesion_core.inference.refine import count_components, refine_mask, upsample
+from lesion_core.inference.segments import Classify, Maps, Segments
 from lesion_core.inference.unlike import Unlikeness
 from lesion_core.metrics.segmentation import confusion, dice
-from lesion_core.models.sam.prompts import Prompts, automatic_prompts
-from lesion_core.models.trainable import finish, to_input
-from lesion_core.models.trained import LoadedSegmenter
 from lesion_core.pixels.datasets import Stacked
 from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import say, track
@@ -30,31 +26,10 @@ from lesion_core.settings import SegmentationMethod
 from lesion_core.settings.run import Run
 
 
-def unaided_prompt(run: Run) -> str:
-    """What a segmentation run is prompted with outside scoring: ``none``, or ``automatic`` where it learnt with boxes.
-
-    Raises:
-        RunError: it learnt with clicks, which nobody places here.
-    """
-    model = cast(SegmentationMethod, run.spec).model
-    prompt = model.unaided_prompt
-    if prompt is None:
-        raise RunError(
-            f"{run.run_id} learnt to segment from clicks ({model.prompt}), and predict cannot provide clicks",
-            remedy="choose a run whose model.prompt is none or oracle_box",
-        )
-    return prompt
-
-
 def probabilities(
-    segmenter: LoadedSegmenter,
-    images: np.ndarray | Stacked,
-    sizes: Sequence[tuple[int, int]],
-    *,
-    batch_size: int = 8,
-    device: str = "cpu",
+    segmenter: Segments, images: np.ndarray | Stacked, sizes: Sequence[tuple[int, int]], *, batch_size: int = 8
 ) -> Iterator[np.ndarray]:
-    """Lesion probability maps at the model's input size, batch by batch, under the run's ``unaided_prompt``.
+    """Lesion probability maps at the model's input size, batch by batch, under the run's own prompt.
 
     Args:
         images: (N, S, S, 3) uint8 RGB, may be memory-mapped.
@@ -64,34 +39,20 @@ def probabilities(
         Of each batch float32 (B, S, S) in [0, 1], logits upsampled bilinearly before the sigmoid.
 
     Raises:
-        RunError: see ``unaided_prompt``; at the call, before the first batch.
+        RunError: the run needs clicks; at the call, before the first batch.
     """
-    prompt = unaided_prompt(segmenter.run)
+    _ = segmenter.prompt
     starts = range(0, len(images), batch_size)
     batches = (slice(start, start + batch_size) for start in starts)
-    return (_maps(segmenter, to_input(images[batch], device), sizes[batch], prompt) for batch in batches)
-
-
-def _maps(
-    segmenter: LoadedSegmenter, images: torch.Tensor, sizes: Sequence[tuple[int, int]], prompt: str
-) -> np.ndarray:
-    model, size = segmenter.facing(sizes), images.shape[-1]
-    with torch.inference_mode():
-        if prompt == "none":
-            return finish(model(images, None), size)
-        embeddings = model.encode(images)
-        unprompted = finish(model.decode(embeddings, None), size)
-        boxes = automatic_prompts(unprompted, threshold=segmenter.run.extraction.threshold)
-        return finish(model.decode(embeddings, boxes), size)
+    return (segmenter.maps(np.asarray(images[batch]), sizes[batch]) for batch in batches)
 
 
 def predict_folder(
-    segmenter: LoadedSegmenter,
+    segmenter: Segments,
     images: Path,
     out: Path,
     *,
     classify: Classify | None = None,
-    device: str = "cpu",
     skip_broken: bool = False,
     extras: Extras = MASKS_ALONE,
     made_by: Mapping[str, str] | None = None,
@@ -119,7 +80,7 @@ def predict_folder(
         ImageError: an image cannot be read (all are looked at first), or ``out`` lies in ``images``.
         RunError: the run needs clicks.
     """
-    unaided_prompt(segmenter.run)
+    _ = segmenter.prompt
     paths, out = list_images(images), Path(out)
     if out.resolve().is_relative_to(Path(images).resolve()):
         raise ImageError(
@@ -142,7 +103,7 @@ def predict_folder(
         elif name in done:
             rows.append(done[name])
         else:
-            rows.append(_predict_one(segmenter, name, path, out, classify, device, extras, unlikeness))
+            rows.append(_predict_one(segmenter, name, path, out, classify, extras, unlikeness))
             if finished is not None:
                 finished.add(path, rows[-1])
     write_csv(out / "predictions.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
@@ -171,20 +132,12 @@ class Found:
     mask: np.ndarray
 
 
-def look(
-    segmenter: LoadedSegmenter, original: np.ndarray, *, device: str = "cpu", prompts: Prompts | None = None
-) -> Found:
-    """Segment an image uint8 (H, W, 3); ``prompts``: a person's, of one image, in place of the run's own."""
+def look(segmenter: Segments, original: np.ndarray, maps: Maps | None = None) -> Found:
+    """Segment an image uint8 (H, W, 3); ``maps`` stand for the segmenter's own, e.g. under a person's prompts."""
     (height, width), run = original.shape[:2], segmenter.run
     trained_on = cast(SegmentationMethod, run.spec).train_on
     pixels = harmonize_image(original, segmenter.size, segmenter.reference, run.harmonization, trained_on)
-    if prompts is None:
-        probability = next(probabilities(segmenter, pixels[None], [(height, width)], device=device))[0]
-    else:
-        with torch.inference_mode():
-            model = segmenter.facing([(height, width)])
-            logits = model(to_input(pixels[None], device), prompts.to(device))
-        probability = finish(logits, segmenter.size)[0]
+    probability = (maps or segmenter.maps)(pixels[None], [(height, width)])[0]
     native = upsample(probability, height, width)
     return Found(pixels, probability, native, refine_mask(native, run.extraction))
 
@@ -205,18 +158,17 @@ def row_of(name: str, image: Decoded, found: Found, run: Run) -> dict[str, Any]:
 
 
 def _predict_one(
-    segmenter: LoadedSegmenter,
+    segmenter: Segments,
     name: str,
     path: Path,
     out: Path,
     classify: Classify | None,
-    device: str,
     extras: Extras,
     unlikeness: Unlikeness | None,
 ) -> dict[str, Any]:
     """Write an image's mask and what else is wanted; its row."""
     image = inspect_image(path)
-    found, size = look(segmenter, image.pixels, device=device), image.pixels.shape[:2]
+    found, size = look(segmenter, image.pixels), image.pixels.shape[:2]
     write_image(out / f"{name}.png", found.mask.astype(np.uint8) * 255)
     extras.write(out / name, image.pixels, found.native, found.mask)
     row: dict[str, Any] = {"image_id": name, "image": path.name, "problem": "", "mask": f"{name}.png"}
@@ -226,14 +178,12 @@ def _predict_one(
     if extras.mm_per_pixel is not None:
         row["area_mm2"] = round(float(found.mask.sum()) * extras.mm_per_pixel**2, 4)
     if extras.flips:
-        disagreement = flip_disagreement(segmenter, found.pixels, found.probability, size, device)
+        disagreement = flip_disagreement(segmenter, found.pixels, found.probability, size)
         row["flip_disagreement"] = round(disagreement, 6)
     return row if classify is None else row | classify(name, image.pixels, found.probability)
 
 
-def flip_disagreement(
-    segmenter: LoadedSegmenter, pixels: np.ndarray, probability: np.ndarray, size: tuple[int, int], device: str = "cpu"
-) -> float:
+def flip_disagreement(segmenter: Segments, pixels: np.ndarray, probability: np.ndarray, size: tuple[int, int]) -> float:
     """1 - mean Dice of a mask with those of the image flipped left to right, upside down, and both, flipped back.
 
     Args:
@@ -246,7 +196,7 @@ def flip_disagreement(
     """
     flips = ((slice(None), slice(None, None, -1)), (slice(None, None, -1),), (slice(None, None, -1),) * 2)
     flipped = np.stack([pixels[flip] for flip in flips])
-    maps = next(probabilities(segmenter, flipped, [size] * len(flips), device=device))
+    maps = segmenter.maps(flipped, [size] * len(flips))
     threshold = segmenter.run.extraction.threshold
     mask = probability >= threshold
     agree = [float(dice(confusion(one[flip] >= threshold, mask))) for one, flip in zip(maps, flips, strict=True)]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lesion_core.files import atomic_path, write_csv
-from lesion_core.inference.predict import confidence, probabilities, unaided_prompt
+from lesion_core.inference.predict import confidence, probabilities
 from lesion_core.inference.refine import count_components, refine_mask
 from lesion_core.metrics.border import border_turning
 from lesion_core.models.trained import LoadedSegmenter
@@ -34,9 +34,7 @@ def flags(mask: np.ndarray, components: int) -> str:
     return " ".join(name for name, holds in found.items() if holds)
 
 
-def write_pseudo_masks(
-    segmenter: LoadedSegmenter, harmonized: Path, out: Path, *, batch_size: int = 8, device: str = "cpu"
-) -> None:
+def write_pseudo_masks(segmenter: LoadedSegmenter, harmonized: Path, out: Path, *, batch_size: int = 8) -> None:
     """Write ``probabilities.npy``, ``masks.npy`` and, last, ``masks.csv`` for a dataset; memory use is one batch.
 
     Args:
@@ -47,11 +45,11 @@ def write_pseudo_masks(
     Raises:
         RunError: the run needs clicks.
     """
-    unaided_prompt(segmenter.run)
+    _ = segmenter.prompt
     data = Harmonized.open(harmonized)
     shape = (len(data), data.size, data.size)
     sizes = [(record["height"], record["width"]) for record in data.index]
-    batches = probabilities(segmenter, data.images, sizes, batch_size=batch_size, device=device)
+    batches = probabilities(segmenter, data.images, sizes, batch_size=batch_size)
     rows: list[dict[str, Any]] = []
     (out / "masks.csv").unlink(missing_ok=True)
     with atomic_path(out / "probabilities.npy") as soft, atomic_path(out / "masks.npy") as hard:

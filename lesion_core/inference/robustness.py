@@ -63,7 +63,7 @@ def measure_robustness(
             batch = records[start : start + BATCH]
             files = [paths[dataset, record["image_id"]] for record in batch]
             for condition, originals in _corrupted(files, [record["image_id"] for record in batch], settings):
-                values = _classify(loaded, segmenter, originals, batch, device)
+                values = _classify(loaded, segmenter, originals, batch)
                 found.setdefault(condition, []).append(values)
         truth = np.array([CLASSES.index(record["label"]) for record in records], dtype=np.int64)
         identity = {"run_id": run.run_id, "method": run.method, "seed": run.seed, "dataset": dataset, "n": len(records)}
@@ -116,7 +116,6 @@ def _classify(
     segmenter: LoadedSegmenter | None,
     originals: list[np.ndarray],
     records: list[dict[str, Any]],
-    device: str,
 ) -> np.ndarray:
     def at(size: int, reference: np.ndarray | None, run: Run) -> np.ndarray:
         pairs = zip(originals, records, strict=True)
@@ -128,7 +127,7 @@ def _classify(
     if segmenter is not None and loaded.needs_masks:
         images = at(segmenter.size, segmenter.reference, segmenter.run)
         sizes = [original.shape[:2] for original in originals]
-        maps = probabilities(segmenter, images, sizes, batch_size=len(images), device=device)
+        maps = probabilities(segmenter, images, sizes, batch_size=len(images))
         masks = np.concatenate([np.round(part * 255).astype(np.uint8) for part in maps])
     images = at(loaded.size, loaded.reference, loaded.run)
     return class_probabilities(loaded.model, images, masks, loaded.metadata(records))

@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.neighbors import NearestNeighbors
 from sklearn.preprocessing import StandardScaler
 
-from lesion_core.models.trained import LoadedSegmenter
+from lesion_core.inference.segments import Segments
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.progress import say
@@ -62,7 +62,7 @@ class Unlikeness:
         return self._near.kneighbors(self._scale.transform(statistics))[0].mean(axis=1)
 
 
-def unlikeness_of(segmenter: LoadedSegmenter, run_dir: Path) -> Unlikeness | None:
+def unlikeness_of(segmenter: Segments, run_dir: Path) -> Unlikeness | None:
     """Measured on the harmonized images beside a run; None, and told, where they are missing or fewer than 100.
 
     Raises:

@@ -18,6 +18,8 @@ from lesion_core.models.classical import ColourHistogram, Majority, load_classic
 from lesion_core.models.classifier import ClassifierModule
 from lesion_core.models.registry import build_classifier, build_segmenter
 from lesion_core.models.sam.frame import PaddedSam
+from lesion_core.models.sam.prompts import Prompts, automatic_prompts
+from lesion_core.models.trainable import finish, to_input
 from lesion_core.paths import Layout
 from lesion_core.settings import NETWORKS, ClassificationMethod, SegmentationMethod, SegmentationModel
 from lesion_core.settings.run import Run
@@ -52,6 +54,43 @@ class LoadedSegmenter:
     def settings(self) -> SegmentationModel:
         """What the model was built from."""
         return cast(SegmentationMethod, self.run.spec).model
+
+    @property
+    def prompt(self) -> str:
+        """What it is prompted with outside scoring: ``none``, or ``automatic`` where it learnt with boxes.
+
+        Raises:
+            RunError: it learnt with clicks, which nobody places there.
+        """
+        prompt = self.settings.unaided_prompt
+        if prompt is None:
+            raise RunError(
+                f"{self.run.run_id} learnt to segment from clicks ({self.settings.prompt}), and predict cannot provide"
+                " clicks",
+                remedy="choose a run whose model.prompt is none or oracle_box",
+            )
+        return prompt
+
+    def maps(self, images: np.ndarray, sizes: Sequence[tuple[int, int]], prompts: Prompts | None = None) -> np.ndarray:
+        """Lesion probabilities at the model's size, under its own ``prompt``.
+
+        Args:
+            images: uint8 (B, S, S, 3) RGB, harmonized.
+            sizes: (height, width) of the images that they were resized from, in pixels.
+            prompts: a person's, one for each image, in place of its own.
+
+        Returns:
+            float32 (B, S, S) in [0, 1]; logits upsampled bilinearly before the sigmoid.
+        """
+        model = self.facing(sizes)
+        given = to_input(images, next((one.device for one in self.model.parameters()), torch.device("cpu")))
+        with torch.inference_mode():
+            if prompts is not None or self.prompt == "none":
+                return finish(model(given, prompts), self.size)
+            embeddings = model.encode(given)
+            unprompted = finish(model.decode(embeddings, None), self.size)
+            boxes = automatic_prompts(unprompted, threshold=self.run.extraction.threshold)
+            return finish(model.decode(embeddings, boxes), self.size)
 
     def facing(self, sizes: Sequence[tuple[int, int]]) -> Any:
         """The model as it sees images of these (height, width), resized as they come: in SAM's frame if it is so.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,14 +86,12 @@ class Outliner:
         corrector: a SAM that is prompted with a person's clicks and boxes; None: none is offered.
         classify: adds classes to a row, or None.
         unlikeness: adds the column of that name, or None.
-        device: of the models.
     """
 
     segmenter: LoadedSegmenter
     corrector: LoadedSegmenter | None = None
     classify: Classify | None = None
     unlikeness: Unlikeness | None = None
-    device: str = "cpu"
 
     def __post_init__(self) -> None:
         if self.corrector is not None and self.corrector.settings.kind != "sam":
@@ -127,12 +126,13 @@ class Outliner:
         """
         image = inspect_image(name, content=content)
         height, width = image.pixels.shape[:2]
-        model, prompts = self.segmenter, None
+        model, maps = self.segmenter, self.segmenter.maps
         if correction is not None:
             if self.corrector is None:
                 raise SettingsError("No outline can be corrected here", remedy="start it with --corrector SAM_RUN")
             model, prompts = self.corrector, correction.prompts(height, width, self.corrector.size)
-        found = look(model, image.pixels, device=self.device, prompts=prompts)
+            maps = partial(model.maps, prompts=prompts)
+        found = look(model, image.pixels, maps)
         row = row_of(name, image, found, model.run) | {"corrected": "" if correction is None else "yes"}
         if self.unlikeness is not None and correction is None:
             row["unlikeness"] = round(self.unlikeness.of(found.pixels), 4)
