@@ -202,7 +202,7 @@ def test_page_in_a_browser(port, tmp_path):
     (tmp_path / "text.png").write_bytes(b"no image")
     with Browser(tmp_path / "profile") as tab:
         tab.call("Page.navigate", url=f"http://127.0.0.1:{port}/")
-        tab.wait("!document.querySelector('#tools')?.hidden && document.querySelector('#about').textContent")
+        tab.wait("document.querySelector('#about')?.textContent && !document.querySelector('#tools').hidden")
         tab.choose("#files", tmp_path / "mole.png", tmp_path / "text.png")
         tab.wait("document.querySelectorAll('article .said')[0]?.textContent")
         tab.wait("document.querySelectorAll('article .problem')[1]?.textContent.includes('does not decode')")
@@ -215,7 +215,7 @@ def test_page_in_a_browser(port, tmp_path):
         scale = width / WIDTH
         corners = [(left + x * scale, top + y * scale) for x, y in ((19, 29), (40, 50), (61, 71))]
         tab.mouse(*corners)
-        tab.wait("document.querySelector('.said').textContent.includes('corrected')")
+        tab.wait("document.querySelector('.said')?.textContent.includes('corrected')")
         tab.value("document.querySelector('input[value=\"0\"]').click()")
         tab.mouse((left + 110 * scale, top + 20 * scale))
         tab.wait("document.querySelectorAll('circle.skin').length === 1 && !document.querySelector('.busy')")
@@ -231,5 +231,5 @@ def test_page_in_a_browser(port, tmp_path):
         if "LESION_PICTURES" in os.environ:
             tab.picture(tmp_path.parent / "serve.png")
         tab.value("document.querySelector('.undo').click()")
-        tab.wait(f"document.querySelector('.line').getAttribute('d') === {json.dumps(before)}")
+        tab.wait(f"document.querySelector('.line')?.getAttribute('d') === {json.dumps(before)}")
         assert tab.value("document.querySelector('.mask').download") == "mole.png"
