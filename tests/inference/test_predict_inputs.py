@@ -228,10 +228,10 @@ def test_overlay_probability_map_and_area_in_mm2(segmenter, originals, tmp_path)
 
 
 def test_flips_agree_for_what_is_symmetric_and_tell_what_is_not(segmenter):
-    class LeftHalf:
+    class LeftHalf(torch.nn.Module):
         """Whatever it is shown, lesion is on the left."""
 
-        def __call__(self, images, prompts):
+        def forward(self, images, prompts):
             logits = torch.full((len(images), 1, 64, 64), -9.0)
             logits[..., :32] = 9.0
             return logits
