@@ -116,7 +116,7 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="In 8 bits, where the Dice on validation stays.")] = False,
 ) -> None:
     """Write a run as an ONNX file, which `lesion predict --onnx` reads without torch."""
-    from lesion_core.sharing.onnx_export import export_segmenter
+    from lesion_core.inference.onnx_export import export_segmenter
 
     for name, value in export_segmenter(run, onnx, int8=int8).items():
         typer.echo(f"{name}: {value:.6f}")

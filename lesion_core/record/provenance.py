@@ -79,7 +79,9 @@ def code_files(entry: str) -> dict[str, Path]:
 def data_files(entry: str) -> list[Path]:
     """What the modules behind ``entry`` declare as ``DATA_FILES``: paths below lesion_core; of a folder, its files."""
     places = [PACKAGE / name for path in code_files(entry).values() for name in _parsed(path)[2]]
-    return sorted({file for place in places for file in (place.rglob("*.*") if place.is_dir() else [place])})
+    return sorted(
+        {file for place in places for file in (place.rglob("*") if place.is_dir() else [place]) if file.is_file()}
+    )
 
 
 @cache

@@ -20,6 +20,7 @@ from lesion_core.errors import LesionError
 from lesion_core.serve.outlines import Correction, Outliner, image_id
 
 PAGE = Path(__file__).parent / "page"
+DATA_FILES = ("serve/page",)
 LOOPBACK = ("127.0.0.1", "localhost")
 MOST_BYTES = 64 << 20  # of one image's file
 MOST_WAITING = 32  # requests at a time; one is worked on

@@ -8,6 +8,7 @@ from pathlib import Path
 from lesion_core.errors import RunError
 
 PROJECT = Path(__file__).resolve().parents[1] / "project"
+DATA_FILES = ("project",)
 
 
 def start_project(folder: Path) -> list[str]:

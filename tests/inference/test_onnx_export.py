@@ -13,12 +13,12 @@ from segmentation_runs import SETTINGS, SIZE, folder, restore_torch, root  # noq
 
 from lesion_core.errors import RunError, SettingsError, WeightsError
 from lesion_core.files import read_csv
+from lesion_core.inference import onnx_export
 from lesion_core.inference.exported import KEY, ExportedSegmenter
+from lesion_core.inference.onnx_export import export_segmenter
 from lesion_core.inference.predict import predict_folder
 from lesion_core.models.trained import load_segmenter
 from lesion_core.settings.run import Run
-from lesion_core.sharing import onnx_export
-from lesion_core.sharing.onnx_export import export_segmenter
 from lesion_core.training.segmentation import train_run
 
 WITHOUT_TORCH = """
