@@ -38,7 +38,7 @@ def test_paper_profile_plans_every_run_without_data(folder):
         ("splits={trian: 0.7}", "splits.trian: unknown key"),
         ("compute={threads: many}", "compute.threads"),
         ("matrix={methods: [unett]}", "'unett' is none of methods"),
-        ("profile=papre", "mini, paper, smoke"),
+        ("profile=papre", "mini, paper, rehearsal, smoke"),
     ],
 )
 def test_wrong_settings_are_refused_before_any_job(folder, override, said):
