@@ -70,6 +70,7 @@ def folder_of(path, owner):
 
 def test_dvc_takes_the_graph_and_each_stage_is_a_target(repo, stages, jobs):
     repo.index.check_graph()  # no circle, no output of two stages
+    assert len(repo.index.stages) == len(stages)  # the links in lesion_core/project are no second dvc.yaml
     assert [stage.cmd.split()[-1] for stage in stages.values()] == list(TARGETS)
     assert set(TARGETS) <= {job.rule for job in jobs}
     assert repo.config["core"]["analytics"] is False
