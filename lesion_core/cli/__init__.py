@@ -52,6 +52,10 @@ def _options(
     pass
 
 
+# which extra of pyproject.toml holds a package that is missing
+EXTRAS = {"starlette": "serve", "uvicorn": "serve", "onnx": "export", "onnxscript": "export"}
+
+
 def main() -> None:
     """Entry point: typed errors, a full disk and full memory become a message on stderr and exit status 2."""
     from lesion_core.errors import LesionError, RunError, storage_error
@@ -68,7 +72,7 @@ def main() -> None:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lesion_core"):
             raise
-        extra = "serve" if error.name in ("starlette", "uvicorn") else "train"
+        extra = EXTRAS.get(error.name.split(".")[0], "train")
         _tell(RunError(f"{error.name} is not installed", remedy=f"pip install '.[{extra}]' in this project's folder"))
     except (MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):

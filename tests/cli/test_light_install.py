@@ -52,3 +52,12 @@ def test_what_works_without_torch(tmp_path, arguments, status, said):
     assert re.search(said, told), told
     assert "Traceback" not in told
     assert ("is not installed" in told) == (arguments[0] == "predict")
+
+
+def test_the_remedy_names_the_extra_that_holds_the_package():
+    from lesion_core.cli import EXTRAS
+
+    extras = PROJECT["optional-dependencies"]
+    held = {re.match(r"[\w-]+", line)[0]: extra for extra in ("serve", "export") for line in extras[extra]}
+    held.pop("lesion-core")
+    assert held == EXTRAS
