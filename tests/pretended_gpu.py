@@ -42,7 +42,7 @@ def pretended():
         patch.setattr(torch.nn.Module, "to", to_device)
         # it looks at the values that it drew
         patch.setattr(torch.nn.init, "trunc_normal_", lambda tensor, **_: tensor)
-        # Positions that are chosen by value have a length that is not known.
+        # Positions that are chosen by value have an unknown length.
         with FakeTensorMode(shape_env=ShapeEnv()):
             yield
 

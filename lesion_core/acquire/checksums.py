@@ -20,7 +20,7 @@ class Digests:
 
 @dataclass(frozen=True)
 class Checks:
-    """What a file must be; None where it is not known."""
+    """What a file must be; None where it is unknown."""
 
     bytes: int | None = None
     md5: str | None = None

@@ -30,7 +30,7 @@ MAX_BACKOFF_SECONDS = 60.0
 MAX_RETRY_AFTER_SECONDS = 600.0
 # An attempt that brought at least this much more than any before it starts the count of attempts anew.
 FRUITFUL_BYTES = 8 << 20
-MOST_BYTES = 64 << 30  # of a file whose size is not known; the largest official one has 11 GB
+MOST_BYTES = 64 << 30  # of a file of unknown size; the largest official one has 11 GB
 LEAST_RATE = 1 << 10  # bytes a second, over each WINDOW_SECONDS
 WINDOW_SECONDS = 60.0
 USER_AGENT = "lesion-core"

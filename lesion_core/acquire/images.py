@@ -302,7 +302,7 @@ def _eight_bits(image: Image.Image, path: str | Path) -> tuple[np.ndarray, str]:
 
 def _unclear_range(path: str | Path, said: str) -> ImageError:
     return ImageError(
-        f"its 16-bit values {said}: which of them is white is not known", file=path, remedy="save it with 8 bits"
+        f"its 16-bit values {said}: which of them is white is unknown", file=path, remedy="save it with 8 bits"
     )
 
 

@@ -146,4 +146,4 @@ def require_weights(specs: Iterable[Method]) -> None:
     missing = {name for model in models if (name := weights_name(model))} - {*WEIGHTS, EMBEDDED}
     if missing:
         remedy = f"use what is known ({', '.join(sorted(WEIGHTS))}), or add them to lesion_core/acquire/registry.yaml"
-        raise SettingsError("It is not known where these weights come from", ids=sorted(missing), remedy=remedy)
+        raise SettingsError("The source of these weights is unknown", ids=sorted(missing), remedy=remedy)

@@ -1,4 +1,4 @@
-"""Clinical metadata as numbers: age, sex and site, each with a value of its own for "not known"."""
+"""Clinical metadata as numbers: age, sex and site, each with a value of its own for "unknown"."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MetadataVocabulary:
     """What a metadata encoder knows of age, sex and site: learnt from training images, and from no other.
 
     Attributes:
-        sexes, sites: the categories that training images have, sorted; code 0 is "not known", category i has i + 1.
+        sexes, sites: the categories that training images have, sorted; code 0 is "unknown", category i has i + 1.
         age_mean, age_sd: of the training images' known ages, in years.
     """
 
@@ -34,7 +34,7 @@ class MetadataVocabulary:
 
     @classmethod
     def fit(cls, training: Iterable[Mapping[str, Any]]) -> MetadataVocabulary:
-        """From index records (keys age, sex, site; None where not known) of training images alone.
+        """From index records (keys age, sex, site; None where unknown) of training images alone.
 
         Raises:
             ValueError: a record is no training record; statistics of other images would leak.
@@ -52,9 +52,9 @@ class MetadataVocabulary:
         )
 
     def encode(self, records: Sequence[Mapping[str, Any]]) -> np.ndarray:
-        """float32 (N, 3): age in years (-1 if not known), code of the sex, code of the site.
+        """float32 (N, 3): age in years (-1 if unknown), code of the sex, code of the site.
 
-        A category that no training image has counts as not known: nothing was learnt of it.
+        A category that no training image has counts as unknown: nothing was learnt of it.
         """
         sexes = {name: code for code, name in enumerate(self.sexes, start=1)}
         sites = {name: code for code, name in enumerate(self.sites, start=1)}

@@ -1,6 +1,6 @@
 """Other views of one lesion: images of which one can be laid over the other by an affine map.
 
-A lesion photographed twice (another zoom, angle, day or camera) shares no hash, and no id where a release does not
+A lesion with two images (another zoom, angle, day or camera) shares no hash, and no id where a release does not
 tell its lesions. It shares hairs, vessels, pigment dots. So: SIFT features (Lowe, IJCV 2004) with square-rooted
 descriptors (Arandjelovic, Zisserman, CVPR 2012) in and near the lesion; candidates by votes of near descriptors; each
 candidate verified by a map close to a similarity that mutual matches agree on (RANSAC), and by the correlation of fine

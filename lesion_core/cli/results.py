@@ -25,7 +25,7 @@ def statistics(root: Root, profile: Profile = None) -> None:
 
 
 def subgroups(root: Root, profile: Profile = None) -> None:
-    """Classification metrics by sex, age, site and way of diagnosis, with intervals."""
+    """Classification metrics by sex, age, site and how the diagnosis was confirmed, with intervals."""
     from lesion_core.report.subgroups import write_subgroups
 
     given = sections("subgroups", root, profile)

@@ -44,7 +44,7 @@ def image_classifier(
     Args:
         run_dir: a classification or joint run's folder.
         metadata: CSV with the columns image_id (the image's name without ending), age (years), sex and site, for
-            a classifier that reads them; an empty cell, or no line: not known.
+            a classifier that reads them; an empty cell, or no line: unknown.
         image_ids: the images' names without ending; no other may stand in ``metadata``.
         segmenter_run: id of the run that makes the masks; it is told if the classifier learnt on another's.
 
@@ -60,12 +60,12 @@ def image_classifier(
         else:
             check_categories(known, loaded.vocabulary, metadata)
         if silent := sorted(set(image_ids) - set(known)):
-            say(f"{len(silent)} of {len(image_ids)} images have no row in {metadata}: age, sex and site not known")
+            say(f"{len(silent)} of {len(image_ids)} images have no row in {metadata}: no age, sex or site")
     temperature = fitted_temperature(run_dir)
     if temperature is None:
         say("the classifier was not scored, so it has no temperature: the columns calibrated_<class> stay blank")
     if metadata is None and loaded.vocabulary is not None:
-        say("the classifier reads age, sex and site, and none were given (--metadata): they count as not known")
+        say("the classifier reads age, sex and site, and none were given (--metadata): they count as unknown")
     run = Run.load(run_dir)
     learnt_on = run.run_id if run.task == "joint" else run.segmenter_run
     if loaded.needs_masks and learnt_on is not None and segmenter_run not in (None, learnt_on):
@@ -102,7 +102,7 @@ def fitted_temperature(run_dir: Path) -> float | None:
 
 
 def read_metadata(path: Path, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Age (float, years), sex and site by image id, None where not known; read as the catalog reads them.
+    """Age (float, years), sex and site by image id, None where unknown; read as the catalog reads them.
 
     Args:
         path: CSV with the columns of a dataset of one's own; image_id, age, sex and site must be there.
@@ -130,7 +130,7 @@ def read_metadata(path: Path, image_ids: Sequence[str]) -> dict[str, dict[str, A
 
 
 def check_categories(known: Mapping[str, Mapping[str, Any]], vocabulary: MetadataVocabulary, path: Path) -> None:
-    """Refuse a sex or site that no training image has: the classifier would take it for not known.
+    """Refuse a sex or site that no training image has: the classifier would take it for unknown.
 
     Raises:
         CatalogError: naming the images, and what the classifier knows.

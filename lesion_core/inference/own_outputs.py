@@ -23,7 +23,7 @@ class Extras:
         overlay: ``<image_id>.overlay.jpg``, the image with the mask's outline.
         probabilities: ``<image_id>.probability.tif``, uint8 at the image's size, 255 p.
         flips: predict three flips too, for the column ``flip_disagreement``.
-        mm_per_pixel: side of a pixel in mm, for the column ``area_mm2``; None where it is not known.
+        mm_per_pixel: side of a pixel in mm, for the column ``area_mm2``; None where it is unknown.
     """
 
     overlay: bool = False

@@ -29,7 +29,7 @@ SUMMARY_COLUMNS = (
 )  # fmt: skip
 ALL = "all"
 ATTRIBUTES = (ALL, "label", "site")
-UNKNOWN = "not known"
+UNKNOWN = "unknown"
 
 
 def audit_pseudo_masks(run: Run, dataset: str, root: Path, statistics: Statistics) -> None:

@@ -49,7 +49,7 @@ class MetadataEncoder(nn.Module):
     def __init__(self, vocabulary: MetadataVocabulary, *, age: str, width: int, heads: int, layers: int) -> None:
         super().__init__()
         self.vocabulary, self.age = vocabulary, age
-        # row 0 of each table is the token of a value that is not known
+        # row 0 of each table is the token of an unknown value
         self.ages = nn.Embedding(1 + AGE_BINS, width) if age == "binned" else nn.Embedding(1, width)
         self.years = nn.Linear(1, width) if age == "continuous" else None
         self.sexes = nn.Embedding(1 + len(vocabulary.sexes), width)

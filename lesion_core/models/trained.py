@@ -60,7 +60,7 @@ class LoadedSegmenter:
         """What it is prompted with outside scoring: ``none``, or ``automatic`` where it learnt with boxes.
 
         Raises:
-            RunError: it learnt with clicks, which nobody places there.
+            RunError: it learnt with clicks, which this command cannot provide.
         """
         prompt = self.settings.unaided_prompt
         if prompt is None:

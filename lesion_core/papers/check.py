@@ -144,7 +144,7 @@ def _judge(found: Checked, path: Path, paper: Paper) -> None:
 def _unnamed_places(path: Path, paper: Paper) -> Iterator[str]:
     for _, table, row, place in _rows(path, paper):
         if row.published and row.where is None and table.where is None:
-            yield f"{place}: no `where`: nobody can look the numbers up"
+            yield f"{place}: no `where`: the place of its numbers in the paper is missing"
 
 
 def _unfilled(path: Path, paper: Paper, settings: Settings) -> Iterator[str]:

@@ -22,7 +22,7 @@ from lesion_core.settings import CLASSES
 FIELDS = {"label": "class", "lesion_id": "lesion id", "age": "age", "sex": "sex", "site": "site", "mask_path": "mask"}
 CHANNELS = ("red", "green", "blue")
 NO_LABEL = "none"
-LARGE = 10  # images; few lesions are photographed more often, so a larger group may be a false join
+LARGE = 10  # images; few lesions have more images, so a larger group may be a false join
 MOST = 100  # images on the sheet of large groups
 
 

@@ -22,7 +22,7 @@ JPEG_QUALITY = 88
 
 
 def environment() -> Environment:
-    """The page's templates by file name; a name that a template uses and nobody gave is an error."""
+    """The page's templates by file name; a name that a template uses and that was not given is an error."""
     made = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=lambda name: name is None or not name.endswith(".md"),

@@ -148,5 +148,5 @@ def _check_prompt(method: Method, key: str, name: str, model: SegmentationModel,
     if isinstance(method, JointMethod):
         problems.expect(model.prompt == "none", key, f"{learnt} joint training gives no prompts")
     else:
-        text = f"{learnt} nobody clicks for masks: take one with prompt none or oracle_box"
+        text = f"{learnt} clicks cannot be provided for pseudo-masks: take one with prompt none or oracle_box"
         problems.expect(model.unaided_prompt is not None, key, text)

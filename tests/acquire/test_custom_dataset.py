@@ -36,7 +36,7 @@ LESIONS = 28  # four of each class: a classifier trains on all seven
 
 @pytest.fixture(scope="module")
 def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Made lesions, every fifth photographed twice, with masks, labels and some metadata."""
+    """Synthetic lesions, every fifth with two images, with masks, labels and some metadata."""
     folder = tmp_path_factory.mktemp("clinic")
     (folder / "images").mkdir()
     (folder / "masks").mkdir()

@@ -63,7 +63,7 @@ def test_by_hand(layout):
     assert float(nevi["dice"]) == pytest.approx(4 / 9, abs=1e-6)
     assert float(nevi["dice_low"]) <= float(nevi["dice"]) <= float(nevi["dice_high"])
     assert "few" in nevi["notes"]
-    assert summary["all", "site", "not known"]["n"] == "1"
+    assert summary["all", "site", "unknown"]["n"] == "1"
     assert summary["test", "all", "all"]["n"] == "2"
     melanoma = summary["all", "label", "mel"]
     assert melanoma["dice_low"] == ""

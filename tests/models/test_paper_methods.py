@@ -51,7 +51,7 @@ def matrix(paper) -> dict[str, Run]:
 
 
 def small(run: Run) -> Run:
-    """The run with a scaled-down version of its model, for an epoch on the made images; what makes the method stays."""
+    """The run with a scaled-down version of its model, for an epoch; what makes the method stays."""
     settings = run.model_dump(mode="json")
     spec = settings["spec"]
     spec["model"]["image_size"] = SIZE

@@ -1,4 +1,4 @@
-"""The whole chain on made images, and what must hold after it."""
+"""The whole chain on synthetic images, and what must hold after it."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ def test_predict_gives_the_scored_probabilities(method, smoke, tmp_path):
         shutil.copy(root / entry["path"], tmp_path / "in")
     learnt = load_classifier(classifier).vocabulary
     lines = [{name: row[name] for name in ("image_id", "age", "sex", "site")} for row in entries]
-    for line in lines:  # scoring takes a site that no training image has for not known; predict wants that said
+    for line in lines:  # scoring takes a site that no training image has for unknown; predict wants that said
         line["site"] = line["site"] if learnt is None or line["site"] in learnt.sites else ""
     write_csv(tmp_path / "metadata.csv", ("image_id", "age", "sex", "site"), lines)
     arguments = ["--images", tmp_path / "in", "--out", tmp_path / "out", "--metadata", tmp_path / "metadata.csv"]

@@ -29,8 +29,8 @@ CONFIRM_TEXT = {
     "consensus": "single image expert consensus",
     "confocal": "confocal microscopy with consensus dermoscopy",
 }
-ATTRIBUTION = b"Made by lesion_core.acquire.synthetic: no person was photographed.\n"
-LICENSE = b"CC0 1.0: these made images are dedicated to the public domain.\n"
+ATTRIBUTION = b"Made by lesion_core.acquire.synthetic: no image of a person.\n"
+LICENSE = b"CC0 1.0: these synthetic images are dedicated to the public domain.\n"
 
 Members = list[tuple[str, bytes]]
 Pictures = Mapping[str, tuple[bytes, bytes]]

@@ -1,4 +1,4 @@
-"""Who is photographed how often: made lesions, ids and metadata with HAM10000's proportions and gaps."""
+"""Patients and their images: synthetic lesions, ids and metadata with HAM10000's proportions and gaps."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ MEAN_AGE = {"akiec": 67, "bcc": 67, "bkl": 64, "df": 52, "mel": 61, "nv": 46, "v
 
 @dataclass(frozen=True)
 class Case:
-    """One made lesion with its patient's data; texts as in HAM10000_metadata.csv (an unknown age is "")."""
+    """One synthetic lesion with its patient's data; texts as in HAM10000_metadata.csv (an unknown age is "")."""
 
     lesion_id: str
     lesion: Lesion

@@ -1,4 +1,4 @@
-"""Images of made lesions with their true masks."""
+"""Synthetic images of lesions with their true masks."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def synthetic_image(
     """One image of ``lesion`` with its own pose, zoom, light, skin, hair and camera.
 
     Args:
-        lesion: from ``make_lesion``; the same lesion can be photographed any number of times.
+        lesion: from ``make_lesion``; the same lesion can have any number of images.
         rng: decides all that may differ between images.
         size: side in pixels, or (height, width).
         device: index into ``skin.DEVICES``; None draws one by its share.
@@ -206,7 +206,7 @@ def draw(
     size: int | tuple[int, int] = 256,
     device: int | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A new lesion of class ``label``, photographed once: uint8 (H, W, 3) RGB and mask bool (H, W)."""
+    """A new lesion of class ``label`` and one image of it: uint8 (H, W, 3) RGB and mask bool (H, W)."""
     return synthetic_image(make_lesion(rng, label), rng, size, device)
 
 

@@ -63,7 +63,7 @@ def make_cases(seed: int, count: int) -> list[Ph2Case]:
         SettingsError: more cases than PH2 has names.
     """
     if count > LAST_CASE:
-        raise SettingsError(f"{count} made PH2 cases are asked for, the names reach {LAST_CASE}")
+        raise SettingsError(f"{count} synthetic PH2 cases are asked for, the names reach {LAST_CASE}")
     rng = generator(seed, "ph2")
     names = 1 + rng.choice(LAST_CASE, count, replace=False)
     clinical = np.sort(np.resize([0, 1, 0, 1, 2], count))
