@@ -21,9 +21,9 @@ from lesion_core.settings.rehearsal import shortened
 from lesion_core.settings.yaml_file import read_yaml
 
 WRITTEN = ("protocols", "bases", "methods")
-REPOSITORY = Path(__file__).resolve().parents[2]
-if not (REPOSITORY / "params.yaml").is_file():  # an installed package: what `lesion init` made
-    REPOSITORY = Path.cwd()
+# the folder that one stands in, where it holds a project (`lesion init` makes one); else the checkout of this package
+_PROJECTS = (Path.cwd(), Path(__file__).resolve().parents[2])
+REPOSITORY = next((folder for folder in _PROJECTS if (folder / "workflow" / "papers").is_dir()), Path.cwd())
 
 
 @with_config(ConfigDict(extra="allow"))

@@ -31,6 +31,16 @@ def test_a_folder_gets_the_workflow_and_is_not_overwritten(tmp_path):
     assert (tmp_path / "new" / "params.yaml").read_text() == "mine"
 
 
+def test_the_settings_of_the_folder_one_stands_in_count(tmp_path):
+    folder = tmp_path / "new"
+    start_project(folder)
+    (folder / "params.yaml").write_text("splits: {}\nsplits: {}\n")
+    command = [Path(sys.executable).with_name("lesion"), "runs", "--profile", "smoke"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert str(folder / "params.yaml") in done.stderr
+
+
 def test_the_wheel_holds_all_of_it(tmp_path):
     shutil.copytree(REPOSITORY / "lesion_core", tmp_path / "copy" / "lesion_core")
     shutil.copy(REPOSITORY / "pyproject.toml", tmp_path / "copy")
