@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from string import Formatter
 from typing import Literal
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")  # of images and masks, in any case
@@ -87,10 +88,84 @@ def pixels_of(parts: tuple[str, ...]) -> tuple[str, int] | None:
 
 
 @dataclass(frozen=True)
+class Fixed:
+    """A path of `Layout` that no name decides: an attribute. ``what`` lies there."""
+
+    place: str
+    what: str
+
+    def __get__(self, layout: Layout, owner: type) -> Path:
+        return layout.root / self.place
+
+
+@dataclass(frozen=True)
+class Named:
+    """A path of `Layout` with names in it: a function of them, in their order. ``what`` lies there."""
+
+    place: str
+    what: str
+
+    def __get__(self, layout: Layout, owner: type) -> Callable[..., Path]:
+        names = [name for _, name, _, _ in Formatter().parse(self.place) if name]
+        return lambda *given: layout.root / self.place.format(**dict(zip(names, given, strict=True)))
+
+
+@dataclass(frozen=True)
 class Layout:
-    """Paths of one profile's results; ``root`` is ``results/<profile>``."""
+    """Paths of one profile's results; ``root`` is ``results/<profile>``.
+
+    ``home`` is ``<protocol>/<rule>``: a protocol under a split rule. ``place`` is a run's task, or ``ablations`` for a
+    run on which nothing is built.
+    """
 
     root: Path
+
+    made = Fixed("made", "archives of synthetic images (smoke profile)")
+    downloads = Named("downloads/{dataset}", "folder of a dataset's verified archives")
+    data = Named("data/{dataset}", "folder of a dataset's unpacked files, with provenance.json")
+    catalog = Fixed("catalog/images.parquet", "the table of all images")
+    edges = Fixed("catalog/edges.parquet", "pairs of images that must stay in one split, with the reason")
+    data_report = Fixed("catalog/report.json", "what the catalog found")
+    human_reference = Fixed("catalog/human_reference.csv", "how well people agree on an image; empty without IMA++")
+    overview = Named("protocols/overview.{suffix}", "what the catalog found, as table (csv) and figure (pdf, png)")
+    colours = Fixed("protocols/colours.json", "colour distances between datasets before and after harmonization")
+    colour_figure = Named("protocols/colours.{suffix}", "the same as a figure (pdf, png)")
+    large_groups = Named("protocols/large_groups.{suffix}", "contact sheet of the groups of many images (pdf, png)")
+    split = Named("protocols/{home}/splits/{dataset}.csv", "a dataset's split table")
+    certificate = Named("protocols/{home}/splits/certificate.json", "the leakage certificate of the split tables")
+    reference = Named("protocols/{home}/reference.npy", "the reference histogram, (3, 256) float64")
+    pixels = Named("protocols/{home}/pixels/{dataset}/{size}", "images.npy, masks.npy, index.csv, contact_sheet.png")
+    weights = Named("weights/{name}.safetensors", "a foundation model's verified weights")
+    embeddings = Fixed("embeddings", "stored image embeddings of frozen encoders, shared by runs")
+
+    run = Named("runs/{place}/{run_id}", "a run's folder")
+    pseudo_masks = Named("pseudo_masks/{run_id}/{dataset}", "folder of a segmenter run's masks for a whole dataset")
+    explained = Named("explain/{run_id}.{suffix}", "where a run looks: scores (csv) and examples (npz)")
+    robustness = Named("robustness/{run_id}.csv", "a run's scores on corrupted images")
+    scores = Named("scores/{task}.parquet", "the score store: segmentation or classification")
+
+    table = Named("tables/{name}.{suffix}", "one table in one format")
+    cells = Fixed("tables/cells.parquet", "every cell of every table, with its runs")
+    statistics = Named("statistics/{name}.csv", "tests, subgroups or robustness")
+    ledger = Fixed("ledger/ledger.csv", "the verdict on each published number")
+    intervals = Fixed("ledger/intervals.csv", "confidence intervals of our numbers")
+    figures = Fixed("figures", "folder of figures as PDF and PNG")
+    figure_list = Fixed("figures/figures.json", "names, titles and captions of the figures")
+    all_figures = Fixed("figures/all.pdf", "every figure, a page each")
+    checklist = Named("checklists/{name}.{suffix}", "a reviewer's sheet (md), or a table that it links (csv)")
+    run_card = Named("cards/runs/{run_id}.md", "a run's model card")
+    dataset_card = Named("cards/datasets/{dataset}.md", "a dataset's card")
+    summary = Named("summary/{method}.json", "a method's main numbers for `dvc metrics show`")
+    report = Fixed("report.html", "the page")
+
+    rehearsal = Named("rehearsal.{suffix}", "what a rehearsal tells of each kind of run (csv, and md to read)")
+    settings = Fixed("settings.json", "the settings of the last call of Snakemake; commands read them from here")
+    manifest = Fixed("manifest.json", "SHA-256 of every result")
+    snapshot = Fixed("snapshot.json", "Snakemake's record of each file")
+    calls = Fixed("calls.jsonl", "one line for each call of Snakemake")
+    log = Named("logs/{name}.txt", "what a job said")
+    benchmarks = Fixed("benchmarks", "folder of what jobs took")
+    benchmark = Named("benchmarks/{name}.tsv", "what a job took, by Snakemake")
 
     @classmethod
     def of_run(cls, run_dir: str | Path) -> Layout:
@@ -104,207 +179,6 @@ class Layout:
             path for top in tops for path in ([top] if top.is_file() else top.rglob("*")) if path.is_file()
         )
 
-    # data
-
-    @property
-    def made(self) -> Path:
-        """Archives of synthetic images (smoke profile)."""
-        return self.root / "made"
-
-    def downloads(self, dataset: str) -> Path:
-        """Folder of a dataset's verified archives."""
-        return self.root / "downloads" / dataset
-
-    def data(self, dataset: str) -> Path:
-        """Folder of a dataset's unpacked files, with ``provenance.json``."""
-        return self.root / "data" / dataset
-
-    @property
-    def catalog(self) -> Path:
-        """The table of all images."""
-        return self.root / "catalog" / "images.parquet"
-
-    @property
-    def edges(self) -> Path:
-        """Pairs of images that must stay in one split, with the reason."""
-        return self.root / "catalog" / "edges.parquet"
-
-    @property
-    def human_reference(self) -> Path:
-        """How well people agree on each image that several annotated (IMA++); no rows without its tables."""
-        return self.root / "catalog" / "human_reference.csv"
-
-    @property
-    def data_report(self) -> Path:
-        """What the catalog found, JSON."""
-        return self.root / "catalog" / "report.json"
-
-    def overview(self, suffix: str) -> Path:
-        """What the catalog found, as a table (csv) and a figure (pdf, png)."""
-        return self.root / "protocols" / f"overview.{suffix}"
-
-    @property
-    def colours(self) -> Path:
-        """Colour distances between datasets before and after harmonization, JSON."""
-        return self.root / "protocols" / "colours.json"
-
-    def colour_figure(self, suffix: str) -> Path:
-        """Colour distances between datasets as a figure (pdf, png)."""
-        return self.root / "protocols" / f"colours.{suffix}"
-
-    def large_groups(self, suffix: str) -> Path:
-        """Contact sheet of the groups of many images (pdf, png)."""
-        return self.root / "protocols" / f"large_groups.{suffix}"
-
-    # of a protocol under a split rule: ``home`` is ``<protocol>/<rule>``
-
-    def split(self, home: str, dataset: str) -> Path:
-        """A dataset's split table."""
-        return self.root / "protocols" / home / "splits" / f"{dataset}.csv"
-
-    def certificate(self, home: str) -> Path:
-        """The leakage certificate of its split tables."""
-        return self.root / "protocols" / home / "splits" / "certificate.json"
-
-    def reference(self, home: str) -> Path:
-        """The reference histogram, (3, 256) float64."""
-        return self.root / "protocols" / home / "reference.npy"
-
-    def pixels(self, home: str, dataset: str, size: int | str) -> Path:
-        """Folder with images.npy, masks.npy, index.csv, contact_sheet.png."""
-        return self.root / "protocols" / home / "pixels" / dataset / str(size)
-
-    def weights(self, name: str) -> Path:
-        """A foundation model's verified weights."""
-        return self.root / "weights" / f"{name}.safetensors"
-
-    @property
-    def embeddings(self) -> Path:
-        """Stored image embeddings of frozen encoders, shared by runs."""
-        return self.root / "embeddings"
-
-    # runs
-
-    def run(self, place: str, run_id: str) -> Path:
-        """A run's folder; ``place`` is its task, or ``ablations`` for a run on which nothing is built."""
-        return self.root / "runs" / place / run_id
-
     def run_files(self, name: str, run_id: str = "*") -> list[Path]:
         """The file of that name in every run's folder that has it, or in that run's, sorted."""
         return sorted((self.root / "runs").glob(f"*/{run_id}/{name}"))
-
-    def pseudo_masks(self, run_id: str, dataset: str) -> Path:
-        """Folder of a segmenter run's masks for a whole dataset."""
-        return self.root / "pseudo_masks" / run_id / dataset
-
-    def explained(self, run_id: str, suffix: str) -> Path:
-        """Where a run looks: scores (csv) and examples (npz)."""
-        return self.root / "explain" / f"{run_id}.{suffix}"
-
-    def robustness(self, run_id: str) -> Path:
-        """A run's scores on corrupted images."""
-        return self.root / "robustness" / f"{run_id}.csv"
-
-    def scores(self, task: str) -> Path:
-        """The score store: ``segmentation`` or ``classification``."""
-        return self.root / "scores" / f"{task}.parquet"
-
-    # what is read
-
-    def table(self, name: str, suffix: str) -> Path:
-        """One table in one format."""
-        return self.root / "tables" / f"{name}.{suffix}"
-
-    @property
-    def cells(self) -> Path:
-        """Every cell of every table, with its runs."""
-        return self.root / "tables" / "cells.parquet"
-
-    def statistics(self, name: str) -> Path:
-        """``tests``, ``subgroups`` or ``robustness``."""
-        return self.root / "statistics" / f"{name}.csv"
-
-    @property
-    def ledger(self) -> Path:
-        """The verdict on each published number."""
-        return self.root / "ledger" / "ledger.csv"
-
-    @property
-    def intervals(self) -> Path:
-        """Confidence intervals of our numbers."""
-        return self.root / "ledger" / "intervals.csv"
-
-    @property
-    def figures(self) -> Path:
-        """Folder of figures as PDF and PNG."""
-        return self.root / "figures"
-
-    @property
-    def figure_list(self) -> Path:
-        """Names, titles and captions of the figures, JSON."""
-        return self.figures / "figures.json"
-
-    @property
-    def all_figures(self) -> Path:
-        """Every figure, a page each."""
-        return self.figures / "all.pdf"
-
-    def checklist(self, name: str, suffix: str) -> Path:
-        """A reviewer's sheet (md), or a table that it links (csv)."""
-        return self.root / "checklists" / f"{name}.{suffix}"
-
-    def run_card(self, run_id: str) -> Path:
-        """A run's model card."""
-        return self.root / "cards" / "runs" / f"{run_id}.md"
-
-    def dataset_card(self, dataset: str) -> Path:
-        """A dataset's card."""
-        return self.root / "cards" / "datasets" / f"{dataset}.md"
-
-    def summary(self, method: str) -> Path:
-        """A method's main numbers for `dvc metrics show`, JSON."""
-        return self.root / "summary" / f"{method}.json"
-
-    @property
-    def report(self) -> Path:
-        """The page."""
-        return self.root / "report.html"
-
-    # records
-
-    def rehearsal(self, suffix: str) -> Path:
-        """What a rehearsal tells of each kind of run (csv), and the same to read (md)."""
-        return self.root / f"rehearsal.{suffix}"
-
-    @property
-    def settings(self) -> Path:
-        """The settings of the last call of Snakemake; commands read them from here."""
-        return self.root / "settings.json"
-
-    @property
-    def manifest(self) -> Path:
-        """SHA-256 of every result."""
-        return self.root / "manifest.json"
-
-    @property
-    def snapshot(self) -> Path:
-        """Snakemake's record of each file."""
-        return self.root / "snapshot.json"
-
-    @property
-    def calls(self) -> Path:
-        """One line for each call of Snakemake."""
-        return self.root / "calls.jsonl"
-
-    def log(self, name: str) -> Path:
-        """What a job said."""
-        return self.root / "logs" / f"{name}.txt"
-
-    @property
-    def benchmarks(self) -> Path:
-        """Folder of what jobs took."""
-        return self.root / "benchmarks"
-
-    def benchmark(self, name: str) -> Path:
-        """What a job took, by Snakemake."""
-        return self.benchmarks / f"{name}.tsv"
