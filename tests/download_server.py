@@ -16,7 +16,7 @@ import pytest
 from lesion_core.acquire import registry
 from lesion_core.acquire.checksums import Checks, digests
 from lesion_core.acquire.download import fetch_dataset
-from lesion_core.acquire.http import transfer
+from lesion_core.acquire.http import Patience, transfer
 from lesion_core.acquire.registry import Release, RemoteFile
 
 BODY = np.random.default_rng(0).integers(0, 256, 300_000, dtype=np.uint8).tobytes()
@@ -140,7 +140,7 @@ def get(url: str, target: Path, checks: Checks | None = None, retries: int = 2) 
     """``transfer`` with recorded waits; returns those."""
     waits = Waits()
     checks = Checks(len(BODY), MD5, SHA256) if checks is None else checks
-    found = transfer(url, target, checks, retries=retries, timeout=5.0, sleep=waits)
+    found = transfer(url, target, checks, Patience(retries, 5.0, waits))
     assert found == digests(target)
     assert sorted(path.name for path in target.parent.iterdir()) == [target.name]
     return waits.seconds
@@ -154,7 +154,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, *addresses: str, **known: object) -> 
 
 def fetch(out: Path, mirror: Path | str | None = None, dataset: str = "ham10000", ph2: Path | None = None) -> dict:
     mirror, given = None if mirror is None else str(mirror), None if ph2 is None else str(ph2)
-    listing = fetch_dataset(dataset, out, mirror=mirror, ph2=given, retries=1, timeout=5.0, sleep=lambda seconds: None)
+    listing = fetch_dataset(dataset, out, mirror=mirror, ph2=given, patience=Patience(1, 5.0, lambda seconds: None))
     content = json.loads(listing.read_text())
     assert content["dataset"] == dataset
     (file,) = content["files"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import tempfile
 import urllib.parse
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from lesion_core.acquire.checksums import Checks
-from lesion_core.acquire.http import SourceError, transfer
+from lesion_core.acquire.http import Patience, SourceError, transfer
 from lesion_core.errors import DownloadError
 
 SUMS = "SHA256SUMS"
@@ -33,7 +33,7 @@ class Mirror:
     sums: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, mirror: str | None, *, retries: int, timeout: float, sleep: Callable[[float], None]) -> Mirror | None:
+    def of(cls, mirror: str | None, patience: Patience) -> Mirror | None:
         """Open a mirror and read its SHA256SUMS; None for None.
 
         Raises:
@@ -43,7 +43,7 @@ class Mirror:
             return None
         if mirror.startswith(("http://", "https://")):
             address = mirror.rstrip("/")
-            return cls(None, address, _remote_sums(f"{address}/{SUMS}", retries, timeout, sleep))
+            return cls(None, address, _remote_sums(f"{address}/{SUMS}", patience))
         folder = Path(mirror).expanduser()
         if not folder.is_dir():
             raise DownloadError(
@@ -69,18 +69,12 @@ class Mirror:
                 return candidate
         return name
 
-    def checks(self, name: str, official: Checks, official_by: str) -> tuple[Checks, str]:
-        """What ``name`` must be: the mirror's own sum if it lists the file, else what is given."""
-        if name in self.sums:
-            return Checks(sha256=self.sums[name]), f"mirror {SUMS}"
-        return official, official_by
 
-
-def _remote_sums(url: str, retries: int, timeout: float, sleep: Callable[[float], None]) -> dict[str, str]:
+def _remote_sums(url: str, patience: Patience) -> dict[str, str]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / SUMS
         try:
-            transfer(url, path, Checks(), retries=retries, timeout=timeout, sleep=sleep)
+            transfer(url, path, Checks(), patience)
         except SourceError as error:
             if error.status in ABSENT:
                 return {}

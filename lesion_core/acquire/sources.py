@@ -6,10 +6,10 @@ import http.client
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from lesion_core.acquire.http import TRANSIENT, USER_AGENT
+from lesion_core.acquire.http import TRANSIENT, USER_AGENT, Patience
 from lesion_core.acquire.mirror import Mirror
 from lesion_core.acquire.ph2 import TOP
 from lesion_core.acquire.registry import release
@@ -19,27 +19,19 @@ from lesion_core.errors import DownloadError
 MOST_SECONDS = 10.0  # to wait for a first byte
 
 
-def require_sources(
-    datasets: Mapping[str, Path],
-    *,
-    mirror: str | None,
-    ph2: str | None,
-    retries: int,
-    timeout: float,
-    sleep: Callable[[float], None],
-) -> None:
+def require_sources(datasets: Mapping[str, Path], *, mirror: str | None, ph2: str | None, patience: Patience) -> None:
     """Look for every file of every dataset; nothing is fetched.
 
     Args:
         datasets: name -> the folder of its files; what lies there already is not looked for.
-        mirror, ph2, retries, timeout, sleep: as of ``download.fetch_dataset``.
+        mirror, ph2, patience: as of ``download.fetch_dataset``.
 
     Raises:
         DownloadError: naming all files that neither the mirror nor an official address has.
     """
-    place = Mirror.of(mirror, retries=retries, timeout=timeout, sleep=sleep)
+    place = Mirror.of(mirror, patience)
     folder = None if place is None else place.folder
-    asked = _Asked(min(timeout, MOST_SECONDS))
+    asked = _Asked(min(patience.timeout, MOST_SECONDS))
     lacking = []
     for dataset, out in sorted(datasets.items()):
         known = release(dataset)

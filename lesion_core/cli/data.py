@@ -34,9 +34,8 @@ def download(
     ] = False,
 ) -> None:
     """Fetch and verify a dataset's files, from the mirror or the official addresses."""
-    import time
-
     from lesion_core.acquire.download import FILES, fetch_dataset, pinned
+    from lesion_core.acquire.http import Patience
     from lesion_core.acquire.sources import require_sources
     from lesion_core.paths import Layout
 
@@ -49,12 +48,11 @@ def download(
     how = {
         "mirror": given.mirror if given.synthetic is None else str(layout.made),
         "ph2": given.data.ph2,
-        "retries": given.data.retries,
-        "timeout": given.data.timeout_seconds,
+        "patience": Patience(given.data.retries, given.data.timeout_seconds),
     }
     wanted = {name for name in given.data.datasets if together and name != "custom"} | {dataset} - {"custom"}
     waiting = {name: layout.downloads(name) for name in wanted if not (layout.downloads(name) / FILES).is_file()}
-    require_sources(waiting, sleep=time.sleep, **how)
+    require_sources(waiting, **how)
     fetch_dataset(dataset, layout.downloads(dataset), **how)
 
 
@@ -72,18 +70,13 @@ def weights(
     profile: Profile = None,
 ) -> None:
     """Fetch and verify published weights, or take those in the package."""
+    from lesion_core.acquire.http import Patience
     from lesion_core.models.published_weights import write_weights
     from lesion_core.paths import Layout
 
     given = sections("weights", root, profile)
-    write_weights(
-        name,
-        Layout(root).weights(name),
-        mirror=given.mirror,
-        retries=given.data.retries,
-        timeout=given.data.timeout_seconds,
-        draw=given.rehearsal is not None,
-    )
+    patience, draw = Patience(given.data.retries, given.data.timeout_seconds), given.rehearsal is not None
+    write_weights(name, Layout(root).weights(name), mirror=given.mirror, patience=patience, draw=draw)
 
 
 def human_reference(
@@ -95,6 +88,7 @@ def human_reference(
 ) -> None:
     """How well people agree on each image that several annotated (IMA++): from the mirror, else its official tables."""
     from lesion_core.acquire.download import fetch_reference
+    from lesion_core.acquire.http import Patience
     from lesion_core.catalog.human_reference import reference_of, tables_folder, write_reference
     from lesion_core.paths import Layout
     from lesion_core.progress import say
@@ -102,8 +96,9 @@ def human_reference(
     given, layout = sections("human-reference", root, profile), Layout(root)
     folder = None
     if given.synthetic is None and (given.mirror is None or "://" in given.mirror):
-        settings = {"mirror": given.mirror, "retries": given.data.retries, "timeout": given.data.timeout_seconds}
-        folder = fetch_reference("imaplusplus", layout.downloads("imaplusplus"), **settings)
+        patience = Patience(given.data.retries, given.data.timeout_seconds)
+        out = layout.downloads("imaplusplus")
+        folder = fetch_reference("imaplusplus", out, mirror=given.mirror, patience=patience)
     elif given.synthetic is None:
         folder = tables_folder(Path(given.mirror).expanduser())
     if folder is None:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from lesion_core.acquire.download import fetch_weights
+from lesion_core.acquire.http import Patience
 from lesion_core.acquire.registry import weights
 from lesion_core.errors import DownloadError, WeightsError
 from lesion_core.files import atomic_path, read_json, sha256_file, write_bytes, write_json
@@ -27,16 +28,14 @@ AT_RANDOM = {"source": DRAWN, "licence": "none", "cite": "", "trained_on": "noth
 PACKAGE = Path(__file__).resolve().parents[1]
 
 
-def write_weights(
-    name: str, out: Path, *, mirror: str | None, retries: int, timeout: float, draw: bool = False
-) -> None:
+def write_weights(name: str, out: Path, *, mirror: str | None, patience: Patience, draw: bool = False) -> None:
     """Write ``out`` (safetensors) and, beside it, a JSON that says what it is and what it was trained on.
 
     Args:
         name: ``sam_vit_t`` (packaged) or a name of the registry.
         out: ``results/<profile>/weights/<name>.safetensors``.
         mirror: folder or address asked before the official one.
-        retries, timeout: as for a download.
+        patience: as for a download.
         draw: draw the published file at random where no source gives it (a rehearsal); its JSON says so.
 
     Raises:
@@ -61,7 +60,7 @@ def write_weights(
     known, drawn = weights(name), {}
     if known.package is None:
         try:
-            source = fetch_weights(name, out.parent / "official", mirror=mirror, retries=retries, timeout=timeout)
+            source = fetch_weights(name, out.parent / "official", mirror=mirror, patience=patience)
         except DownloadError:
             if not draw:
                 raise

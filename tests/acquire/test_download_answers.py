@@ -12,7 +12,7 @@ from download_server import BODY, OTHER, Script, get, script, serve, status, who
 
 from lesion_core.acquire import http
 from lesion_core.acquire.checksums import Checks
-from lesion_core.acquire.http import SourceError, WrongContentError, transfer
+from lesion_core.acquire.http import Patience, SourceError, WrongContentError, transfer
 from lesion_core.errors import DownloadError
 
 
@@ -79,10 +79,10 @@ def test_two_processes_do_not_write_one_part(script: Script, tmp_path: Path) -> 
 
     def meanwhile(seconds: float) -> None:
         with pytest.raises(DownloadError, match="another process"):
-            transfer(url, target, Checks(), retries=0, timeout=5.0)
+            transfer(url, target, Checks(), Patience(0, 5.0))
 
     url = script.on("/a", status(503), serve())
-    transfer(url, target, Checks(), retries=1, timeout=5.0, sleep=meanwhile)
+    transfer(url, target, Checks(), Patience(1, 5.0, meanwhile))
     assert target.read_bytes() == BODY
 
 
@@ -134,7 +134,7 @@ def test_a_trickle_is_given_up(script: Script, tmp_path: Path, monkeypatch: pyte
     url = script.on("/a", trickle(5.0, 10, Content_Length="100000"))
     started = time.monotonic()
     with pytest.raises(SourceError, match="less than 1024 bytes a second"):
-        transfer(url, tmp_path / "a.zip", Checks(), retries=1, timeout=5.0, sleep=lambda seconds: None)
+        transfer(url, tmp_path / "a.zip", Checks(), Patience(1, 5.0, lambda seconds: None))
     assert time.monotonic() - started < 4.0
 
 
@@ -145,5 +145,5 @@ def test_an_answer_without_an_end_is_cut(script: Script, tmp_path: Path, monkeyp
         (script.on("/b", whole(b"x" * 20_000)), "offers 20000 bytes, more than the 10000"),
     ):
         with pytest.raises(SourceError, match=said):
-            transfer(url, tmp_path / "a.zip", Checks(), retries=0, timeout=5.0, sleep=lambda seconds: None)
+            transfer(url, tmp_path / "a.zip", Checks(), Patience(0, 5.0, lambda seconds: None))
         assert list(tmp_path.iterdir()) == []

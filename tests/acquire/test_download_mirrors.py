@@ -9,6 +9,7 @@ import releases
 from download_server import Script, mirror_folder, plant, script, serve, status
 
 from lesion_core.acquire.download import fetch_dataset
+from lesion_core.acquire.http import Patience
 from lesion_core.acquire.readers import read_dataset
 from lesion_core.acquire.sources import require_sources
 from lesion_core.acquire.unpack import unpack_dataset
@@ -17,7 +18,7 @@ from lesion_core.files import read_json
 from lesion_core.settings import Custom
 
 HAM = {f"ISIC_000000{number}": (number, f"HAM_{number // 2}", "nv") for number in range(1, 5)}
-HOW = {"ph2": None, "retries": 0, "timeout": 1.0}
+HOW = {"ph2": None, "patience": Patience(0, 1.0)}
 
 
 def taken(mirror: Path, work: Path, dataset: str = "ham10000") -> tuple[dict[str, dict], list]:
@@ -72,12 +73,12 @@ def test_what_is_missing_is_named_at_once(tmp_path: Path, script: Script, monkey
     mirror = mirror_folder(tmp_path, sums=False)
     wanted = {"ham10000": tmp_path / "out", "ph2": tmp_path / "ph2"}
     with pytest.raises(DownloadError, match="2 files can be had from nowhere") as caught:
-        require_sources(wanted, mirror=str(mirror), sleep=lambda _: None, **HOW)
+        require_sources(wanted, mirror=str(mirror), **HOW)
     assert "a.zip" in str(caught.value)
     assert "PH2Dataset.rar" in str(caught.value)
     script.on("/a.zip", serve())
     (mirror / "PH2Dataset").mkdir()
-    require_sources(wanted, mirror=str(mirror), sleep=lambda _: None, **HOW)
+    require_sources(wanted, mirror=str(mirror), **HOW)
     assert not (tmp_path / "out").exists()
 
 

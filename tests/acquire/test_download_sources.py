@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lesion_core.acquire import registry
 from lesion_core.acquire.download import fetch_weights, pinned
+from lesion_core.acquire.http import Patience
 from lesion_core.acquire.registry import RemoteFile, Weights
 from lesion_core.cli import app
 from lesion_core.errors import DownloadError, SettingsError
@@ -186,7 +187,7 @@ def test_unreadable_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_weights_are_verified(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = RemoteFile("b.pth", (script.on("/b", serve()),), "Apache-2.0", "someone", md5=MD5)
     monkeypatch.setitem(registry.WEIGHTS, "medsam", Weights("medsam", file, "?", "?"))
-    path = fetch_weights("medsam", tmp_path / "w", mirror=None, retries=0, timeout=5.0)
+    path = fetch_weights("medsam", tmp_path / "w", mirror=None, patience=Patience(0, 5.0))
     assert path == tmp_path / "w" / "b.pth"
     assert sha256_file(path) == SHA256
 
@@ -197,7 +198,7 @@ def test_names_without_a_download(tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         fetch(tmp_path, dataset="isic2042")
     with pytest.raises(SettingsError):
-        fetch_weights("sam", tmp_path, mirror=None, retries=0, timeout=1.0)
+        fetch_weights("sam", tmp_path, mirror=None, patience=Patience(0, 1.0))
 
 
 def test_pins_are_shown(script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 from download_server import BODY, OTHER, SHA256, Handler, Script, get, script, serve, status, whole
 
 from lesion_core.acquire.checksums import Checks
-from lesion_core.acquire.http import SourceError, transfer
+from lesion_core.acquire.http import Patience, SourceError, transfer
 
 
 def test_plain_transfer(script: Script, tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_silent_server_counts_as_broken(script: Script, tmp_path: Path) -> None:
         done.wait(5.0)
 
     url = script.on("/a", stall, serve())
-    found = transfer(url, tmp_path / "a", Checks(), retries=1, timeout=0.3, sleep=lambda seconds: done.set())
+    found = transfer(url, tmp_path / "a", Checks(), Patience(1, 0.3, lambda seconds: done.set()))
     assert found.sha256 == SHA256
     assert script.ranges == [None, "bytes=1000-"]
 

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from lesion_core.acquire import registry
 from lesion_core.acquire.download import fetch_reference
+from lesion_core.acquire.http import Patience
 from lesion_core.acquire.readers import imaplusplus
 from lesion_core.acquire.readers.imaplusplus import IMAGES, MASKS, PAIRS, Agreement, read_agreements, score_masks
 from lesion_core.catalog.human_reference import (
@@ -168,7 +169,7 @@ def test_tables_are_fetched_and_verified(tmp_path: Path) -> None:
         (mirror / name).write_text(name)
     sums = [f"{sha256_file(mirror / name)}  {name}\n" for name in names]
     (mirror / "SHA256SUMS").write_text("".join(sums))
-    folder = fetch_reference("imaplusplus", tmp_path / "out", mirror=str(mirror), retries=0, timeout=1.0)
+    folder = fetch_reference("imaplusplus", tmp_path / "out", mirror=str(mirror), patience=Patience(0, 1.0))
     assert [file["name"] for file in read_json(folder / "files.json")["files"]] == sorted(names)
     assert {file["verified_by"] for file in read_json(folder / "files.json")["files"]} == {"mirror SHA256SUMS"}
 

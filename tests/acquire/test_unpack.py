@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from lesion_core.acquire import registry, unpack
 from lesion_core.acquire.download import fetch_dataset
+from lesion_core.acquire.http import Patience
 from lesion_core.acquire.unpack import unpack_dataset
 from lesion_core.errors import ArchiveError
 from lesion_core.files import sha256_file
@@ -355,7 +356,7 @@ def test_ph2_folder_from_the_users_setting_to_the_manifest(tmp_path: Path) -> No
     (folder / "PH2 Dataset images").mkdir(parents=True)
     (folder / "PH2 Dataset images" / "i.bmp").write_bytes(b"i")
     (folder / "PH2_dataset.txt").write_bytes(b"t")
-    fetch_dataset("ph2", tmp_path / "d", mirror=None, ph2=str(folder), retries=0, timeout=1.0)
+    fetch_dataset("ph2", tmp_path / "d", mirror=None, ph2=str(folder), patience=Patience(0, 1.0))
     found = hashes(unpack_dataset("ph2", tmp_path / "d", tmp_path / "x"))
     assert sorted(found) == ["PH2Dataset/PH2 Dataset images/i.bmp", "PH2Dataset/PH2_dataset.txt"]
 
@@ -368,5 +369,5 @@ def test_shared_images(dataset: str, count: int, tmp_path: Path) -> None:
     mirror = os.environ.get("LESION_SHARED_DATA", "")
     if not mirror or not Path(mirror).is_dir():
         pytest.skip("LESION_SHARED_DATA names no folder with the images")
-    fetch_dataset(dataset, tmp_path / "d", mirror=mirror, ph2=None, retries=0, timeout=1.0)
+    fetch_dataset(dataset, tmp_path / "d", mirror=mirror, ph2=None, patience=Patience(0, 1.0))
     assert len(hashes(unpack_dataset(dataset, tmp_path / "d", tmp_path / "x"))) == count

