@@ -33,42 +33,44 @@ def _dataset(source: Source) -> str | None:
 
 
 def roc(source: Source) -> Drawn | None:
-    """ROC of melanoma against the rest, first seed of each method."""
+    """ROC of melanoma against the rest, a curve per seed."""
     return _melanoma(source, recall=False)
 
 
 def precision_recall(source: Source) -> Drawn | None:
-    """Precision against recall of melanoma, first seed of each method."""
+    """Precision against recall of melanoma, a curve per seed."""
     return _melanoma(source, recall=True)
 
 
 def _melanoma(source: Source, *, recall: bool) -> Drawn | None:
-    """One curve per method; None where no method was scored on images of both kinds."""
+    """Curves of one colour per method; None where no method was scored on images of both kinds."""
     dataset = _dataset(source)
     figure, axes = new_figure(4.6, 5.0)
     axis = axes[0][0]
     shares = []
     for number, (name, runs) in enumerate(source.classifiers(dataset or "").items()):
-        truth, probabilities = truth_and_probabilities(source.store.classification[runs[0], dataset or ""])
-        positive, score = truth == MELANOMA, probabilities[:, MELANOMA]
+        found = [truth_and_probabilities(source.store.classification[run, dataset or ""]) for run in runs]
+        seeds = [(truth == MELANOMA, probabilities[:, MELANOMA]) for truth, probabilities in found]
+        positive = seeds[0][0]
         if not positive.any() or positive.all():
             continue
         shares.append(float(positive.mean()))
-        line: dict[str, Any] = {"color": colour(number), "lw": 1.4}
-        name = source.plan.name_of(name)
-        if recall:
-            precision, found, _ = precision_recall_curve(positive, score)
-            precision[-1] = precision[-2]  # scikit-learn's last point, precision 1 at recall 0, is no threshold's
-            # the step from one threshold to the next has the later one's precision, as average precision counts it
-            label = f"{name} ({average_precision(positive, score):.3f})"
-            axis.step(found, precision, where="post", label=label, **line)
-        else:
-            false_positive, sensitivity, _ = roc_curve(positive, score)
-            axis.plot(false_positive, sensitivity, label=f"{name} ({auc(positive, score):.3f})", **line)
+        value = np.mean([(average_precision if recall else auc)(*seed) for seed in seeds])
+        for seed, (positive, score) in enumerate(seeds):
+            line: dict[str, Any] = {"color": colour(number), "lw": 0.6 if seed else 1.4}
+            line["label"] = None if seed else f"{source.plan.name_of(name)} ({value:.3f})"
+            if recall:
+                precision, sensitivity, _ = precision_recall_curve(positive, score)
+                precision[-1] = precision[-2]  # scikit-learn's last point, precision 1 at recall 0, is no threshold's
+                # the step from one threshold to the next has the later one's precision, as average precision counts it
+                axis.step(sensitivity, precision, where="post", **line)
+            else:
+                false_positive, sensitivity, _ = roc_curve(positive, score)
+                axis.plot(false_positive, sensitivity, **line)
     if not shares:
         return None
     title = f"Melanoma, {dataset_name(dataset or '')}"
-    caption = "Melanoma against all other classes; first seed of each method."
+    caption = "Melanoma against all other classes. Thick: the first seed, thin: others; numbers: means over seeds."
     if recall:
         axis.axhline(shares[0], **GUIDE)
         axis.set(xlabel="recall", ylabel="precision", title=title, **UNIT)

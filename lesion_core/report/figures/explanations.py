@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from matplotlib.cm import ScalarMappable
 
 from lesion_core.paths import Layout
 from lesion_core.report.figures.style import Drawn, Source, new_figure, outlined
@@ -11,6 +12,7 @@ from lesion_core.settings.paper import Figure
 
 EXPLAINERS = ("grad_cam", "rollout")
 MOST_ROWS = 5
+MAP = "cividis"
 
 
 Row = tuple[str, str, dict[str, np.ndarray]]
@@ -41,12 +43,14 @@ def _drawn(source: Source, rows: list[Row], title: str) -> Drawn | None:
                 continue
             axis.imshow(parts["image"])
             if explainer != "image":
-                axis.imshow(parts[explainer], cmap="cividis", alpha=0.55, vmin=0, vmax=255)
+                axis.imshow(parts[explainer] / 255.0, cmap=MAP, alpha=0.55, vmin=0, vmax=1)
             outlined(axis, parts["mask"] > 0, colors="white", linewidths=1.0)
         text = f"{source.plan.name_of(method)}\n{dataset_name(dataset)}\n{image_id}"
         line[0].text(-0.06, 0.5, text, fontsize=7, ha="right", va="center", transform=line[0].transAxes)
     for axis, title in zip(axes[0], ("image", *map(explainer_name, EXPLAINERS)), strict=True):
         axis.set_title(title, fontsize=9)
+    bar = figure.colorbar(ScalarMappable(cmap=MAP), ax=axes[:, 1:], orientation="horizontal", shrink=0.6, aspect=30)
+    bar.set_label("share of the map's maximum", fontsize=8)
     caption = (
         "Yellow: where the answer came from, scaled to each map's maximum; white: the true outline. Segmenters are"
         " asked about the pixels that they call lesion, classifiers about their answer. Images: the first by name."
