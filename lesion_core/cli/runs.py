@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from lesion_core.cli.options import Dataset, Device, Profile, Root, RunIds, runs_and_sections, sections
+
+if TYPE_CHECKING:
+    from lesion_core.inference.segments import Classifies, Segments
 
 RunId = Annotated[str, typer.Argument(help="`lesion runs` lists them.")]
 
@@ -196,6 +199,9 @@ def predict(
     classifier: Annotated[
         Path | None, typer.Option("--classifier", help="A classification or joint run's folder.")
     ] = None,
+    classifier_onnx: Annotated[
+        Path | None, typer.Option("--classifier-onnx", help="In its place a file of `lesion export`; needs no torch.")
+    ] = None,
     metadata: Annotated[
         Path | None, typer.Option("--metadata", help="CSV of image_id, age, sex, site, for classifiers that read them.")
     ] = None,
@@ -219,52 +225,62 @@ def predict(
     from lesion_core.inference.own_outputs import Extras
 
     image_ids = list(list_images(images))
-    if metadata is not None and classifier is None:
-        raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
     if (segmenter is None) == (onnx is None):
         raise SettingsError("Masks need one segmenter", remedy="give either --segmenter RUN or --onnx FILE")
+    if classifier is not None and classifier_onnx is not None:
+        raise SettingsError("Two classifiers", remedy="give either --classifier RUN or --classifier-onnx FILE")
+    if metadata is not None and classifier is None and classifier_onnx is None:
+        raise SettingsError("--metadata is read by classifiers", remedy="add --classifier, or leave --metadata out")
     extras = Extras(overlay, probabilities, flips, mm_per_pixel)
-    if onnx is not None:
-        from lesion_core.files import sha256_file
-        from lesion_core.inference.exported import ExportedSegmenter
-        from lesion_core.inference.predict import predict_folder
-
-        if classifier is not None:
-            raise SettingsError("An exported segmenter classifies nothing", remedy="leave --classifier out")
-        by = {"onnx": sha256_file(onnx)}
-        predict_folder(ExportedSegmenter(onnx), images, out, skip_broken=skip_broken, extras=extras, made_by=by)
-        return
-    assert segmenter is not None
+    decisive = [path for path in (onnx, classifier_onnx, metadata) if path is not None]
 
     from lesion_core.files import sha256_file
-    from lesion_core.inference.one_image import SCORES, image_classifier
-    from lesion_core.inference.predict import predict_folder  # torch takes seconds
-    from lesion_core.inference.unlike import unlikeness_of
-    from lesion_core.models.trained import load_segmenter
-    from lesion_core.seeding import make_deterministic
-    from lesion_core.training.device import job_device
+    from lesion_core.inference.exported import ExportedClassifier, ExportedSegmenter
+    from lesion_core.inference.one_image import image_classifier
+    from lesion_core.inference.predict import predict_folder
 
-    chosen = job_device(device or "auto")
-    loaded = load_segmenter(segmenter, device=chosen)
-    make_deterministic(loaded.run.threads)
-    classify = None
-    if classifier is not None:
+    segments: Segments
+    classifies: Classifies | None = None
+    unlikeness = None
+    if onnx is not None:
+        segments = ExportedSegmenter(onnx)
+        masks_of = segments.made_from
+    else:
+        assert segmenter is not None
+        from lesion_core.inference.unlike import unlikeness_of
+        from lesion_core.models.trained import load_segmenter  # torch takes seconds
         from lesion_core.settings.run import Run
+        from lesion_core.training.device import job_device
 
-        masks_of = Run.load(segmenter).run_id
-        classify = image_classifier(classifier, chosen, metadata=metadata, image_ids=image_ids, segmenter_run=masks_of)
-    decisive = ("settings.yaml", "weights.safetensors", *SCORES.values())  # of scores the temperature
-    files = [folder / name for folder in (segmenter, classifier) if folder is not None for name in decisive]
-    given = [path for path in (*files, metadata) if path is not None and path.is_file()]
+        segments, masks_of = load_segmenter(segmenter, device=job_device(device or "auto")), Run.load(segmenter).run_id
+        unlikeness = unlikeness_of(segments, segmenter)
+    if classifier_onnx is not None:
+        classifies = ExportedClassifier(classifier_onnx)
+    elif classifier is not None:
+        from lesion_core.inference.classify import RunClassifier
+        from lesion_core.training.device import job_device
+
+        classifies = RunClassifier(classifier, job_device(device or "auto"))
+    if segmenter is not None or classifier is not None:
+        from lesion_core.inference.classify import SCORES
+        from lesion_core.seeding import make_deterministic
+
+        make_deterministic(segments.run.threads)
+        names = ("settings.yaml", "weights.safetensors", *SCORES.values())  # of scores the temperature
+        folders = [folder for folder in (segmenter, classifier) if folder is not None]
+        decisive += [folder / name for folder in folders for name in names if (folder / name).is_file()]
+    classify = None
+    if classifies is not None:
+        classify = image_classifier(classifies, metadata=metadata, image_ids=image_ids, segmenter_run=masks_of)
     predict_folder(
-        loaded,
+        segments,
         images,
         out,
         classify=classify,
         skip_broken=skip_broken,
         extras=extras,
-        made_by={str(path): sha256_file(path) for path in given},
-        unlikeness=unlikeness_of(loaded, segmenter),
+        made_by={str(path): sha256_file(path) for path in decisive},
+        unlikeness=unlikeness,
     )
 
 
@@ -284,6 +300,7 @@ def serve(
     device: Device = "auto",
 ) -> None:
     """A page to try a run on your own images. For research only, not for diagnosis."""
+    from lesion_core.inference.classify import RunClassifier
     from lesion_core.inference.one_image import image_classifier
     from lesion_core.inference.unlike import unlikeness_of
     from lesion_core.models.trained import load_segmenter
@@ -300,7 +317,7 @@ def serve(
         corrects = load_segmenter(corrector, device=chosen)
     classify = None
     if classifier is not None:
-        classify = image_classifier(classifier, chosen, segmenter_run=loaded.run.run_id)
+        classify = image_classifier(RunClassifier(classifier, chosen), segmenter_run=loaded.run.run_id)
     outliner = Outliner(loaded, corrects, classify, unlikeness_of(loaded, segmenter))
     typer.echo(f"http://{host}:{port}  for research only, not for diagnosis; Ctrl-C ends it")
     answer(outliner, host, port)

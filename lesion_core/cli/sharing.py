@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -111,15 +111,22 @@ def crate(
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="A segmentation run's folder.")],
+    run: Annotated[Path, typer.Argument(help="A segmentation, classification or joint run's folder.")],
     onnx: Annotated[Path, typer.Option("--onnx", help="File to write; a card, FILE.md, lies beside it.")],
-    int8: Annotated[bool, typer.Option("--int8", help="In 8 bits, where the Dice on validation stays.")] = False,
+    int8: Annotated[bool, typer.Option("--int8", help="In 8 bits, where the scores on validation stay.")] = False,
+    part: Annotated[
+        Literal["segmenter", "classifier"] | None, typer.Option("--part", help="Of a joint run. Default: segmenter.")
+    ] = None,
 ) -> None:
-    """Write a run as an ONNX file, which `lesion predict --onnx` reads without torch."""
-    from lesion_core.inference.onnx_export import export_segmenter
+    """Write a run as an ONNX file, which `lesion predict --onnx` or `--classifier-onnx` reads without torch."""
+    from lesion_core.settings.run import Run
 
-    for name, value in export_segmenter(run, onnx, int8=int8).items():
-        typer.echo(f"{name}: {value:.6f}")
+    if part == "classifier" or (part is None and Run.load(run).task == "classification"):
+        from lesion_core.inference.onnx_classifier import export_classifier as write
+    else:
+        from lesion_core.inference.onnx_export import export_segmenter as write
+    for name, value in write(run, onnx, int8=int8).items():
+        typer.echo(f"{name}: {value:.6g}")
 
 
 def plan(

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from lesion_core.errors import MaskError
+from lesion_core.files import read_parquet
 from lesion_core.models.classical import ColourHistogram, Majority
 from lesion_core.models.classifier import ClassifierModule
 from lesion_core.models.trainable import to_input, to_mask_input
+from lesion_core.models.trained import load_classifier
 from lesion_core.pixels.resize import resize_masks
 from lesion_core.settings import CLASSES
+from lesion_core.settings.run import Run
+
+SCORES = {"classification": "scores.parquet", "joint": "scores_classification.parquet"}
+
+
+class RunClassifier:
+    """See ``segments.Classifies``: a classification or joint run's folder.
+
+    Attributes:
+        loaded: the classifier itself.
+    """
+
+    def __init__(self, run_dir: Path, device: str = "cpu") -> None:
+        self.loaded = load_classifier(run_dir, device=device)
+        self.run, self.reference, self.size = self.loaded.run, self.loaded.reference, self.loaded.size
+        self.needs_masks, self.vocabulary = self.loaded.needs_masks, self.loaded.vocabulary
+        self.temperature = fitted_temperature(run_dir)
+        run = Run.load(run_dir)
+        self.learnt_on = run.run_id if run.task == "joint" else run.segmenter_run
+
+    def probabilities(self, images: np.ndarray, masks: np.ndarray | None, metadata: np.ndarray | None) -> np.ndarray:
+        """See ``class_probabilities``."""
+        return class_probabilities(self.loaded.model, images, masks, metadata)
+
+
+def fitted_temperature(run_dir: Path) -> float | None:
+    """The temperature in a classification or joint run's scores; None where it was not scored.
+
+    Raises:
+        FormatError: the scores cannot be read.
+    """
+    path = Path(run_dir) / SCORES[Run.load(run_dir).task]
+    values = read_parquet(path, ["temperature"])["temperature"].to_pylist() if path.is_file() else []
+    return values[0] if values else None
 
 
 def class_probabilities(

@@ -12,23 +12,17 @@ from lesion_core.acquire.readers.custom import OPTIONAL
 from lesion_core.acquire.readers.rows import parse_age, parse_sex, read_table, text_or_none
 from lesion_core.catalog.metadata import FIELDS, MetadataVocabulary
 from lesion_core.errors import CatalogError
-from lesion_core.files import read_parquet
-from lesion_core.inference.classify import class_probabilities
-from lesion_core.inference.segments import Classify
+from lesion_core.inference.segments import Classifies, Classify
 from lesion_core.metrics.calibration import log_probabilities, softmax
-from lesion_core.models.trained import load_classifier
 from lesion_core.pixels.harmonize import harmonize_image
 from lesion_core.progress import say
 from lesion_core.settings import CLASSES
-from lesion_core.settings.run import Run
 
 UNKNOWN: Mapping[str, Any] = dict.fromkeys(FIELDS)
-SCORES = {"classification": "scores.parquet", "joint": "scores_classification.parquet"}
 
 
 def image_classifier(
-    run_dir: Path,
-    device: str = "cpu",
+    classifier: Classifies,
     *,
     metadata: Path | None = None,
     image_ids: Sequence[str] = (),
@@ -42,7 +36,7 @@ def image_classifier(
     not scored.
 
     Args:
-        run_dir: a classification or joint run's folder.
+        classifier: a `classify.RunClassifier`, or an exported one.
         metadata: CSV with the columns image_id (the image's name without ending), age (years), sex and site, for
             a classifier that reads them; an empty cell, or no line: unknown.
         image_ids: the images' names without ending; no other may stand in ``metadata``.
@@ -51,32 +45,33 @@ def image_classifier(
     Raises:
         CatalogError: see ``read_metadata`` and ``check_categories``.
     """
-    loaded = load_classifier(run_dir, device=device)
+    vocabulary, temperature, run = classifier.vocabulary, classifier.temperature, classifier.run
     known: dict[str, dict[str, Any]] = {}
     if metadata is not None:
         known = read_metadata(metadata, image_ids)
-        if loaded.vocabulary is None:
+        if vocabulary is None:
             say(f"the classifier reads no age, sex or site: {metadata} changes nothing")
         else:
-            check_categories(known, loaded.vocabulary, metadata)
+            check_categories(known, vocabulary, metadata)
         if silent := sorted(set(image_ids) - set(known)):
             say(f"{len(silent)} of {len(image_ids)} images have no row in {metadata}: no age, sex or site")
-    temperature = fitted_temperature(run_dir)
     if temperature is None:
         say("the classifier was not scored, so it has no temperature: the columns calibrated_<class> stay blank")
-    if metadata is None and loaded.vocabulary is not None:
+    if metadata is None and vocabulary is not None:
         say("the classifier reads age, sex and site, and none were given (--metadata): they count as unknown")
-    run = Run.load(run_dir)
-    learnt_on = run.run_id if run.task == "joint" else run.segmenter_run
-    if loaded.needs_masks and learnt_on is not None and segmenter_run not in (None, learnt_on):
-        say(f"the classifier learnt on masks of {learnt_on}; here it sees those of {segmenter_run}")
-
-    trained_on = loaded.run.joint.train_on if loaded.run.task == "joint" else loaded.run.classification.train_on
+    if (
+        classifier.needs_masks
+        and classifier.learnt_on is not None
+        and segmenter_run not in (None, classifier.learnt_on)
+    ):
+        say(f"the classifier learnt on masks of {classifier.learnt_on}; here it sees those of {segmenter_run}")
 
     def classify(name: str, original: np.ndarray, probability: np.ndarray) -> dict[str, Any]:
-        pixels = harmonize_image(original, loaded.size, loaded.reference, loaded.run.harmonization, trained_on)
-        soft = np.round(probability * 255).astype(np.uint8)[None] if loaded.needs_masks else None
-        values = class_probabilities(loaded.model, pixels[None], soft, loaded.metadata([known.get(name, UNKNOWN)]))
+        trained_on = run.classification.train_on
+        pixels = harmonize_image(original, classifier.size, classifier.reference, run.harmonization, trained_on)
+        soft = np.round(probability * 255).astype(np.uint8)[None] if classifier.needs_masks else None
+        codes = None if vocabulary is None else vocabulary.encode([known.get(name, UNKNOWN)])
+        values = classifier.probabilities(pixels[None], soft, codes)
         calibrated: list[Any] = [""] * len(CLASSES)
         if temperature is not None:
             calibrated = [round(float(value), 6) for value in softmax(log_probabilities(values), temperature)[0]]
@@ -88,17 +83,6 @@ def image_classifier(
         }
 
     return classify
-
-
-def fitted_temperature(run_dir: Path) -> float | None:
-    """The temperature in a classification or joint run's scores; None where it was not scored.
-
-    Raises:
-        FormatError: the scores cannot be read.
-    """
-    path = Path(run_dir) / SCORES[Run.load(run_dir).task]
-    values = read_parquet(path, ["temperature"])["temperature"].to_pylist() if path.is_file() else []
-    return values[0] if values else None
 
 
 def read_metadata(path: Path, image_ids: Sequence[str]) -> dict[str, dict[str, Any]]:

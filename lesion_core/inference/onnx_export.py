@@ -1,35 +1,27 @@
-"""A segmentation run as one ONNX file: normalisation and upsampling inside, checked against torch on real images."""
+"""A segmenter as an ONNX file: normalisation and upsampling inside, checked against torch on real images."""
 
 from __future__ import annotations
 
-import json
-import tempfile
-import warnings
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
-import onnx
 import torch
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lesion_core.errors import RunError, SettingsError
-from lesion_core.files import sha256_file, write_bytes, write_text
-from lesion_core.inference.exported import INPUT, KEY, OUTPUT, ExportedSegmenter
+from lesion_core.errors import SettingsError
+from lesion_core.inference.exported import IMAGES, PROBABILITY, ExportedSegmenter
+from lesion_core.inference.onnx_file import CALIBRATED, CHECKED, Export, spread, write_export
 from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.models.trained import LoadedSegmenter, load_segmenter
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
 from lesion_core.settings import SegmentationMethod
+from lesion_core.settings.run import Run
 
-TOLERANCE = 1e-4  # of a probability, against torch
-INT8_TOLERANCE = 0.002  # of the mean Dice on validation images
-CHECKED, CALIBRATED, MEASURED = 16, 64, 200  # images, at most
+MEASURED = 200  # images, at most
 BINARY = 128
-OPSET = 20
 
 
 class _Graph(nn.Module):
@@ -50,66 +42,43 @@ def export_segmenter(run_dir: Path, out: Path, *, int8: bool = False) -> dict[st
     """Write ``out`` (.onnx), which `lesion predict --onnx` reads without torch.
 
     Args:
-        run_dir: a segmentation run's folder in its results, whose harmonized images are used for the checks.
-        int8: weights and activations in 8 bits (static quantisation, calibrated on training images).
+        run_dir: a segmentation or joint run's folder in its results, whose harmonized images are used for the checks.
+        int8: in 8 bits, where the mean Dice on validation images at the model's size stays.
 
     Returns:
-        ``difference``: largest difference of a probability from torch's on validation images; with ``int8`` also
-        ``dice`` and ``dice_int8``, means on validation images at the model's size.
+        See ``write_export``; the measure is ``dice``.
 
     Raises:
         SettingsError: the run needs prompts, or SAM's padded frame, which the graph does not hold.
-        RunError: the graph's numbers are not torch's, int8 costs too much Dice, or the images are not there. Nothing
-            is written then.
+        RunError: see ``write_export``; or the images are not there.
     """
-    segmenter = load_segmenter(run_dir, device="cpu")
+    segmenter, run_id = load_segmenter(run_dir, device="cpu"), Run.load(run_dir).run_id
     if segmenter.prompt != "none" or segmenter.settings.frame != "resized":
         raise SettingsError(
             f"{segmenter.run.run_id} learnt with boxes or in SAM's padded frame; the graph is of an image alone",
             remedy="export a run whose model.prompt is none and whose model.frame is resized",
         )
-    data = _images(segmenter, run_dir)
+    data, size = _images(segmenter, run_dir), segmenter.size
     training, validation = data.rows("train"), data.rows("val", with_mask=True)
-    with tempfile.TemporaryDirectory() as folder:
-        plain = Path(folder) / "plain.onnx"
-        _write(segmenter, plain)
-        exported = ExportedSegmenter(plain)
-        found = {"difference": _difference(segmenter, exported, data, validation[:CHECKED])}
-        if found["difference"] > TOLERANCE:
-            raise RunError(
-                f"The exported graph differs from torch by {found['difference']:.2g} (allowed: {TOLERANCE})",
-                ids=[segmenter.run.run_id],
-                remedy="report it with the versions of torch and onnx",
-            )
-        best = plain
-        if int8:
-            best = Path(folder) / "int8.onnx"
-            _quantise(plain, best, [data.image(row) for row in _spread(training, CALIBRATED)])
-            rows = _spread(validation, MEASURED)
-            found |= {"dice": _dice(exported, data, rows), "dice_int8": _dice(ExportedSegmenter(best), data, rows)}
-            if abs(found["dice"] - found["dice_int8"]) > INT8_TOLERANCE:
-                raise RunError(
-                    f"In 8 bits the mean Dice on {len(rows)} validation images is {found['dice_int8']:.4f} instead of"
-                    f" {found['dice']:.4f} (allowed: {INT8_TOLERANCE})",
-                    ids=[segmenter.run.run_id],
-                    remedy="export it without --int8",
-                )
-        write_bytes(out, best.read_bytes())
-    write_text(out.with_name(out.name + ".md"), _card(segmenter, run_dir, out, found))
-    return found
-
-
-def _card(segmenter: LoadedSegmenter, run_dir: Path, out: Path, found: dict[str, float]) -> str:
-    own = Layout.of_run(run_dir).run_card(segmenter.run.run_id)
-    model = own.read_text("utf-8") if own.is_file() else f"# Model card: {segmenter.run.run_id}\n"
-    lines = [
-        f"| `{INPUT}` | uint8 (1, {segmenter.size}, {segmenter.size}, 3), RGB, harmonized as `lesion predict` does |",
-        f"| `{OUTPUT}` | float32 (1, {segmenter.size}, {segmenter.size}), probability of lesion |",
-        *(f"| {name} | {value:.6f} |" for name, value in found.items()),
-        f"| SHA-256 of {out.name} | {sha256_file(out)} |",
-    ]
-    note = "`difference`: largest from torch's probabilities; Dice: means on validation images at this size."
-    return "\n".join([model, "## Export", "", "| | |", "|---|---|", *lines, "", note, ""])
+    export = Export(
+        run_id=run_id,
+        graph=_Graph(segmenter.model, size),
+        inputs={IMAGES: torch.zeros(1, size, size, 3, dtype=torch.uint8)},
+        outputs=[PROBABILITY],
+        about={
+            "run": segmenter.run.model_dump(mode="json"),
+            "made_from": run_id,
+            "reference": None if segmenter.reference is None else segmenter.reference.tolist(),
+        },
+        difference=lambda file: _difference(segmenter, ExportedSegmenter(file), data, validation[:CHECKED]),
+        calibration=lambda: [{IMAGES: data.image(row)[None]} for row in spread(training, CALIBRATED)],
+        measures=lambda file: {"dice": _dice(ExportedSegmenter(file), data, spread(validation, MEASURED))},
+        describes=(
+            f"| `{IMAGES}` | uint8 (1, {size}, {size}, 3), RGB, harmonized as `lesion predict` does |",
+            f"| `{PROBABILITY}` | float32 (1, {size}, {size}), probability of lesion |",
+        ),
+    )
+    return write_export(export, run_dir, out, int8=int8)
 
 
 def _images(segmenter: LoadedSegmenter, run_dir: Path) -> Harmonized:
@@ -118,47 +87,10 @@ def _images(segmenter: LoadedSegmenter, run_dir: Path) -> Harmonized:
     return combine([Harmonized.open(folder) for folder in folders])
 
 
-def _write(segmenter: LoadedSegmenter, path: Path) -> None:
-    graph = _Graph(segmenter.model, segmenter.size).eval()
-    example = torch.zeros(1, segmenter.size, segmenter.size, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter about its own internals
-        torch.onnx.export(
-            graph, (example,), str(path), input_names=[INPUT], output_names=[OUTPUT], opset_version=OPSET,
-            dynamo=True, external_data=False, verbose=False,
-        )  # fmt: skip
-    model: Any = onnx.load(path)
-    reference = segmenter.reference
-    about = {
-        "run": segmenter.run.model_dump(mode="json"),
-        "reference": None if reference is None else reference.tolist(),
-    }
-    onnx.helper.set_model_props(model, {KEY: json.dumps(about)})
-    onnx.save(model, path)
-
-
 def _difference(segmenter: LoadedSegmenter, exported: ExportedSegmenter, data: Harmonized, rows: np.ndarray) -> float:
     images = np.stack([data.image(row) for row in rows])
     sizes = [(segmenter.size, segmenter.size)] * len(rows)
     return float(np.abs(segmenter.maps(images, sizes) - exported.maps(images, sizes)).max())
-
-
-class _Reader(CalibrationDataReader):
-    def __init__(self, images: list[np.ndarray]) -> None:
-        self._images = iter(images)
-
-    def get_next(self) -> dict[str, np.ndarray] | None:
-        image = next(self._images, None)
-        return None if image is None else {INPUT: image[None]}
-
-
-def _quantise(plain: Path, out: Path, images: list[np.ndarray]) -> None:
-    prepared = plain.with_name("prepared.onnx")
-    quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
-    quantize_static(
-        str(prepared), str(out), _Reader(images), quant_format=QuantFormat.QDQ, per_channel=True,
-        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
-    )  # fmt: skip
 
 
 def _dice(exported: ExportedSegmenter, data: Harmonized, rows: np.ndarray) -> float:
@@ -167,8 +99,3 @@ def _dice(exported: ExportedSegmenter, data: Harmonized, rows: np.ndarray) -> fl
         mask = exported.maps(data.image(row)[None], [])[0] >= threshold
         scores.append(float(dice(confusion(mask, data.soft_mask(row) >= BINARY))))
     return float(np.mean(scores))
-
-
-def _spread(rows: np.ndarray, most: int) -> np.ndarray:
-    """At most so many rows, evenly taken."""
-    return rows[:: -(-len(rows) // most) or 1]
