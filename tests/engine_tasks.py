@@ -12,6 +12,7 @@ from lesion_core.seeding import generator, seed_torch
 from lesion_core.settings import Training
 from lesion_core.training.checkpoint import write_safetensors
 from lesion_core.training.engine import fit
+from lesion_core.training.task import TrainingTask
 
 SETTINGS = {
     "epochs": 2,
@@ -33,7 +34,7 @@ def training(**changes) -> Training:
     return Training(**{**SETTINGS, **changes})
 
 
-class Curve:
+class Curve(TrainingTask):
     """Regression of a synthetic curve in float64, so that equality is not hidden by rounding.
 
     Args:

@@ -45,7 +45,7 @@ def batches(
 
     def make(chosen: np.ndarray, number: int) -> dict[str, Tensor]:
         part = share(len(chosen), rank, processes)
-        if getattr(task, "row_keyed", False):
+        if task.row_keyed:
             return task.batch(chosen[part], epoch, number)
         # A sample's randomness may hang on its place in the batch, so the whole is made and a part of it taken.
         return {name: value[part] for name, value in task.batch(chosen, epoch, number).items()}

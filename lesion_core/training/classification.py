@@ -16,21 +16,19 @@ from lesion_core.models.classical import ColourHistogram, Majority, colour_histo
 from lesion_core.models.registry import build_classifier
 from lesion_core.models.trainable import to_input, to_mask_input
 from lesion_core.models.trained import VOCABULARY_KEY, starting_weights
-from lesion_core.paths import Layout
 from lesion_core.pixels.augment import Augmenter
 from lesion_core.progress import say
-from lesion_core.record.attempts import Attempts
 from lesion_core.seeding import generator
 from lesion_core.settings import CLASSES, NETWORKS, Augmentation, ClassificationLoss, ClassificationMethod
 from lesion_core.settings.pretrained import weights_name
 from lesion_core.settings.run import Run
-from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.classification_data import LabelledImages, load_labelled_images
 from lesion_core.training.device import first_process
-from lesion_core.training.engine import FitResult, fit
+from lesion_core.training.engine import FitResult
 from lesion_core.training.history import HISTORY
 from lesion_core.training.losses import classification_loss, loss_weights, one_hot
-from lesion_core.training.run import finish, fit_extra, prepared, reference_of
+from lesion_core.training.run import Job, fit_extra, started
+from lesion_core.training.task import TrainingTask
 
 VALIDATION_BATCH = 64
 # Balanced accuracies of two epochs differ by at least 1 / (7 * n_class) or not at all; this only decides
@@ -108,8 +106,8 @@ def validation_metrics(logits: Tensor, labels: np.ndarray) -> dict[str, float]:
     }
 
 
-class ClassificationTask:
-    """The engine's view of a classifier's training; see ``lesion_core.training.task.TrainingTask``.
+class ClassificationTask(TrainingTask):
+    """The engine's view of a classifier's training.
 
     ``model`` is a ClassifierModule, or a JointModel.
     """
@@ -135,10 +133,6 @@ class ClassificationTask:
         self.metadata = None
         if model.needs_metadata:
             self.metadata = torch.from_numpy(model.vocabulary.encode(images.data.index))
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """Every parameter of the classifier, by name."""
-        return dict(sorted(self.module.trainable_parameters()))
 
     def epoch_rows(self, epoch: int) -> np.ndarray:
         """Row numbers in the order of ``epoch``; a function of seed and epoch alone."""
@@ -173,14 +167,6 @@ class ClassificationTask:
                 logits.append(self.module(images.to(self.device), masks.to(self.device), *known).float().cpu())
                 labels.append(truth)
         return validation_metrics(torch.cat(logits), np.concatenate(labels))
-
-    def state(self) -> dict[str, Tensor]:
-        """Parameters and batch-norm statistics."""
-        return self.module.trainable_state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put them back."""
-        self.module.load_trainable_state(state)
 
 
 def open_images(run: Run, root: Path) -> LabelledImages:
@@ -217,20 +203,18 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the model's settings contradict each other.
         WeightsError: published weights are missing or do not fit.
     """
-    attempts, run_dir, spec = Attempts(root), Path(run_dir), run.spec
+    spec = run.spec
     assert isinstance(spec, ClassificationMethod)
-    with prepared(run, run_dir):
+    with started(run, run_dir, root, device) as job:
         images = open_images(run, root)
-        reference, files = reference_of(run, Layout(Path(root)))
+        reference, files = job.reference()
         weights = starting_weights(weights_name(spec.model), Path(root) / "weights")
         inputs = [*images.inputs, *files, *([weights] if weights else [])]
         if spec.model.kind in NETWORKS:
-            identity = input_identity(run, inputs)
-            tensors, extra = _train_network(run, run_dir, images, weights, identity, device, attempts)
+            tensors, extra = _train_network(job, spec, images, weights, inputs)
         else:
-            tensors, extra = _fit_classical(run, run_dir, images)
-        tensors |= reference
-        finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
+            tensors, extra = _fit_classical(job.run_dir, spec, images)
+        job.finish(tensors | reference, inputs, extra)
 
 
 def best_score(result: FitResult) -> float | None:
@@ -241,30 +225,23 @@ def best_score(result: FitResult) -> float | None:
 
 
 def _train_network(
-    run: Run,
-    run_dir: Path,
-    images: LabelledImages,
-    weights: Path | None,
-    identity: str,
-    device: str,
-    attempts: Attempts,
+    job: Job, spec: ClassificationMethod, images: LabelledImages, weights: Path | None, inputs: list[Path]
 ) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    spec = run.spec
-    assert isinstance(spec, ClassificationMethod)
-    vocabulary = images.vocabulary() if spec.model.metadata != "none" else None
-    model = build_classifier(spec.model, run.extraction, seed=run.seed, vocabulary=vocabulary, weights=weights)
+    seed, vocabulary = job.run.seed, images.vocabulary() if spec.model.metadata != "none" else None
+    model = build_classifier(spec.model, job.run.extraction, seed=seed, vocabulary=vocabulary, weights=weights)
     task = ClassificationTask(
-        model, images, loss=spec.loss, augmentation=spec.augmentation, seed=run.seed, device=device
+        model, images, loss=spec.loss, augmentation=spec.augmentation, seed=seed, device=job.device
     )
-    result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
+    result = job.fit(task, spec.training, inputs)
     kept = {} if vocabulary is None else {VOCABULARY_KEY: torch.from_numpy(vocabulary.to_bytes())}
     return {**task.state(), **kept}, fit_extra(task, result, "balanced_accuracy", best_score(result))
 
 
-def _fit_classical(run: Run, run_dir: Path, images: LabelledImages) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _fit_classical(
+    run_dir: Path, spec: ClassificationMethod, images: LabelledImages
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Fit a baseline in closed form; history.csv has a row per candidate of C, or one row."""
-    labels, spec = images.labels, run.spec
-    assert isinstance(spec, ClassificationMethod)
+    labels = images.labels
     if spec.model.kind == "majority":
         model: Majority | ColourHistogram = Majority.fit(labels[images.train])
         predicted = model.class_probabilities(images.val).argmax(axis=1)

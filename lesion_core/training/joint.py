@@ -22,11 +22,9 @@ from lesion_core.models.trained import (
     with_prefix,
 )
 from lesion_core.paths import Layout
-from lesion_core.record.attempts import Attempts
 from lesion_core.seeding import generator
 from lesion_core.settings import JointMethod, SegmentationMethod
 from lesion_core.settings.run import Run
-from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.classification import (
     ClassificationTask,
     augmented_batch,
@@ -40,9 +38,8 @@ from lesion_core.training.classification_data import (
     load_labelled_images,
     load_masked_images,
 )
-from lesion_core.training.engine import fit
 from lesion_core.training.losses import classification_loss, segmentation_loss
-from lesion_core.training.run import finish, fit_extra, prepared, reference_of
+from lesion_core.training.run import fit_extra, started
 
 
 class JointModel(nn.Module):
@@ -203,10 +200,10 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the segmenter has nothing to learn, or cannot segment without a prompt.
         SplitError, CatalogError, MaskError: see ``load_labelled_images`` and ``load_masked_images``.
     """
-    attempts, layout, run_dir, spec = Attempts(root), Layout(Path(root)), Path(run_dir), run.spec
+    layout, spec = Layout(Path(root)), run.spec
     assert isinstance(spec, JointMethod)
     starts = layout.run("segmentation", str(run.segmenter_run)), layout.run("classification", str(run.classifier_run))
-    with prepared(run, run_dir):
+    with started(run, run_dir, root, device) as job:
         segmenter = load_segmenter(starts[0], layout.root / "weights", device)
         assert isinstance(segmenter.run.spec, SegmentationMethod)
         if (prompt := segmenter.run.spec.model.prompt) != "none":
@@ -229,16 +226,14 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         masked = None
         if spec.segmentation_from == "segmenter_images":
             masked = load_masked_images(root, run.pixels, segmenter.run.spec.train_on, segmenter.size)
-        reference, files = reference_of(run, layout)
+        reference, files = job.reference()
         inputs = [*images.inputs, *(masked.inputs if masked else ()), *files]
         inputs += [start / "weights.safetensors" for start in starts]
         threshold = run.extraction.threshold
         task = JointTask(model, images, spec, masked=masked, threshold=threshold, seed=run.seed, device=device)
-        identity = input_identity(run, inputs)
-        result = fit(task, spec.training, run_dir, seed=run.seed, device=device, identity=identity, attempts=attempts)
+        result = job.fit(task, spec.training, inputs)
         tensors = {**task.state(), **{SEGMENTER_PREFIX + name: tensor for name, tensor in reference.items()}}
-        extra = fit_extra(task, result, "balanced_accuracy", best_score(result))
-        finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
+        job.finish(tensors, inputs, fit_extra(task, result, "balanced_accuracy", best_score(result)))
 
 
 def build_joint(segmenter: Any, classifier: object, classifier_size: int, method: str) -> JointModel:

@@ -25,6 +25,7 @@ from lesion_core.settings import Pretrain
 from lesion_core.training.losses import bce_loss, dice_loss, resize_target
 from lesion_core.training.scenes import Scenes
 from lesion_core.training.segmentation_task import BINARY, BOX_JITTER
+from lesion_core.training.task import TrainingTask
 
 KINDS = ("none", "box", "box_corrected", "click", "click_corrected")
 SESSIONS = ("box", "click")
@@ -33,8 +34,8 @@ SMALLEST = 64  # pixels: what augmentation leaves less of is not asked for
 THRESHOLD = 0.5
 
 
-class PromptableTask:
-    """Scenes, prompts, losses and validation; see ``lesion_core.training.task.TrainingTask``.
+class PromptableTask(TrainingTask):
+    """Scenes, prompts, losses and validation.
 
     Without a prompt the first object of a scene is meant. A box means its object. One click means the outermost object
     under it, and mask 0 is taught that; the best of masks 1 to 3 is taught the object that was asked for, which may
@@ -51,10 +52,6 @@ class PromptableTask:
         self.data, self.settings, self.device = data, settings, device
         self.augment = Augmenter(settings.augmentation)
         self.train_rows, self.val_rows = np.arange(data.training), np.arange(data.training, len(data.images))
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """All of the model, by name."""
-        return dict(self.module.trainable_parameters())
 
     def epoch_rows(self, epoch: int) -> np.ndarray:
         """The training rows in an order that depends on (seed, epoch) alone."""
@@ -122,14 +119,6 @@ class PromptableTask:
                 scores[kind] += [float(dice(confusion(*pair))) for pair in zip(found, masks, strict=True)]
         means = {f"dice_{kind}": float(np.mean(found)) for kind, found in scores.items()}
         return {"dice": float(np.mean(list(means.values()))), **means}
-
-    def state(self) -> dict[str, Tensor]:
-        """All that is learnt."""
-        return self.module.trainable_state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put it back."""
-        self.module.load_trainable_state(state)
 
     def _decoded(self, batch: dict[str, Tensor]) -> Iterator[tuple[str, Tensor, Tensor, Tensor, Tensor]]:
         """Kind, logits (B, 4, h, w), estimated IoU (B, 4), soft masks (B, S, S) asked for and meant by mask 0."""

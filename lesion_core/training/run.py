@@ -1,4 +1,4 @@
-"""What every training of a run does before it and after it: processes, threads, lock, reference histogram, outputs."""
+"""A run's training as a job: processes, threads and lock before it, reference histogram and outputs after it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,32 +20,75 @@ from lesion_core.progress import say
 from lesion_core.record.attempts import Attempts
 from lesion_core.record.provenance import write_provenance
 from lesion_core.seeding import make_deterministic
+from lesion_core.settings import Training
 from lesion_core.settings.run import Run
-from lesion_core.training.checkpoint import folder_lock, write_safetensors
+from lesion_core.training.checkpoint import folder_lock, input_identity, write_safetensors
 from lesion_core.training.device import check_processes, first_process
-from lesion_core.training.engine import CHECKPOINT, FitResult, StoppedOnce
+from lesion_core.training.engine import CHECKPOINT, FitResult, StoppedOnce, fit
 from lesion_core.training.task import TrainingTask
 
 
+@dataclass(frozen=True)
+class Job:
+    """One run's training.
+
+    Attributes:
+        run, run_dir: the run, and its folder, where outputs and checkpoints go.
+        layout: the results that it reads.
+        device: ``cpu`` or ``cuda``.
+        attempts: this one and the earlier ones whose work it goes on with.
+    """
+
+    run: Run
+    run_dir: Path
+    layout: Layout
+    device: str
+    attempts: Attempts
+
+    def reference(self) -> tuple[dict[str, Tensor], list[Path]]:
+        """The reference histogram as a tensor to keep with the weights, and its file; nothing if the run used none."""
+        if self.run.harmonization.histogram == "none":
+            return {}, []
+        path = self.layout.reference(self.run.pixels)
+        return {REFERENCE_KEY: torch.from_numpy(read_reference(path))}, [path]
+
+    def fit(self, task: TrainingTask, training: Training, inputs: list[Path], stage: str = "") -> FitResult:
+        """Train ``task``; see ``engine.fit``. ``inputs`` decide whether a checkpoint is this job's; ``stage``: a folder
+        of its own."""
+        return fit(
+            task,
+            training,
+            self.run_dir / stage,
+            seed=self.run.seed,
+            device=self.device,
+            identity=input_identity(self.run, inputs),
+            attempts=self.attempts,
+        )
+
+    def finish(self, tensors: dict[str, Tensor], inputs: list[Path], extra: dict[str, Any]) -> None:
+        """Write settings.yaml, weights.safetensors, provenance.json, delete checkpoints; the first process alone."""
+        if not first_process():
+            return
+        run, run_dir = self.run, self.run_dir
+        run.save(run_dir)
+        write_safetensors(run_dir / "weights.safetensors", tensors)
+        write_provenance(run_dir, run, inputs=inputs, device=self.device, attempts=self.attempts, extra=extra)
+        for checkpoint in run_dir.rglob(CHECKPOINT):
+            checkpoint.unlink()
+
+
 @contextmanager
-def prepared(run: Run, run_dir: Path) -> Iterator[None]:
-    """The run's number of threads, deterministic kernels, and the lock of its folder.
+def started(run: Run, run_dir: Path, root: Path, device: str) -> Iterator[Job]:
+    """The job, under the run's number of threads, deterministic kernels, and the lock of its folder.
 
     Raises:
         RunError: not as many processes were started as the run's settings say.
     """
+    job = Job(run, Path(run_dir), Layout(Path(root)), device, Attempts(root))
     check_processes(run.processes)
     make_deterministic(run.threads)
-    with folder_lock(run_dir):
-        yield
-
-
-def reference_of(run: Run, layout: Layout) -> tuple[dict[str, Tensor], list[Path]]:
-    """The reference histogram as a tensor to keep with the weights, and its file; nothing if the run used none."""
-    if run.harmonization.histogram == "none":
-        return {}, []
-    path = layout.reference(run.pixels)
-    return {REFERENCE_KEY: torch.from_numpy(read_reference(path))}, [path]
+    with folder_lock(job.run_dir):
+        yield job
 
 
 def parameter_counts(model: torch.nn.Module, learnt: dict[str, torch.nn.Parameter]) -> dict[str, Any]:
@@ -67,26 +111,6 @@ def fit_extra(task: TrainingTask, result: FitResult, metric: str, best: float | 
         "training_seconds": round(result.seconds, 3),
         "step_seconds": None if math.isnan(result.step_seconds) else round(result.step_seconds, 4),
     } | ({"step_forward_tflop": round(result.forward_flop / 1e12, 4)} if result.forward_flop else {})
-
-
-def finish(
-    run: Run,
-    run_dir: Path,
-    tensors: dict[str, Tensor],
-    *,
-    inputs: list[Path],
-    device: str,
-    attempts: Attempts,
-    extra: dict[str, Any],
-) -> None:
-    """Write settings.yaml, weights.safetensors and provenance.json, then delete the checkpoints; first process only."""
-    if not first_process():
-        return
-    run.save(run_dir)
-    write_safetensors(run_dir / "weights.safetensors", tensors)
-    write_provenance(run_dir, run, inputs=inputs, device=device, attempts=attempts, extra=extra)
-    for checkpoint in run_dir.rglob(CHECKPOINT):
-        checkpoint.unlink()
 
 
 def train_on(train: Callable[[], None]) -> None:

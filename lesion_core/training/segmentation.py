@@ -10,19 +10,16 @@ from lesion_core.models.registry import build_segmenter
 from lesion_core.models.sam.segmenter import SamSegmenter
 from lesion_core.models.trainable import Segmenter
 from lesion_core.models.trained import starting_weights
-from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized, combine
 from lesion_core.progress import say
-from lesion_core.record.attempts import Attempts
 from lesion_core.settings import SegmentationMethod
 from lesion_core.settings.pretrained import weights_name
 from lesion_core.settings.run import Run
-from lesion_core.training.checkpoint import input_identity
 from lesion_core.training.device import first_process
 from lesion_core.training.embeddings import EmbeddingCache
-from lesion_core.training.engine import FitResult, fit
+from lesion_core.training.engine import FitResult
 from lesion_core.training.history import write_history
-from lesion_core.training.run import finish, fit_extra, parameter_counts, prepared, reference_of
+from lesion_core.training.run import Job, fit_extra, parameter_counts, started
 from lesion_core.training.segmae import STAGE_1, ReconstructionTask, SegMAETask
 from lesion_core.training.segmentation_task import SegmentationTask
 
@@ -42,60 +39,55 @@ def train_run(run: Run, run_dir: Path, root: Path, device: str) -> None:
         SettingsError: the model's settings contradict each other.
         WeightsError: published weights are missing or do not fit.
     """
-    attempts = Attempts(root)
-    run_dir, layout, spec = Path(run_dir), Layout(Path(root)), run.spec
+    spec = run.spec
     assert isinstance(spec, SegmentationMethod)
-    with prepared(run, run_dir):
-        weights = starting_weights(weights_name(spec.model), layout.root / "weights")
+    with started(run, run_dir, root, device) as job:
+        weights = starting_weights(weights_name(spec.model), job.layout.root / "weights")
         model = build_segmenter(spec.model, weights, run.seed).to(device)
         learnt = dict(model.trainable_parameters())
-        reference, inputs = reference_of(run, layout)
+        reference, inputs = job.reference()
         inputs += [] if weights is None else [weights]
         if learnt and spec.training.epochs:
-            folders = [layout.pixels(run.pixels, dataset, spec.model.image_size) for dataset in spec.train_on]
+            folders = [job.layout.pixels(run.pixels, dataset, spec.model.image_size) for dataset in spec.train_on]
             data = combine([Harmonized.open(folder) for folder in folders])
             inputs += [folder / "index.csv" for folder in folders]
             cache = None
             if spec.model.embedding_cache != "none":
                 assert isinstance(model, SamSegmenter)
                 assert weights is not None
-                cache = EmbeddingCache(layout.embeddings, model, weights, spec.model.embedding_cache, device)
-            task, result = _fit(model, data, spec, run, run_dir, input_identity(run, inputs), device, attempts, cache)
+                cache = EmbeddingCache(job.layout.embeddings, model, weights, spec.model.embedding_cache, device)
+            task, result = _fit(job, spec, model, data, inputs, cache)
             extra = fit_extra(task, result, "dice", result.best_value)
         else:
-            say(f"{run_dir.name}: nothing to train")
+            say(f"{job.run_dir.name}: nothing to train")
             extra = parameter_counts(model, learnt)
             if first_process():
-                write_history(run_dir, [])
-        tensors = {**model.trainable_state(), **reference}
-        finish(run, run_dir, tensors, inputs=inputs, device=device, attempts=attempts, extra=extra)
+                write_history(job.run_dir, [])
+        job.finish({**model.trainable_state(), **reference}, inputs, extra)
 
 
 def _fit(
+    job: Job,
+    spec: SegmentationMethod,
     model: Segmenter,
     data: Harmonized,
-    spec: SegmentationMethod,
-    run: Run,
-    run_dir: Path,
-    identity: str,
-    device: str,
-    attempts: Attempts,
+    inputs: list[Path],
     cache: EmbeddingCache | None,
 ) -> tuple[SegmentationTask, FitResult]:
     """Train by the method's task; SegMAE in two stages.
 
     The first stage's checkpoint stays until the run's outputs are written: a stopped run comes back to the same start.
     """
-    job: dict[str, Any] = {"seed": run.seed, "device": device, "identity": identity, "attempts": attempts}
-    fixed: dict[str, Any] = {"threshold": run.extraction.threshold, "seed": run.seed, "device": device}
+    run = job.run
+    fixed: dict[str, Any] = {"threshold": run.extraction.threshold, "seed": run.seed, "device": job.device}
     if spec.reconstruction is None:
         task = SegmentationTask(model, data, spec, **fixed, cache=cache)
-        return task, fit(task, spec.training, run_dir, **job)
+        return task, job.fit(task, spec.training, inputs)
     resumed, seconds = 0, 0.0
     if epochs := spec.reconstruction.epochs:
         training = spec.training.model_copy(update={"epochs": epochs})
-        stage_1 = fit(ReconstructionTask(model, data, spec, **fixed), training, run_dir / STAGE_1, **job)
+        stage_1 = job.fit(ReconstructionTask(model, data, spec, **fixed), training, inputs, STAGE_1)
         resumed, seconds = stage_1.resumed, stage_1.seconds
     task = SegMAETask(model, data, spec, **fixed)
-    result = fit(task, spec.training, run_dir, **job)
+    result = job.fit(task, spec.training, inputs)
     return task, replace(result, resumed=resumed + result.resumed, seconds=seconds + result.seconds)

@@ -20,6 +20,7 @@ from lesion_core.seeding import generator
 from lesion_core.settings import SegmentationMethod
 from lesion_core.training.embeddings import EmbeddingCache, read_embeddings
 from lesion_core.training.losses import segmentation_loss
+from lesion_core.training.task import TrainingTask
 
 # A training box is never exact, so that boxes from elsewhere work at test time.
 BOX_JITTER = 0.1
@@ -92,8 +93,8 @@ def batch_logits(module: Any, batch: Mapping[str, Tensor], threshold: float) -> 
     return module.decode(embeddings, batch_prompts(module, embeddings, batch, threshold))
 
 
-class SegmentationTask:
-    """The engine's view of a segmenter's training; see ``lesion_core.training.task.TrainingTask``.
+class SegmentationTask(TrainingTask):
+    """The engine's view of a segmenter's training.
 
     Validation is the mean per-image Dice at the model's input size, with the run's threshold, on validation images.
 
@@ -136,10 +137,6 @@ class SegmentationTask:
             if not len(rows):
                 raise RunError(f"No {split} image of {data.name} has a mask", remedy="check the splits and train_on")
         self.embeddings = None if cache is None else cache.fill(data, np.concatenate([self.train_rows, self.val_rows]))
-
-    def trainable(self) -> dict[str, torch.nn.Parameter]:
-        """What the model learns, by name: adapters, or a whole U-Net."""
-        return dict(self.module.trainable_parameters())
 
     def epoch_rows(self, epoch: int) -> np.ndarray:
         """The training rows in an order that depends on (seed, epoch) alone."""
@@ -200,14 +197,6 @@ class SegmentationTask:
                 float(dice(confusion(lesion, mask >= BINARY))) for lesion, mask in zip(lesions, masks, strict=True)
             ]
         return {"dice": float(np.mean(scores))}
-
-    def state(self) -> dict[str, Tensor]:
-        """What is learnt, and the running statistics of its layers."""
-        return self.module.trainable_state()
-
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        """Put it back."""
-        self.module.load_trainable_state(state)
 
     def _prompts(self, masks: np.ndarray, rows: np.ndarray, when: str, jitter: float) -> dict[str, Tensor]:
         """The oracle prompts that the method trains with, from soft masks (B, S, S)."""
