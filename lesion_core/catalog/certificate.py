@@ -14,13 +14,12 @@ from typing import Any
 
 from lesion_core.acquire.readers import joining_id
 from lesion_core.catalog.edges import REASONS
+from lesion_core.catalog.entries import SPLITS, read_split
 from lesion_core.catalog.table import read_edges, read_images
 from lesion_core.errors import LeakageError, SplitError
-from lesion_core.files import read_csv, sha256_file, write_json
+from lesion_core.files import sha256_file, write_json
 from lesion_core.settings.data import Rule
 
-SPLITS = ("train", "val", "test")
-COLUMNS = {"image_id", "group_id", "split"}
 LEAK, LEAK_PUBLISHED = "leak", "leaks, as published"
 NAME, FAILED = "certificate.json", "certificate.failed.json"
 
@@ -72,7 +71,7 @@ def certify(catalog: Path, edges: Path, splits_dir: Path, rule: Rule) -> dict[st
     described = {}
     for dataset, image_ids in sorted(by_dataset.items()):
         path = splits_dir / f"{dataset}.csv"
-        table = _read_split(path, image_ids)
+        table = {image_id: row["split"] for image_id, row in read_split(path, image_ids).items()}
         split_of.update({(dataset, image_id): split for image_id, split in table.items()})
         counts = Counter(table.values())
         described[dataset] = {"sha256": sha256_file(path), "counts": {name: counts[name] for name in SPLITS}}
@@ -126,21 +125,6 @@ def _equal_pairs(values: Mapping[Key, str]) -> Iterator[tuple[Key, Key]]:
         members[value].append(key)
     for keys in members.values():
         yield from combinations(keys, 2)
-
-
-def _read_split(path: Path, image_ids: set[str]) -> dict[str, str]:
-    remedy = "run the splits stage again"
-    try:
-        table = read_csv(path)
-    except OSError as error:
-        raise SplitError("the split file cannot be read", file=path, remedy=remedy) from error
-    if any(set(row) != COLUMNS or row["split"] not in SPLITS for row in table):
-        raise SplitError("the split file has other columns or splits than it should", file=path, remedy=remedy)
-    counts = Counter(row["image_id"] for row in table)
-    wrong = sorted(set(counts) ^ image_ids | {name for name, count in counts.items() if count > 1})
-    if wrong:
-        raise SplitError("images that are missing, unknown or doubled", file=path, ids=wrong, remedy=remedy)
-    return {row["image_id"]: row["split"] for row in table}
 
 
 def _key(row: Mapping[str, Any]) -> Key:

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.acquire.readers import joining_id
+from lesion_core.catalog.entries import read_split
 from lesion_core.catalog.table import read_images
-from lesion_core.errors import SplitError
-from lesion_core.files import read_csv
 from lesion_core.paths import Layout
 
 # Two images are one patient's if they agree in any of these.
@@ -71,22 +70,16 @@ def read_split_rows(root: Path, home: str) -> list[dict[str, Any]]:
     """The catalog's rows with their ``split``.
 
     Raises:
-        CatalogError: there is no catalog.
-        SplitError: an image has no split.
+        CatalogError: there is no catalog. SplitError: see ``read_split``.
     """
     layout = Layout(root)
-    rows = read_images(layout.catalog)
-    for dataset in sorted({row["dataset"] for row in rows}):
-        path = layout.split(home, dataset)
-        if not path.is_file():
-            raise SplitError(f"{dataset} has no split table", file=path, remedy="run the splits stage")
-        splits = {line["image_id"]: line["split"] for line in read_csv(path)}
-        own = [row for row in rows if row["dataset"] == dataset]
-        if lacking := [row["image_id"] for row in own if row["image_id"] not in splits]:
-            raise SplitError("images without a split", file=path, ids=lacking, remedy="run the splits stage again")
-        for row in own:
-            row["split"] = splits[row["image_id"]]
-    return rows
+    datasets: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for row in read_images(layout.catalog):
+        datasets[row["dataset"]][row["image_id"]] = row
+    for dataset, rows in datasets.items():
+        for image_id, entry in read_split(layout.split(home, dataset), rows).items():
+            rows[image_id]["split"] = entry["split"]
+    return [row for rows in datasets.values() for row in rows.values()]
 
 
 def tell_leakage(root: Path, home: str) -> tuple[str, bool]:

@@ -6,15 +6,14 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Any
 
-from lesion_core.catalog.certificate import SPLITS, write_certificate
+from lesion_core.catalog.certificate import write_certificate
+from lesion_core.catalog.entries import COLUMNS, SPLITS
 from lesion_core.catalog.published import published_splits
 from lesion_core.catalog.stratify import split_groups
 from lesion_core.catalog.table import read_images
 from lesion_core.files import write_csv
 from lesion_core.progress import say
 from lesion_core.settings import OFFICIAL, SplitRule
-
-COLUMNS = ("image_id", "group_id", "split")
 
 
 def build_splits(catalog: Path, edges: Path, rule: SplitRule, out_dir: Path) -> None:

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 
 from lesion_core.acquire.images import read_mask
+from lesion_core.catalog.entries import files_of
 from lesion_core.errors import SettingsError
 from lesion_core.explain.cam import classifier_cam, segmenter_cam
 from lesion_core.explain.frame import to_image_size
 from lesion_core.explain.pointing import centre_prior, energy_inside, pointing_hit
 from lesion_core.explain.rollout import classifier_rollout, segmenter_rollout
-from lesion_core.files import atomic_path, read_parquet, write_csv
+from lesion_core.files import atomic_path, write_csv
 from lesion_core.inference.examples import masks_of
 from lesion_core.models.classifier import lesion_box
 from lesion_core.models.trainable import to_input, to_mask_input
@@ -80,19 +81,13 @@ def explain_run(
     examples: dict[str, np.ndarray] = {}
     datasets = scoring.segmentation_on if run.task == "segmentation" else scoring.classification_on
     for dataset in sorted(datasets):
-        masks = _mask_paths(layout, dataset)
+        masks = files_of(layout, dataset, "mask_path")
         if masks:
             _explain_dataset(job, dataset, masks, rows, examples)
     rows.sort(key=lambda row: (row["dataset"], row["explainer"], row["image_id"]))
     with atomic_path(out.with_suffix(".npz")) as partial:
         np.savez(partial, **examples)  # type: ignore[arg-type]
     write_csv(out, COLUMNS, rows)
-
-
-def _mask_paths(layout: Layout, dataset: str) -> dict[str, Path]:
-    rows = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
-    own = (row for row in rows if row["dataset"] == dataset and row["mask_path"])
-    return {row["image_id"]: layout.root / row["mask_path"] for row in own}
 
 
 def chosen_rows(data: Harmonized, masks: dict[str, Path], dataset: str, explain: Explain) -> np.ndarray:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lesion_core.acquire.images import read_mask
+from lesion_core.catalog.entries import files_of
 from lesion_core.errors import MaskError
-from lesion_core.files import read_parquet
 from lesion_core.inference.predict import probabilities
 from lesion_core.models.trained import LoadedClassifier, load_segmenter
 from lesion_core.paths import Layout
@@ -126,11 +126,10 @@ def _own_masks(
 
 def _true_masks(layout: Layout, run: Run, dataset: str, data: Harmonized, rows: np.ndarray) -> np.ndarray | None:
     """The published masks, refined and softened as in training; None where the dataset publishes none."""
-    table = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"])
-    paths = {row["image_id"]: row["mask_path"] for row in table.to_pylist() if row["dataset"] == dataset}
-    if not any(paths.values()):
+    paths = files_of(layout, dataset, "mask_path")
+    if not paths:
         return None
-    missing = [data.index[row]["image_id"] for row in rows if not paths.get(data.index[row]["image_id"])]
+    missing = [data.index[row]["image_id"] for row in rows if data.index[row]["image_id"] not in paths]
     if missing:
         raise MaskError(
             f"Images of {dataset} have no true mask",
@@ -141,6 +140,6 @@ def _true_masks(layout: Layout, run: Run, dataset: str, data: Harmonized, rows: 
     masks = []
     for row in rows:
         record = data.index[row]
-        mask = read_mask(layout.root / paths[record["image_id"]], (record["height"], record["width"]))
+        mask = read_mask(paths[record["image_id"]], (record["height"], record["width"]))
         masks.append(harmonize_mask(mask, data.size, run.harmonization))
     return np.stack(masks) if masks else np.zeros((0, data.size, data.size), np.uint8)

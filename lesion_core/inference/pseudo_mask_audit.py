@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 
 from lesion_core.acquire.images import read_mask
+from lesion_core.catalog.entries import files_of
 from lesion_core.errors import MaskError, ScoreError
-from lesion_core.files import read_array, read_csv, read_parquet, write_csv
+from lesion_core.files import read_csv, write_csv
 from lesion_core.inference.refine import upsample
 from lesion_core.metrics.segmentation import confusion, scores
 from lesion_core.paths import Layout
+from lesion_core.pixels.pseudo_masks import read_pseudo_masks
 from lesion_core.progress import track
 from lesion_core.settings import Statistics
 from lesion_core.settings.run import Run
@@ -57,34 +59,18 @@ def audit_pseudo_masks(run: Run, dataset: str, root: Path, statistics: Statistic
 
 
 def _images(layout: Layout, folder: Path, pixels: Path, dataset: str, size: int) -> list[dict[str, Any]]:
-    try:
-        lines = read_csv(folder / "masks.csv")
-        masks = read_array(folder / "masks.npy", mapped=True)
-    except FileNotFoundError as error:
-        raise MaskError(
-            f"There are no pseudo-masks of {dataset}", file=error.filename, remedy="run the pseudo_masks rule"
-        ) from error
-    index = read_csv(pixels / "index.csv")
-    ids = [line["image_id"] for line in lines]
-    expected = [entry["image_id"] for entry in index]
-    if ids != expected or masks.shape != (len(ids), size, size):
-        raise MaskError(
-            f"The pseudo-masks of {dataset} are not row-aligned with its images",
-            file=folder / "masks.csv",
-            ids=sorted(set(ids) ^ set(expected)),
-            remedy="run the pseudo_masks rule again",
-        )
-    catalog = read_parquet(layout.catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
-    truths = {row["image_id"]: row["mask_path"] for row in catalog if row["dataset"] == dataset and row["mask_path"]}
+    index = [{"dataset": dataset, **entry} for entry in read_csv(pixels / "index.csv")]
+    masks = read_pseudo_masks(folder, index, dataset, "masks.npy")
+    truths = files_of(layout, dataset, "mask_path")
     if not truths:
         raise MaskError(f"{dataset} publishes no masks to audit against", file=layout.catalog)
-    found = []
-    for number, (line, entry) in enumerate(track(list(zip(lines, index, strict=True)), f"audit {dataset}")):
+    lines, found = read_csv(folder / "masks.csv"), []
+    for mask, line, entry in track(zip(masks, lines, index, strict=True), f"audit {dataset}", len(index)):
         if entry["image_id"] not in truths:
             continue
-        truth = read_mask(layout.root / truths[entry["image_id"]], (int(entry["height"]), int(entry["width"])))
+        truth = read_mask(truths[entry["image_id"]], (int(entry["height"]), int(entry["width"])))
         small = upsample(truth.astype(np.float32), size, size) >= 0.5
-        values = scores(confusion(masks[number] >= 128, small))
+        values = scores(confusion(mask >= 128, small))
         kept = {key: entry[key] for key in ("image_id", "lesion_id", "split", "label", "site")}
         told = {key: line[key] for key in ("components", "confidence", "flags")}
         found.append({**kept, **told, "dice": float(values["dice"]), "iou": float(values["iou"])})

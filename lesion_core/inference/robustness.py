@@ -13,8 +13,9 @@ from typing import Any, cast
 import numpy as np
 
 from lesion_core.acquire.images import read_image
+from lesion_core.catalog.entries import files_of
 from lesion_core.errors import SettingsError
-from lesion_core.files import read_parquet, write_csv
+from lesion_core.files import write_csv
 from lesion_core.inference.classify import class_probabilities
 from lesion_core.inference.predict import probabilities
 from lesion_core.inference.robustness_table import COLUMNS, METRICS
@@ -50,18 +51,17 @@ def measure_robustness(
     """
     loaded, segmenter = load_classifier(run_dir, device=device), _segmenter(run_dir, run, Path(root), device)
     layout = Layout(Path(root))
-    table = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()
-    paths = {(row["dataset"], row["image_id"]): layout.root / row["path"] for row in table}
     rows: list[dict[str, Any]] = []
     for dataset in sorted(datasets):
         data = Harmonized.open(layout.pixels(loaded.run.pixels, dataset, loaded.size))
+        paths = files_of(layout, dataset, "path")
         chosen = _chosen(data.rows("test", with_label=True), settings.images, dataset)
         records = [data.index[row] for row in chosen]
         found: dict[tuple[str, int], list[np.ndarray]] = {}
         starts = range(0, len(records), BATCH)
         for start in track(starts, f"robustness of {run.method} on {dataset}", total=len(starts)):
             batch = records[start : start + BATCH]
-            files = [paths[dataset, record["image_id"]] for record in batch]
+            files = [paths[record["image_id"]] for record in batch]
             for condition, originals in _corrupted(files, [record["image_id"] for record in batch], settings):
                 values = _classify(loaded, segmenter, originals, batch)
                 found.setdefault(condition, []).append(values)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from lesion_core.acquire.images import encode_image, read_mask
+from lesion_core.catalog.entries import files_of
 from lesion_core.errors import MaskError
-from lesion_core.files import atomic_path, read_parquet
+from lesion_core.files import atomic_path
 from lesion_core.inference.border_distance import border_distances
 from lesion_core.inference.identity import identity
 from lesion_core.inference.refine import refine_mask, upsample
@@ -66,7 +67,7 @@ def score_segmentation(
     with atomic_path(out_masks) as partial, zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as masks:
         for dataset in sorted(scoring.segmentation_on):
             folder = Layout(root).pixels(segmenter.run.pixels, dataset, segmenter.size)
-            truths = _truths(root, dataset)
+            truths = files_of(Layout(root), dataset, "mask_path")
             for record, truth, maps in track(
                 _predictions(segmenter, folder, truths, dataset, run.seed, prompts, scoring, device, images),
                 f"score {run.method} on {dataset}",
@@ -92,11 +93,6 @@ def prompts_of(model: SegmentationModel, scoring: Scoring) -> list[str]:
         return ["none"]
     wanted = {*scoring.prompts, model.prompt, *(scoring.zero_shot_prompts if model.adapter == "none" else ())}
     return sorted(wanted, key=lambda name: (name != "none", name))
-
-
-def _truths(root: Path, dataset: str) -> dict[str, Path]:
-    rows = read_parquet(Layout(root).catalog, ["dataset", "image_id", "mask_path"]).to_pylist()
-    return {row["image_id"]: root / row["mask_path"] for row in rows if row["dataset"] == dataset and row["mask_path"]}
 
 
 def _predictions(

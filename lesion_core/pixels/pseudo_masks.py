@@ -12,8 +12,12 @@ from lesion_core.errors import MaskError
 from lesion_core.files import read_array, read_csv
 
 
-def read_pseudo_masks(folder: Path, index: Sequence[Mapping[str, Any]], dataset: str) -> np.ndarray:
+def read_pseudo_masks(
+    folder: Path, index: Sequence[Mapping[str, Any]], dataset: str, name: str = "probabilities.npy"
+) -> np.ndarray:
     """uint8 (n, S', S'), 0..255, memory-mapped: one for each image of the dataset, in the order of the index.
+
+    ``name``: the array, ``masks.npy`` for the refined masks.
 
     Raises:
         MaskError: there are none, an image has none, or they are of other images.
@@ -22,7 +26,7 @@ def read_pseudo_masks(folder: Path, index: Sequence[Mapping[str, Any]], dataset:
     remedy = "run the pseudo_masks rule again"
     try:
         listed = [row["image_id"] for row in read_csv(folder / "masks.csv")]
-        maps = read_array(folder / "probabilities.npy", mapped=True)
+        maps = read_array(folder / name, mapped=True)
     except FileNotFoundError as error:
         raise MaskError(f"There are no pseudo-masks of {dataset}", file=error.filename, remedy=remedy) from error
     expected = [entry["image_id"] for entry in index if entry["dataset"] == dataset]
