@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import cv2
 import numpy as np
 import torch
@@ -13,24 +11,20 @@ from lesion_core.errors import ImageError
 from lesion_core.models.sam.prompts import Prompts
 from lesion_core.models.trainable import Segmenter
 
-Channel = Literal["blue", "grey", "lightness"]
 # sigmoid(+-10) is 1 or 0 to five decimals: a threshold has no degrees, so any probability cut finds the same mask.
 LOGIT = 10.0
 
 
 class OtsuSegmenter(Segmenter):
-    """Gaussian blur, Otsu's threshold (IEEE SMC 1979) on one channel, darker side, largest component, holes filled.
+    """Gaussian blur, Otsu's threshold (IEEE SMC 1979) in blue, darker side, largest component, holes filled.
 
-    Args:
-        channel: ``blue`` (default: melanin and haemoglobin absorb most there, skin least), ``grey`` (BT.601 luma), or
-            ``lightness`` (L of CIELAB).
+    Melanin and haemoglobin absorb most in blue, and skin least.
     """
 
     logit: Tensor
 
-    def __init__(self, channel: Channel = "blue") -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.channel = channel
         # Lets a caller find the device, as with the models that have parameters.
         self.register_buffer("logit", torch.tensor(LOGIT), persistent=False)
         self.fix_trainable()
@@ -46,21 +40,14 @@ class OtsuSegmenter(Segmenter):
         if images.ndim != 4 or images.shape[1] != 3:
             raise ImageError(f"Otsu's method takes (B, 3, H, W) images, not {tuple(images.shape)}")
         pixels = images.detach().clamp(0, 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
-        masks = np.stack([otsu_mask(image, self.channel) for image in pixels])
+        masks = np.stack([otsu_mask(image) for image in pixels])
         lesion = torch.from_numpy(masks).to(self.logit.device).unsqueeze(1)
         return torch.where(lesion, self.logit, -self.logit)
 
 
-def otsu_mask(image: np.ndarray, channel: Channel = "blue") -> np.ndarray:
+def otsu_mask(image: np.ndarray) -> np.ndarray:
     """(H, W, 3) uint8 RGB -> (H, W) bool; all False for an image of one value."""
-    image = np.ascontiguousarray(image)
-    if channel == "blue":
-        values = np.ascontiguousarray(image[..., 2])
-    elif channel == "grey":
-        values = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    else:
-        values = np.ascontiguousarray(cv2.cvtColor(image, cv2.COLOR_RGB2LAB)[..., 0])
-    values = cv2.GaussianBlur(values, (5, 5), 0)
+    values = cv2.GaussianBlur(np.ascontiguousarray(image[..., 2]), (5, 5), 0)
     if values.min() == values.max():
         return np.zeros(values.shape, dtype=bool)
     _, dark = cv2.threshold(values, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)

@@ -61,29 +61,6 @@ def task_of(kind, root, run):
     return kind(model, data, run.spec, threshold=0.5, seed=run.seed, device="cpu")
 
 
-def test_tiny_twin(tiny, images):
-    with torch.no_grad():
-        logits = tiny(images)
-    assert logits.shape == (2, 1, SIZE, SIZE)
-    assert logits.dtype == torch.float32
-    assert sum(parameter.numel() for parameter in tiny.parameters()) == 149_537
-    assert len(list(tiny.trainable_parameters())) == len(list(tiny.parameters()))
-
-
-@pytest.mark.parametrize(
-    ("change", "parameters"),
-    [
-        ({}, 119_121_265),
-        ({"mae_decoder": False}, 93_012_593),
-        ({"stem": False, "mae_decoder": False}, 90_895_537),
-    ],
-)
-def test_full_size(change, parameters):
-    with torch.device("meta"):
-        model = build_segmae(SegmentationModel(kind="segmae", encoder="vit_b_16", image_size=224, **change))
-    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
-
-
 def test_patches_are_cut_row_by_row():
     image = torch.arange(2 * 3 * 32 * 48).float().view(2, 3, 32, 48)
     patches = patches_of(image)
