@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -99,31 +99,16 @@ def feasible_effect(
     n: Annotated[int, typer.Option("--n", help="Pairs: seeds, or images.")],
     d: Annotated[str | None, typer.Option("--d", help="Cohen's d of the paired differences, as printed.")] = None,
     t: Annotated[str | None, typer.Option("--t", help="t of the paired test, as printed.")] = None,
-    p: Annotated[str | None, typer.Option("--p", help="Two-sided p of the t test, as printed.")] = None,
-    p_below: Annotated[float | None, typer.Option("--p-below", help="The claim p < this.")] = None,
-    wilcoxon: Annotated[bool, typer.Option("--wilcoxon", help="The claim --p-below is Wilcoxon's.")] = False,
-    alpha: Annotated[float, typer.Option("--alpha")] = 0.05,
+    p: Annotated[str | None, typer.Option("--p", help="Two-sided p, as printed: 0.049 or '<0.001'.")] = None,
+    p_below: Annotated[str | None, typer.Option("--p-below", help="The claim p < this.")] = None,
+    wilcoxon: Annotated[bool, typer.Option("--wilcoxon", help="p is Wilcoxon's, not the t test's.")] = False,
+    alpha: Annotated[float, typer.Option("--alpha", help="Level to explain where no p is claimed.")] = 0.05,
 ) -> None:
     """Can a published d, t and p of n pairs be true together? Exit status 1 where they cannot."""
-    from lesion_core.errors import SettingsError
     from lesion_core.metrics.feasibility.effects import check_effect
-    from lesion_core.metrics.printed import parse_printed
 
-    read = {name: parse_printed(text) for name, text in (("d", d), ("t", t), ("p", p)) if text is not None}
-    if wide := [f"--{name} {number.text}" for name, number in read.items() if not number.exact]:
-        raise SettingsError(f"No single number: {', '.join(wide)}", remedy="for a claim p < 0.05 give --p-below 0.05")
-    values = {name: number.value for name, number in read.items()}
-    verdict = check_effect(
-        n,
-        d=values.get("d"),
-        t=values.get("t"),
-        p=values.get("p"),
-        p_below=p_below,
-        test="wilcoxon" if wilcoxon else "t",
-        decimals=min((read[name].decimals for name in ("d", "t") if name in read), default=2),
-        p_decimals=3 if p is None else read["p"].decimals,
-        alpha=alpha,
-    )
+    test: Literal["t", "wilcoxon"] = "wilcoxon" if wilcoxon else "t"
+    verdict = check_effect(n, d=d, t=t, p=p, p_below=p_below, test=test, alpha=alpha)
     typer.echo(verdict.explanation)
     if verdict.verdict == "impossible":
         raise typer.Exit(1)

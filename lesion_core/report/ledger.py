@@ -115,28 +115,22 @@ def _significance(claim: Published, effects: list[Published]) -> tuple[str, str]
     """p < value in every comparison, so in that of the smallest published effect too."""
     if claim.n is None:
         return UNTESTABLE, "the number of pairs is not published"
-    ranks = check_effect(claim.n, p_below=claim.low, test="wilcoxon")
+    ranks = check_effect(claim.n, p_below=claim.printed, test="wilcoxon")
     text = f" Wilcoxon: {ranks.explanation}" if ranks.verdict == "impossible" else ""
     if not effects:
         return UNTESTABLE, f"the test statistics are not published.{text}"
     smallest = min(effects, key=lambda item: item.low)
-    verdict = check_effect(claim.n, d=smallest.low, p_below=claim.low, decimals=smallest.decimals)
+    verdict = check_effect(claim.n, d=smallest.printed, p_below=claim.printed)
     if verdict.verdict == "possible":
         return UNTESTABLE, f"{verdict.explanation}{text}"
-    if math.isnan(verdict.least_correlation):
-        return IMPOSSIBLE, f"Paired t: {verdict.explanation}{text}"
-    return (
-        ONLY_IF,
-        f"Possible only if d = {smallest.low:g} is by the scores' own SD and the methods' scores correlate with at"
-        f" least {verdict.least_correlation:.3f} over seeds. Read as d of the differences: {verdict.explanation}{text}",
-    )
+    return IMPOSSIBLE if math.isnan(verdict.least_correlation) else ONLY_IF, f"Paired t: {verdict.explanation}{text}"
 
 
 def _effect(claim: Published) -> str:
     text = "the values of the single seeds are not published"
     if claim.n is None:
         return text
-    verdict = check_effect(claim.n, d=claim.low, decimals=claim.decimals)
+    verdict = check_effect(claim.n, d=claim.printed)
     return f"{text}; {verdict.explanation.removeprefix('Possible; ')}"
 
 

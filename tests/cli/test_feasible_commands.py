@@ -188,7 +188,9 @@ def test_effects():
     done = run("feasible-effect", "--n", 3, "--p-below", 0.05, "--wilcoxon")
     assert (done.exit_code, "0.25" in done.stdout) == (1, True)
     assert run("feasible-effect", "--n", 3, "--t", "4.33", "--d", "2.50", "--p", "0.049").exit_code == 0
-    assert "--p-below" in str(run("feasible-effect", "--n", 3, "--t", "4.33", "--p", "<0.001").exception)
+    for claim in (("--p", "<0.001"), ("--p-below", "0,001")):
+        done = run("feasible-effect", "--n", 3, "--t", "4.33", *claim)
+        assert (done.exit_code, "not p < 0.001" in done.stdout) == (1, True)
 
 
 def test_rates():

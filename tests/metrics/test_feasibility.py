@@ -344,30 +344,30 @@ def test_bad_matrices_are_refused():
 
 def test_three_seeds_wilcoxon():
     # Paper 000 repeats three times and reports all p < 0.05, Wilcoxon "with similar results" (section 4.4).
-    result = check_effect(3, p_below=0.05, test="wilcoxon")
+    result = check_effect(3, p_below="0.05", test="wilcoxon")
     assert result.smallest_p_wilcoxon == 0.25
     assert result.verdict == "impossible"
-    assert check_effect(6, p_below=0.05, test="wilcoxon").verdict == "possible"
-    assert check_effect(5, p_below=0.05, test="wilcoxon").verdict == "impossible"
+    assert check_effect(6, p_below="0.05", test="wilcoxon").verdict == "possible"
+    assert check_effect(5, p_below="0.05", test="wilcoxon").verdict == "impossible"
 
 
-@pytest.mark.parametrize("d", [0.89, 2.14, 0.68, 1.12])  # paper 000, section 4.4: ranges of Cohen's d
+@pytest.mark.parametrize("d", ["0.89", "2.14", "0.68", "1.12"])  # paper 000, section 4.4: ranges of Cohen's d
 def test_three_seeds_paired_t_contradicts_the_published_effects(d):
-    result = check_effect(3, d=d, p_below=0.05)
+    result = check_effect(3, d=d, p_below="0.05")
     assert result.critical_d_z == pytest.approx(2.4841, abs=1e-4)
     assert result.verdict == "impossible"
     assert result.p[0] > 0.05
 
 
 def test_effect_at_the_critical_size():
-    assert check_effect(3, d=2.50, p_below=0.05).verdict == "possible"
-    assert check_effect(3, d=2.47, p_below=0.05).verdict == "impossible"
-    assert check_effect(519, d=0.89, p_below=0.05).verdict == "possible"
+    assert check_effect(3, d="2.50", p_below="0.05").verdict == "possible"
+    assert check_effect(3, d="2.47", p_below="0.05").verdict == "impossible"
+    assert check_effect(519, d="0.89", p_below="0.05").verdict == "possible"
 
 
 def test_effect_and_t_must_agree():
-    assert check_effect(3, d=2.50, t=4.33).verdict == "possible"
-    result = check_effect(3, d=0.89, t=4.33)
+    assert check_effect(3, d="2.50", t="4.33").verdict == "possible"
+    result = check_effect(3, d="0.89", t="4.33")
     assert result.verdict == "impossible"
     assert "d_z = 2.5" in result.explanation
 
@@ -377,15 +377,59 @@ def test_implied_p_equals_scipy():
 
     x = np.array([0.3, 1.2, 0.7, 0.1])
     expected = ttest_1samp(x, 0)
-    result = check_effect(4, d=x.mean() / x.std(ddof=1), decimals=9)
+    result = check_effect(4, d=f"{x.mean() / x.std(ddof=1):.9f}")
     assert result.p[0] <= expected.pvalue <= result.p[1]
     assert result.t[0] <= expected.statistic <= result.t[1]
 
 
-def test_least_correlation_makes_the_t_test_reach_alpha():
-    result = check_effect(3, d=0.89, p_below=0.05)
-    # d_z = d_av / sqrt(2 (1 - r)) for equal SDs.
-    assert 0.89 / math.sqrt(2 * (1 - result.least_correlation)) == pytest.approx(result.critical_d_z)
+def test_least_correlation_is_of_the_claimed_p_and_of_the_greatest_d():
+    # t of p = 0.001 with 4 degrees of freedom is 8.610, so d_z 3.851; d 0.45 at most: 1 - (0.45 / 3.851)^2 / 2
+    result = check_effect(5, d="0.4", p_below="0.001")
+    assert result.critical_d_z == pytest.approx(8.6103 / math.sqrt(5), abs=1e-4)
+    assert result.least_correlation == pytest.approx(0.99317, abs=1e-5)
+    assert result.explanation == (
+        "Impossible as d_z; as d by the scores' own SD only with a correlation of at least 0.993: "
+        "with 5 pairs p < 0.001 needs |d_z| > 3.851, and a d up to 0.45 gives p = 0.371 at best."
+    )
+    assert check_effect(5, d="0.400000", p="<0.001").least_correlation == pytest.approx(0.9946, abs=1e-4)
+    # d_z = d_av / sqrt(2 (1 - r)) for equal SDs; t = 4.33 of 3 pairs is d_z = 2.5
+    effect = check_effect(3, d="0.89000", t="4.33013")
+    assert 0.89 / math.sqrt(2 * (1 - effect.least_correlation)) == pytest.approx(2.5, abs=1e-4)
+
+
+def test_what_is_possible_names_the_claimed_p():
+    assert "p < 0.001 needs |d_z| > 3.851" in check_effect(5, p_below="0,001").explanation
+    assert "p < 0.05 needs |d_z| > 1.242" in check_effect(5).explanation
+
+
+@pytest.mark.parametrize(
+    ("claims", "says"),
+    [
+        ({"t": "4.33", "p": "0.2"}, "t = 4.33 with 5 pairs gives p = 0.0123 to 0.0124, not p = 0.2"),
+        ({"d": "3.0", "p": "0.05"}, "a d from 2.95 gives p = 0.00274 at most"),
+        ({"d": ">0.8", "p": "0.50"}, "a d from 0.75 gives p = 0.169 at most"),
+        ({"d": "0.89", "t": "0.5"}, "t = 0.5 gives d_z = 0.201 to 0.246 with n = 5, not 0.89"),
+        ({"p": "0.06", "p_below": "0.05"}, "p = 0.06 and p < 0.05 contradict each other"),
+        ({"p": "0.03", "test": "wilcoxon"}, "cannot go below p = 0.0625"),
+    ],
+)
+def test_effects_that_contradict_each_other(claims, says):
+    result = check_effect(5, **claims)
+    assert (result.verdict, math.isnan(result.least_correlation)) == ("impossible", True)
+    assert says in result.explanation
+
+
+def test_effects_as_printed_are_possible():
+    for claims in (
+        {"t": "2.776", "p": "0.050"},
+        {"d": "-1.24", "p": "0.05"},
+        {"p": ">0.05", "d": "0.5"},
+        {"d": "0.00"},
+    ):
+        assert check_effect(5, **claims).verdict == "possible"
+    for p in ("1.2", "<0", "about 0.05"):
+        with pytest.raises(ScoreError):
+            check_effect(5, p_below=p)
 
 
 def test_rates_of_segmae():

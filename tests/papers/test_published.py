@@ -108,8 +108,8 @@ def test_published_effects_contradict_three_seeds(claims):
     effects = [c for c in claims if c.metric == "cohens_d"]
     assert sorted(c.value for c in effects) == [0.68, 0.89, 1.12, 2.14]
     for claim in effects:
-        below = one(claims, claim.table, "All comparisons", "p_below").value
-        assert check_effect(claim.n, d=claim.value, p_below=below, decimals=claim.decimals).verdict == "impossible"
+        below = one(claims, claim.table, "All comparisons", "p_below").printed
+        assert check_effect(claim.n, d=claim.printed, p_below=below).verdict == "impossible"
 
 
 def test_segmaes_isic_2018_accuracy_is_no_pooled_accuracy(claims):
