@@ -116,6 +116,7 @@ def audit_pseudo_masks(run_id: RunId, dataset: Dataset, root: Root, profile: Pro
 
 def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device = None) -> None:
     """Score runs on the test images, one after the other."""
+    from lesion_core.inference.expected_dice import calibrate_confidence
     from lesion_core.inference.score_classification import score_classification
     from lesion_core.inference.score_derived import score_derived
     from lesion_core.inference.score_segmentation import score_segmentation
@@ -134,6 +135,7 @@ def score(run_ids: RunIds, root: Root, profile: Profile = None, device: Device =
             segmenter, masks = load_segmenter(folder, device=chosen), folder / "test_masks.zip"
             out = folder / ("scores_segmentation.parquet" if joint else "scores.parquet")
             score_segmentation(segmenter, run, root, given.scoring, out, masks, device=chosen)
+            calibrate_confidence(segmenter, folder, batch_size=given.scoring.batch_size)
         if joint or run.task == "classification":
             out = folder / ("scores_classification.parquet" if joint else "scores.parquet")
             score_classification(folder, run, root, given.scoring, out, device=chosen)
@@ -244,16 +246,17 @@ def predict(
     unlikeness = None
     if onnx is not None:
         segments = ExportedSegmenter(onnx)
-        masks_of = segments.made_from
+        masks_of, expected = segments.made_from, segments.expected
     else:
         assert segmenter is not None
+        from lesion_core.inference.expected_dice import expected_dice_of
         from lesion_core.inference.unlike import unlikeness_of
         from lesion_core.models.trained import load_segmenter  # torch takes seconds
         from lesion_core.settings.run import Run
         from lesion_core.training.device import job_device
 
         segments, masks_of = load_segmenter(segmenter, device=job_device(device or "auto")), Run.load(segmenter).run_id
-        unlikeness = unlikeness_of(segments, segmenter)
+        unlikeness, expected = unlikeness_of(segments, segmenter), expected_dice_of(segmenter)
     if classifier_onnx is not None:
         classifies = ExportedClassifier(classifier_onnx)
     elif classifier is not None:
@@ -281,6 +284,7 @@ def predict(
         extras=extras,
         made_by={str(path): sha256_file(path) for path in decisive},
         unlikeness=unlikeness,
+        expected=expected,
     )
 
 

@@ -12,6 +12,7 @@ import onnxruntime
 
 from lesion_core.catalog.metadata import MetadataVocabulary
 from lesion_core.errors import MaskError, WeightsError
+from lesion_core.inference.expected_dice import ExpectedDice
 from lesion_core.pixels.resize import resize_masks
 from lesion_core.settings.run import Run
 
@@ -61,6 +62,10 @@ class ExportedSegmenter(_Exported):
 
     task = "segmentation"
     prompt = "none"
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.expected = ExpectedDice.read(self._about["expected_dice"])
 
     @property
     def size(self) -> int:

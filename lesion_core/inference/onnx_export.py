@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lesion_core.errors import SettingsError
+from lesion_core.inference.expected_dice import expected_dice_of
 from lesion_core.inference.exported import IMAGES, PROBABILITY, ExportedSegmenter
 from lesion_core.inference.onnx_file import CALIBRATED, CHECKED, Export, spread, write_export
 from lesion_core.metrics.segmentation import confusion, dice
@@ -58,7 +59,7 @@ def export_segmenter(run_dir: Path, out: Path, *, int8: bool = False) -> dict[st
             f"{segmenter.run.run_id} learnt with boxes or in SAM's padded frame; the graph is of an image alone",
             remedy="export a run whose model.prompt is none and whose model.frame is resized",
         )
-    data, size = _images(segmenter, run_dir), segmenter.size
+    data, size, expected = _images(segmenter, run_dir), segmenter.size, expected_dice_of(run_dir)
     training, validation = data.rows("train"), data.rows("val", with_mask=True)
     export = Export(
         run_id=run_id,
@@ -69,6 +70,7 @@ def export_segmenter(run_dir: Path, out: Path, *, int8: bool = False) -> dict[st
             "run": segmenter.run.model_dump(mode="json"),
             "made_from": run_id,
             "reference": None if segmenter.reference is None else segmenter.reference.tolist(),
+            "expected_dice": None if expected is None else expected.stored(),
         },
         difference=lambda file: _difference(segmenter, ExportedSegmenter(file), data, validation[:CHECKED]),
         calibration=lambda: [{IMAGES: data.image(row)[None]} for row in spread(training, CALIBRATED)],

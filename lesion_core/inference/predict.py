@@ -12,6 +12,7 @@ import numpy as np
 from lesion_core.acquire.images import Decoded, inspect_image, write_image
 from lesion_core.errors import ImageError
 from lesion_core.files import write_csv
+from lesion_core.inference.expected_dice import ExpectedDice, confidence
 from lesion_core.inference.finished_rows import FinishedRows
 from lesion_core.inference.own_images import broken_images, list_images
 from lesion_core.inference.own_outputs import MASKS_ALONE, Extras
@@ -57,11 +58,13 @@ def predict_folder(
     extras: Extras = MASKS_ALONE,
     made_by: Mapping[str, str] | None = None,
     unlikeness: Unlikeness | None = None,
+    expected: ExpectedDice | None = None,
 ) -> int:
     """Write for every image ``<image_id>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
 
     Its columns: ``area`` is the mask's share of the image, ``area_pixels`` its pixels; ``confidence`` see `confidence`,
-    ``flip_disagreement`` see `flip_disagreement`; ``problem`` says why an image has no mask.
+    ``flip_disagreement`` see `flip_disagreement`; ``expected_dice`` is what ``confidence`` is worth on
+    ``expected_dice_n`` validation images, blank where unlikeness is over 1; ``problem`` says why an image has no mask.
 
     Args:
         images: folder of images of any size, and its subfolders.
@@ -72,6 +75,7 @@ def predict_folder(
         made_by: SHA-256 of the files that decide a row, by kind; a killed run goes on where they and ``extras`` are
             the same. None: nothing is taken up, nothing kept for it.
         unlikeness: for the column of that name; images over 1 are told.
+        expected: for the columns ``expected_dice`` and ``expected_dice_n``.
 
     Returns:
         The number of masks.
@@ -88,7 +92,8 @@ def predict_folder(
             file=out,
             remedy="give another folder with --out",
         )
-    made_with = {"files": made_by, "unlikeness": unlikeness is not None, **asdict(extras)}
+    own = {"unlikeness": unlikeness is not None, "expected": None if expected is None else expected.stored()}
+    made_with = {"files": made_by, **own, **asdict(extras)}
     finished = None if made_by is None else FinishedRows(out, made_with)
     done = {} if finished is None else finished.of(paths)
     broken = broken_images({name: path for name, path in paths.items() if name not in done}, skip=skip_broken)
@@ -103,7 +108,7 @@ def predict_folder(
         elif name in done:
             rows.append(done[name])
         else:
-            rows.append(_predict_one(segmenter, name, path, out, classify, extras, unlikeness))
+            rows.append(_predict_one(segmenter, name, path, out, classify, extras, unlikeness, expected))
             if finished is not None:
                 finished.add(path, rows[-1])
     write_csv(out / "predictions.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
@@ -165,6 +170,7 @@ def _predict_one(
     classify: Classify | None,
     extras: Extras,
     unlikeness: Unlikeness | None,
+    expected: ExpectedDice | None,
 ) -> dict[str, Any]:
     """Write an image's mask and what else is wanted; its row."""
     image = inspect_image(path)
@@ -175,6 +181,10 @@ def _predict_one(
     row |= row_of(name, image, found, segmenter.run)
     if unlikeness is not None:
         row["unlikeness"] = round(unlikeness.of(found.pixels), 4)
+    if expected is not None:
+        strange = row.get("unlikeness", 0) > 1
+        row["expected_dice"] = "" if strange else round(expected.of(row["confidence"]), 4)
+        row["expected_dice_n"] = "" if strange else expected.n
     if extras.mm_per_pixel is not None:
         row["area_mm2"] = round(float(found.mask.sum()) * extras.mm_per_pixel**2, 4)
     if extras.flips:
@@ -201,10 +211,3 @@ def flip_disagreement(segmenter: Segments, pixels: np.ndarray, probability: np.n
     mask = probability >= threshold
     agree = [float(dice(confusion(one[flip] >= threshold, mask))) for one, flip in zip(maps, flips, strict=True)]
     return 1.0 - float(np.mean(agree))
-
-
-def confidence(probability: np.ndarray, mask: np.ndarray) -> float:
-    """Mean of p inside the mask and 1 - p outside, each side counting half; 0.5 where the mask is empty or full."""
-    if not mask.any() or mask.all():
-        return 0.5
-    return float(0.5 * probability[mask].mean() + 0.5 * (1.0 - probability[~mask]).mean())

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from lesion_core.files import atomic_path, write_csv
-from lesion_core.inference.predict import confidence, probabilities
+from lesion_core.inference.expected_dice import confidence
+from lesion_core.inference.predict import probabilities
 from lesion_core.inference.refine import count_components, refine_mask
 from lesion_core.metrics.border import border_turning
 from lesion_core.models.trained import LoadedSegmenter

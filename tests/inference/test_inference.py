@@ -10,8 +10,9 @@ import pytest
 from lesion_core.acquire.synthetic import draw_batch
 from lesion_core.errors import ImageError, MaskError, RunError, WeightsError
 from lesion_core.files import read_csv, read_parquet, write_csv
+from lesion_core.inference.expected_dice import confidence
 from lesion_core.inference.own_images import list_images
-from lesion_core.inference.predict import confidence, predict_folder
+from lesion_core.inference.predict import predict_folder
 from lesion_core.inference.pseudo_masks import flags, write_pseudo_masks
 from lesion_core.inference.score_segmentation import model_size, score_segmentation
 from lesion_core.models.trained import load_segmenter, starting_weights

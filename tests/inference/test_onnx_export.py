@@ -14,9 +14,10 @@ from classification_runs import make_run as classifier_run
 from segmentation_runs import SETTINGS, SIZE, folder, restore_torch, root  # noqa: F401
 
 from lesion_core.errors import RunError, SettingsError, WeightsError
-from lesion_core.files import read_csv
+from lesion_core.files import read_csv, write_json
 from lesion_core.inference import onnx_export, onnx_file
 from lesion_core.inference.classify import RunClassifier
+from lesion_core.inference.expected_dice import expected_dice_of
 from lesion_core.inference.exported import KEY, ExportedClassifier, ExportedSegmenter
 from lesion_core.inference.one_image import image_classifier
 from lesion_core.inference.onnx_classifier import export_classifier
@@ -45,6 +46,8 @@ finally:
 def run_dir(root):  # noqa: F811
     run = Run.model_validate(SETTINGS)
     train_run(run, folder(root, run), root, "cpu")
+    line = {"n": 40, "confidence": [0.5, 1.0], "dice": [0.2, 0.9]}
+    write_json(folder(root, run) / "scores_calibration.json", {"map": line})
     return folder(root, run)
 
 
@@ -93,7 +96,8 @@ def test_predictions_are_those_of_torch_and_import_no_torch(
     metadata = tmp_path / "metadata.csv"
     metadata.write_text("image_id,age,sex,site\na,72,,face\n")
     classify = image_classifier(RunClassifier(classifier_dir), metadata=metadata, image_ids=["a", "b"])
-    predict_folder(load_segmenter(run_dir), images, tmp_path / "torch", classify=classify)
+    expected = expected_dice_of(run_dir)
+    predict_folder(load_segmenter(run_dir), images, tmp_path / "torch", classify=classify, expected=expected)
     command = [sys.executable, "-c", WITHOUT_TORCH, "predict", "--onnx", exported, "--images", images]
     command += ["--classifier-onnx", exported_classifier, "--metadata", metadata, "--out", tmp_path / "onnx"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -106,6 +110,8 @@ def test_predictions_are_those_of_torch_and_import_no_torch(
         assert [one[name] for name in ("image_id", "predicted")] == [other[name] for name in ("image_id", "predicted")]
         for name in (
             "confidence",
+            "expected_dice",
+            "expected_dice_n",
             "temperature",
             *(f"{kind}_{label}" for kind in ("p", "calibrated") for label in CLASSES),
         ):

@@ -2,10 +2,11 @@
 
 
 def segmenter_score_inputs(run):
+    """Test images, and validation images for what confidence is worth."""
     return [
         weights_of(run),
         LAYOUT.catalog,
-        *pixels(run, SETTINGS.scoring.segmentation_on, run.spec.model.image_size),
+        *pixels(run, [*SETTINGS.scoring.segmentation_on, *run.spec.train_on], run.spec.model.image_size),
         *foundation(run),
     ]
 
@@ -28,7 +29,9 @@ def joint_score_inputs(run):
         weights_of(run),
         *files,
         LAYOUT.catalog,
-        *pixels(run, [*SETTINGS.scoring.segmentation_on, *shown], segmenter.spec.model.image_size),
+        *pixels(
+            run, [*SETTINGS.scoring.segmentation_on, *segmenter.spec.train_on, *shown], segmenter.spec.model.image_size
+        ),
         *pixels(run, shown, classifier.spec.model.image_size),
     ]
 
@@ -38,11 +41,12 @@ def derived_score_inputs(run):
 
 
 SCORED = {
-    "segmentation": ("scores.parquet", "test_masks.zip"),
+    "segmentation": ("scores.parquet", "test_masks.zip", "scores_calibration.json"),
     "classification": ("scores.parquet", "scores_calibration.json"),
     "joint": (
         "scores_segmentation.parquet",
         "test_masks.zip",
+        "scores_segmentation_calibration.json",
         "scores_classification.parquet",
         "scores_classification_calibration.json",
     ),
@@ -51,14 +55,20 @@ SCORED = {
 
 # Runs that are trained in one job are scored in one job.
 for kind, runs, inputs, together, modules in (
-    ("score_segmenter", SEGMENTERS, segmenter_score_inputs, segmenter_inputs, "inference.score_segmentation"),
+    (
+        "score_segmenter",
+        SEGMENTERS,
+        segmenter_score_inputs,
+        segmenter_inputs,
+        "inference.score_segmentation inference.expected_dice",
+    ),
     ("score_classifier", CLASSIFIERS, classifier_score_inputs, classifier_inputs, "inference.score_classification"),
     (
         "score_joint",
         JOINT,
         joint_score_inputs,
         joint_inputs,
-        "inference.score_segmentation inference.score_classification",
+        "inference.score_segmentation inference.expected_dice inference.score_classification",
     ),
     ("score_derived", DERIVED, derived_score_inputs, derived_score_inputs, "inference.score_derived"),
 ):
