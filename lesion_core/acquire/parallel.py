@@ -23,8 +23,11 @@ def in_threads(
         work: must not depend on the order of calls.
         items: what is worked on.
         label: of the progress bar.
-        workers: threads; None takes those that this process may use.
+        workers: threads; None takes those that this process may use, 1 works in this thread.
     """
+    if workers == 1:
+        yield from track(map(work, items), label, len(items))
+        return
     pool = ThreadPoolExecutor(workers or granted_threads())
     try:
         with single_thread():

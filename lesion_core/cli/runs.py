@@ -219,6 +219,9 @@ def predict(
     mm_per_pixel: Annotated[
         float | None, typer.Option("--mm-per-pixel", help="Side of a pixel in mm: areas in mm2 too.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Images at a time. Default: one for each core.")
+    ] = None,
     device: Device = "auto",
 ) -> None:
     """Masks (and classes) for your own images, subfolders too. For research only, not for diagnosis."""
@@ -285,6 +288,7 @@ def predict(
         made_by={str(path): sha256_file(path) for path in decisive},
         unlikeness=unlikeness,
         expected=expected,
+        workers=workers,
     )
 
 

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from lesion_core.acquire.images import inspect_image
+from lesion_core.acquire.parallel import in_threads
 from lesion_core.acquire.readers.rows import list_files
 from lesion_core.errors import SHOWN_IDS, ImageError
 from lesion_core.paths import IMAGE_SUFFIXES
-from lesion_core.progress import say, track
+from lesion_core.progress import say
 
 FORMULA = ("=", "+", "-", "@")  # a spreadsheet would compute such a cell
 MOST_NAME_BYTES = 200  # most file systems take 255, and a half-written mask has a longer name
@@ -42,18 +43,19 @@ def list_images(folder: Path) -> dict[str, Path]:
     return dict(sorted(found))
 
 
-def broken_images(images: dict[str, Path], *, skip: bool) -> dict[str, str]:
+def broken_images(images: dict[str, Path], *, skip: bool, workers: int | None = 1) -> dict[str, str]:
     """What is wrong with each image that cannot be read, by image id; every file is decoded.
+
+    Args:
+        images: paths by image id.
+        skip: return them; otherwise they are refused.
+        workers: see ``in_threads``.
 
     Raises:
         ImageError: naming all of them, unless ``skip``.
     """
-    broken: dict[str, str] = {}
-    for name, path in track(images.items(), "check", len(images)):
-        try:
-            inspect_image(path)
-        except ImageError as error:
-            broken[name] = error.message
+    told = in_threads(_what_is_wrong, list(images.values()), "check", workers)
+    broken = {name: message for name, message in zip(images, told, strict=True) if message is not None}
     if broken and not skip:
         first = next(iter(broken))
         raise ImageError(
@@ -63,6 +65,14 @@ def broken_images(images: dict[str, Path], *, skip: bool) -> dict[str, str]:
             remedy="fix or remove them, or let --skip-broken leave them out and name them in predictions.csv",
         )
     return broken
+
+
+def _what_is_wrong(path: Path) -> str | None:
+    try:
+        inspect_image(path)
+    except ImageError as error:
+        return error.message
+    return None
 
 
 def _folders(folder: Path) -> Iterator[Path]:

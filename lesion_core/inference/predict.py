@@ -10,6 +10,7 @@ from typing import Any, cast
 import numpy as np
 
 from lesion_core.acquire.images import Decoded, inspect_image, write_image
+from lesion_core.acquire.parallel import in_threads
 from lesion_core.errors import ImageError
 from lesion_core.files import write_csv
 from lesion_core.inference.expected_dice import ExpectedDice, confidence
@@ -22,7 +23,7 @@ from lesion_core.inference.unlike import Unlikeness
 from lesion_core.metrics.segmentation import confusion, dice
 from lesion_core.pixels.datasets import Stacked
 from lesion_core.pixels.harmonize import harmonize_image
-from lesion_core.progress import say, track
+from lesion_core.progress import say
 from lesion_core.settings import SegmentationMethod
 from lesion_core.settings.run import Run
 
@@ -59,6 +60,7 @@ def predict_folder(
     made_by: Mapping[str, str] | None = None,
     unlikeness: Unlikeness | None = None,
     expected: ExpectedDice | None = None,
+    workers: int | None = 1,
 ) -> int:
     """Write for every image ``<image_id>.png`` (0 or 255, the image's own size) and one ``predictions.csv``.
 
@@ -76,6 +78,7 @@ def predict_folder(
             the same. None: nothing is taken up, nothing kept for it.
         unlikeness: for the column of that name; images over 1 are told.
         expected: for the columns ``expected_dice`` and ``expected_dice_n``.
+        workers: images at a time, see ``in_threads``; what is written does not depend on it.
 
     Returns:
         The number of masks.
@@ -96,21 +99,27 @@ def predict_folder(
     made_with = {"files": made_by, **own, **asdict(extras)}
     finished = None if made_by is None else FinishedRows(out, made_with)
     done = {} if finished is None else finished.of(paths)
-    broken = broken_images({name: path for name, path in paths.items() if name not in done}, skip=skip_broken)
+    broken = broken_images(
+        {name: path for name, path in paths.items() if name not in done}, skip=skip_broken, workers=workers
+    )
     out.mkdir(parents=True, exist_ok=True)
     if finished is not None:
         finished.begin()
     (out / "predictions.csv").unlink(missing_ok=True)
-    rows: list[dict[str, Any]] = []
-    for name, path in track(paths.items(), "predict", len(paths)):
+
+    def row_of_image(name: str) -> dict[str, Any]:
         if name in broken:
-            rows.append({"image_id": name, "image": path.name, "problem": broken[name]})
-        elif name in done:
-            rows.append(done[name])
-        else:
-            rows.append(_predict_one(segmenter, name, path, out, classify, extras, unlikeness, expected))
-            if finished is not None:
-                finished.add(path, rows[-1])
+            return {"image_id": name, "image": paths[name].name, "problem": broken[name]}
+        if name in done:
+            return done[name]
+        return _predict_one(segmenter, name, paths[name], out, classify, extras, unlikeness, expected)
+
+    rows: list[dict[str, Any]] = []
+    for row in in_threads(row_of_image, list(paths), "predict", workers):
+        rows.append(row)
+        name = row["image_id"]
+        if finished is not None and name not in broken and name not in done:
+            finished.add(paths[name], row)
     write_csv(out / "predictions.csv", list(dict.fromkeys(key for row in rows for key in row)), rows)
     if finished is not None:
         finished.path.unlink()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import shutil
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -271,6 +273,46 @@ def test_a_killed_run_goes_on(segmenter, originals, tmp_path):
     rows = read_csv(out / "predictions.csv")
     assert [(row["predicted"], row["width"]) for row in rows] == [("a", "400"), ("b", "60"), ("c", "400")]
     assert not (out / "predictions.part.jsonl").exists()
+
+
+SLOWLY = """
+import time
+from lesion_core.inference import predict
+look = predict.look
+predict.look = lambda *given: (time.sleep(0.1), look(*given))[1]
+from lesion_core.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_after_kill_9_only_the_rest_is_made_and_the_table_is_the_same(workers, segmenter, originals, tmp_path):
+    for number in range(17):
+        shutil.copy(originals / "a.png", originals / f"n{number}.png")
+    run = next(path.parent for path in tmp_path.glob("*/settings.yaml"))
+    arguments = ["predict", "--segmenter", run, "--images", originals, "--workers", workers, "--flips"]
+
+    def call(code, out):
+        return subprocess.Popen([sys.executable, "-c", code, *arguments, "--out", out], stderr=subprocess.PIPE)
+
+    out, part = tmp_path / "killed", tmp_path / "killed" / "predictions.part.jsonl"
+    process, deadline = call(SLOWLY, out), time.monotonic() + 120
+    while time.monotonic() < deadline and not (part.is_file() and part.read_bytes().count(b"\n") >= 5):
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    finished = part.read_bytes().count(b"\n") - 1
+    assert 4 <= finished < 20
+    assert not (out / "predictions.csv").exists()
+    names = [json.loads(line)[1]["mask"] for line in part.read_text().split("\n")[1:-1]]
+    before = {name: (out / name).stat().st_mtime_ns for name in names}
+    _, said = call("from lesion_core.cli import main; main()", out).communicate()
+    assert f"{finished} of 20 images were finished before".encode() in said
+    assert {name: (out / name).stat().st_mtime_ns for name in names} == before
+    predict_folder(segmenter, originals, tmp_path / "whole", extras=Extras(flips=True))
+    for path in sorted((tmp_path / "whole").iterdir()):
+        assert (out / path.name).read_bytes() == path.read_bytes()
+    assert len(list(out.iterdir())) == 21
 
 
 class Strange:
