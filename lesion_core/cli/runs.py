@@ -35,7 +35,7 @@ def train(
 ) -> None:
     """Train runs, one after the other; each goes on from its last checkpoint if it was interrupted.
 
-    With compute.processes above 1 torchrun starts the job.
+    The checkpoints are deleted when all of the runs are done. With compute.processes above 1 torchrun starts the job.
     """
     from functools import partial
     from importlib import import_module
@@ -43,7 +43,7 @@ def train(
     from lesion_core.errors import RunError
     from lesion_core.record import observe
     from lesion_core.training.device import first_process, job_device
-    from lesion_core.training.run import train_on
+    from lesion_core.training.run import delete_checkpoints, train_on
 
     found, folders, given = runs_and_sections("train", run_ids, root, profile)
     if derived := [run.run_id for run in found if run.task == "derived"]:
@@ -58,6 +58,7 @@ def train(
         if given.rehearsal is not None and chosen == "cpu":
             observe.limit_memory()
         train_on(partial(module.train_run, run, folder, root, chosen))
+    delete_checkpoints(folders)
 
 
 def _speak_to(path: Path) -> None:

@@ -104,8 +104,8 @@ def fit(
     A step takes ``batch_size * accumulation`` samples, of which ``batch_size`` are in memory at once; processes that
     torchrun started share each step's samples between them. The last batch of an epoch is left out if it is not full
     (unless it is the only one); the order changes each epoch, so no sample is left out for good. With ``ema_decay`` the
-    moving average is what is validated and kept. ``checkpoint.pt`` stays: the caller deletes it once its outputs are
-    written, and holds the folder's lock.
+    moving average is what is validated and kept. ``checkpoint.pt`` stays: whoever runs the job deletes it once all
+    runs of the job are done. The caller holds the folder's lock.
 
     Args:
         task: model and data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,15 +66,17 @@ class Job:
         )
 
     def finish(self, tensors: dict[str, Tensor], inputs: list[Path], extra: dict[str, Any]) -> None:
-        """Write settings.yaml, weights.safetensors, provenance.json, delete checkpoints; the first process alone."""
+        """Write settings.yaml, weights.safetensors and provenance.json; the first process alone.
+
+        The checkpoints stay: Snakemake removes the outputs of a job that was stopped, those of its finished runs too,
+        which are then written again from their last checkpoints.
+        """
         if not first_process():
             return
         run, run_dir = self.run, self.run_dir
         run.save(run_dir)
         write_safetensors(run_dir / "weights.safetensors", tensors)
         write_provenance(run_dir, run, inputs=inputs, device=self.device, attempts=self.attempts, extra=extra)
-        for checkpoint in run_dir.rglob(CHECKPOINT):
-            checkpoint.unlink()
 
 
 @contextmanager
@@ -111,6 +113,13 @@ def fit_extra(task: TrainingTask, result: FitResult, metric: str, best: float | 
         "training_seconds": round(result.seconds, 3),
         "step_seconds": None if math.isnan(result.step_seconds) else round(result.step_seconds, 4),
     } | ({"step_forward_tflop": round(result.forward_flop / 1e12, 4)} if result.forward_flop else {})
+
+
+def delete_checkpoints(run_dirs: Iterable[Path]) -> None:
+    """Delete the checkpoints of a job's runs, all of which are done; the first process only."""
+    if first_process():
+        for checkpoint in (path for run_dir in run_dirs for path in run_dir.rglob(CHECKPOINT)):
+            checkpoint.unlink()
 
 
 def train_on(train: Callable[[], None]) -> None:

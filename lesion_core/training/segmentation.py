@@ -76,7 +76,7 @@ def _fit(
 ) -> tuple[SegmentationTask, FitResult]:
     """Train by the method's task; SegMAE in two stages.
 
-    The first stage's checkpoint stays until the run's outputs are written: a stopped run comes back to the same start.
+    The first stage's checkpoint stays with the second's: a stopped run comes back to the same start.
     """
     run = job.run
     fixed: dict[str, Any] = {"threshold": run.extraction.threshold, "seed": run.seed, "device": job.device}

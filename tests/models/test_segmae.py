@@ -178,7 +178,6 @@ def test_a_run_has_two_stages_and_a_stopped_one_comes_to_the_same_bytes(root, mo
     second = read_csv(whole / "history.csv")
     assert set(second[0]) >= {"train_dice_loss", "train_patch_loss", "train_reconstruction_loss", "val_dice"}
     assert second[-1]["step"] == "8"
-    assert not list(whole.rglob("checkpoint.pt"))
     plain = SegMAETask.batch
 
     def stop(self, rows, epoch, step):

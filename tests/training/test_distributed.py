@@ -98,7 +98,7 @@ def test_a_run_in_two_processes_is_as_in_one(root, tmp_path):
     done = torchrun(__file__, "segmentation_job", root, tmp_path / "run.json")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in folder(root, both).iterdir() if not path.name.startswith(".")}
-    assert names == {"settings.yaml", "weights.safetensors", "history.csv", "provenance.json"}
+    assert names == {"settings.yaml", "weights.safetensors", "history.csv", "provenance.json", CHECKPOINT}
     expected, ours = tensors(folder(root, alone)), tensors(folder(root, both))
     assert expected.keys() == ours.keys()
     assert all(torch.allclose(expected[name], ours[name], rtol=0, atol=1e-5) for name in expected)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from material import HOME
 from pydantic import ValidationError
 from segmentation_runs import SAM, SIZE, folder, make_run, restore_torch, root, tensors, write_dataset  # noqa: F401
 
+from lesion_core.cli import runs as commands
 from lesion_core.errors import RunError
 from lesion_core.files import read_csv, read_json, sha256_file
 from lesion_core.paths import Layout
@@ -29,7 +31,7 @@ def test_a_unet_run_writes_its_outputs_and_learns(root):
     run_dir = folder(root, run)
     train_run(run, run_dir, root, "cpu")
     names = {path.name for path in run_dir.iterdir() if not path.name.startswith(".")}
-    assert names == {"settings.yaml", "weights.safetensors", "history.csv", "provenance.json"}
+    assert names == {"settings.yaml", "weights.safetensors", "history.csv", "provenance.json", CHECKPOINT}
     assert Run.load(run_dir) == run
     history = read_csv(run_dir / "history.csv")
     assert list(history[0]) == ["epoch", "step", "lr", "train_bce_loss", "train_dice_loss", "train_loss", "val_dice"]
@@ -85,12 +87,41 @@ def test_equal_runs_have_equal_bytes_and_a_stopped_one_too(root, monkeypatch):
     monkeypatch.setattr(outputs, "write_provenance", full)
     with pytest.raises(OSError, match="disk full"):
         train_run(run, cut, root, "cpu")
-    assert (cut / CHECKPOINT).exists(), "outputs are not complete, so the checkpoint stays"
     monkeypatch.undo()
     monkeypatch.setattr(SegmentationTask, "batch", lambda *_: pytest.fail("trained again"))
     train_run(run, cut, root, "cpu")
     assert {name: (cut / name).read_bytes() for name in whole} == whole
-    assert not (cut / CHECKPOINT).exists()
+
+
+def test_a_stopped_job_loses_none_of_its_finished_runs(root, monkeypatch):
+    """The job is stopped in its second run, Snakemake removes the outputs of both, and the job is called again."""
+    runs = [make_run(training={"epochs": 2, "learning_rate": rate}) for rate in (0.002, 0.004)]
+    folders = [folder(root, run) for run in runs]
+    given = SimpleNamespace(rehearsal=None, compute=SimpleNamespace(device="cpu"))
+    monkeypatch.setattr(commands, "runs_and_sections", lambda *_: (runs, folders, given))
+    plain, asked, stopping = SegmentationTask.batch, [], True
+
+    def batch(self, rows, epoch, step):
+        number = [run.spec for run in runs].index(self.spec)
+        asked.append((number, step))
+        if stopping and asked[-1] == (1, 2):
+            raise KeyboardInterrupt
+        return plain(self, rows, epoch, step)
+
+    monkeypatch.setattr(SegmentationTask, "batch", batch)
+    with pytest.raises(KeyboardInterrupt):
+        commands.train([], root)
+    names = ("weights.safetensors", "history.csv", "settings.yaml")
+    first = {name: (folders[0] / name).read_bytes() for name in names}
+    for name in (*names, "provenance.json"):
+        (folders[0] / name).unlink()
+    stopping, before = False, len(asked)
+    commands.train([], root)
+    assert {number for number, _ in asked[before:]} == {1}, "the finished run is not trained again"
+    assert {name: (folders[0] / name).read_bytes() for name in names} == first
+    assert read_json(folders[0] / "provenance.json")["extra"]["resumed"] == 1
+    assert (folders[1] / "weights.safetensors").is_file()
+    assert not [path for each in folders for path in each.rglob(CHECKPOINT)], "the job is done"
 
 
 @pytest.mark.parametrize("adapter", ["bottleneck", "lora"])  # paper B's: test_paper_methods
