@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from lesion_core.metrics.printed import Unit
 
 Fraction = Annotated[
-    bool | None, typer.Option("--fraction/--percent", help="Unit of all; default: per cent if one is above 1.")
+    bool | None,
+    typer.Option("--fraction/--percent", help="Unit of all; default: per cent where a % stands or it is above 1."),
 ]
 
 
@@ -42,23 +43,29 @@ def feasible(
         str | None, typer.Option("--dice", help="Mean Dice as printed: 94.27, 0.9427, '92,1 ± 0,3 %'.")
     ] = None,
     iou: Annotated[str | None, typer.Option("--iou", help="Mean IoU as printed.")] = None,
-    n: Annotated[str | None, typer.Option("--n", help="Number of images, for an SD: of what it is over.")] = None,
+    n: Annotated[str | None, typer.Option("--n", help="Number of images.")] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Columns dice, iou; n, label, dice_sd, iou_sd.")] = None,
     confusion: Annotated[
         tuple[str, str, str, str] | None,
         typer.Option("--confusion", metavar="TN FP FN TP", help="What follows from these counts."),
     ] = None,
+    f1: Annotated[str | None, typer.Option("--f1", help="With --confusion, as printed: another word for Dice.")] = None,
     accuracy: Annotated[str | None, typer.Option("--accuracy", help="With --confusion, as printed.")] = None,
     sensitivity: Annotated[str | None, typer.Option("--sensitivity", help="The same.")] = None,
     specificity: Annotated[str | None, typer.Option("--specificity", help="The same.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="The same.")] = None,
+    auc: Annotated[str | None, typer.Option("--auc", help="The same; one operating point bounds it.")] = None,
+    sd_over: Annotated[
+        Literal["images", "runs"] | None, typer.Option("--sd-over", help="What an SD is over; default: not known.")
+    ] = None,
     pooled: Annotated[bool, typer.Option("--pooled", help="Dice and IoU are of pooled pixels, not means.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Write the verdicts as CSV.")] = None,
     fraction: Fraction = None,
 ) -> None:
     """Can published numbers be true together: Dice with IoU, a mean with its SD, metrics with a confusion matrix?
 
-    Exit status 1 where something is impossible, 2 for input that cannot be read.
+    Exit status 1 where something is impossible, 2 for input that cannot be read: all of it, or rows of a table in which
+    nothing else is impossible.
     """
     from lesion_core.errors import SettingsError
     from lesion_core.files import write_csv
@@ -67,32 +74,48 @@ def feasible(
     from lesion_core.metrics.printed import parse_count
     from lesion_core.report import feasible as report
 
-    rates = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity, "precision": precision}
+    rates = {"f1": f1, "accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
+    rates |= {"precision": precision, "auc": auc}
     printed = {name: text for name, text in {"dice": dice, "iou": iou, **rates}.items() if text is not None}
+    given = {*printed, *(["n"] if n else []), *(["pooled"] if pooled else []), *(["sd-over"] if sd_over else [])}
+    if csv is not None and confusion is None:
+        form, allowed = "--csv (a table has columns)", {"pooled", "sd-over"}
+    elif confusion is not None and csv is None:
+        form, allowed = "--confusion", {"dice", "iou", *rates} - ({"dice"} if f1 else set())
+    elif dice is not None and csv is None:
+        form, allowed = "--dice without --confusion", {"dice", "iou", "n", "pooled", "sd-over"}
+    else:
+        raise SettingsError(
+            "Give one of: --dice with --iou or an SD; --csv; --confusion with any metric",
+            remedy="lesion feasible --dice 94.27 --iou 92.83 --n 519",
+        )
+    if extra := sorted(given - allowed):
+        told = ", ".join(f"--{name}" for name in extra)
+        remedy = f"with it go {', '.join(f'--{name}' for name in sorted(allowed))}, --out, --percent, --fraction"
+        raise SettingsError(f"{told} does not go with {form}", remedy=remedy)
     unit: Unit | None = None if fraction is None else "fraction" if fraction else "percent"
-    count = None if n is None else parse_count(n)
-    columns = report.COLUMNS
-    if confusion is not None and csv is None and n is None and not pooled:
+    columns, unread = report.COLUMNS, False
+    if confusion is not None:
         tn, fp, fn, tp = map(parse_count, confusion)
+        if f1 is not None:
+            printed["dice"] = printed.pop("f1")
         found = check_confusion(tn, fp, fn, tp, printed, unit=unit)
         text, columns, rows = report.confusion_text(found), report.CONFUSION_COLUMNS, report.confusion_rows(found)
         impossible = found.verdict == "impossible"
-    elif csv is not None and confusion is None and n is None and not printed:
-        judged = report.judge_table(csv, unit=unit, pooled=pooled)
-        text, rows, impossible = report.table_text(judged), report.pair_rows(judged), judged.impossible > 0
-    elif dice is not None and csv is None and confusion is None and not {*printed} & {*rates}:
-        judged = report.Judged([("", check_pair(dice, iou, count, unit=unit, pooled=pooled))], 0)
-        text, rows, impossible = report.pair_text(judged.pairs[0][1]), report.pair_rows(judged), judged.impossible > 0
     else:
-        raise SettingsError(
-            "Give --dice with --iou or an SD, or --csv, or --confusion (with it any metric, without --n and --pooled)",
-            remedy="lesion feasible --dice 94.27 --iou 92.83 --n 519",
-        )
+        if csv is not None:
+            judged = report.judge_table(csv, unit=unit, pooled=pooled, sd_over=sd_over)
+            text, unread = report.table_text(judged), bool(judged.unread)
+        else:
+            count = None if n is None else parse_count(n)
+            pair = check_pair(str(dice), iou, count, unit=unit, pooled=pooled, sd_over=sd_over)
+            judged, text = report.Judged([("", pair)]), report.pair_text(pair)
+        rows, impossible = report.pair_rows(judged), judged.count("impossible") > 0
     typer.echo(text)
     if out is not None:
         write_csv(out, columns, rows)
-    if impossible:
-        raise typer.Exit(1)
+    if impossible or unread:
+        raise typer.Exit(1 if impossible else 2)
 
 
 def feasible_effect(
@@ -118,14 +141,18 @@ def feasible_rates(
     accuracy: Annotated[str, typer.Option("--accuracy", help="As printed: 94.7 or 0.947.")],
     sensitivity: Annotated[str, typer.Option("--sensitivity", help="As printed.")],
     specificity: Annotated[str | None, typer.Option("--specificity", help="As printed, if it is.")] = None,
-    prevalence: Annotated[float | None, typer.Option("--prevalence", help="Share of positives, 0..1.")] = None,
+    prevalence: Annotated[
+        str | None, typer.Option("--prevalence", help="Share of positives, exactly: 0.2, '20 %'.")
+    ] = None,
     fraction: Fraction = None,
 ) -> None:
     """Can published accuracy, sensitivity and specificity be true together (pooled)? Exit status 1 where not."""
     from lesion_core.metrics.feasibility.rates import check_rates
+    from lesion_core.metrics.printed import read_rates
 
     unit: Unit | None = None if fraction is None else "fraction" if fraction else "percent"
-    verdict = check_rates(accuracy, sensitivity, specificity, prevalence=prevalence, unit=unit)
+    share = None if prevalence is None else read_rates({"prevalence": prevalence})["prevalence"].value
+    verdict = check_rates(accuracy, sensitivity, specificity, prevalence=share, unit=unit)
     typer.echo(verdict.explanation)
     if verdict.pooled_verdict == "impossible":
         raise typer.Exit(1)

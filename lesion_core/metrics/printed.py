@@ -1,6 +1,6 @@
 """Numbers as papers print them, and what they may have been rounded from.
 
-Read are 92.1, 92,1, .921, 92.1 %, 92.1 ± 0.3 (a mean and its SD), 92.1 +- 0.3, > 98.9 and 85-86.
+Read are 92.1, 92,1, .921, 92.1 %, 92.1 ± 0.3 (a mean and its SD), 92.1 +- 0.3, 92.1 (0.3), > 98.9 and 85-86.
 Numbers are taken as rounded, not as cut off.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lesion_core.errors import ScoreError
@@ -21,6 +21,7 @@ _PRINTED = re.compile(
     rf"(?P<bound>[<>≤≥]=?)?\s*(?P<value>[+-]?{_NUMBER})\s*(?P<sign>%)?\s*"
     rf"(?:(?:±|\+/?-)\s*(?P<sd>{_NUMBER})\s*(?P<sd_sign>%)?|-\s*(?P<end>{_NUMBER})\s*(?P<end_sign>%)?)?"
 )
+_BRACKETS = re.compile(r"\(\s*(?:±|\+/?-)?([^()]*)\)")
 _SAME = str.maketrans({"−": "-", "–": "-", "—": "-", "％": "%"})
 _BLANK = {"", "-", "/", "n/a", "na", "nan", "none", "null"}
 # A thousands separator needs three digits after it; ".0" is what pandas adds to counts beside an empty cell.
@@ -29,7 +30,7 @@ _COUNT = re.compile(r"[0-9]+(?:\.0)?|[0-9]{1,3}(?:[,' \u00a0\u2009\u202f][0-9]{3
 
 @dataclass(frozen=True)
 class Printed:
-    """One printed number, in its own unit.
+    """One printed number, in its own unit; of ``read_rates`` as a fraction 0..1.
 
     Attributes:
         text: as printed.
@@ -37,7 +38,7 @@ class Printed:
         decimals: of ``value``: 1 for "85.0".
         low, high: what may have been rounded to it; infinite on the open side of a bound.
         exact: False for a bound or a range.
-        percent: a % stands beside it.
+        percent: a % stands beside it; of ``read_rates``: it was printed per cent.
         sd, sd_low, sd_high: the SD after ±, and what may have been rounded to it; None without one.
     """
 
@@ -59,9 +60,9 @@ def parse_printed(text: str) -> Printed:
     Raises:
         ScoreError: the text is none.
     """
-    match = _PRINTED.fullmatch(text.strip().translate(_SAME))
+    match = _PRINTED.fullmatch(_BRACKETS.sub(r"±\1", text.strip().translate(_SAME)))
     if match is None:
-        remedy = "write 94.27, 0.9427, 92,1 %, 92.1 ± 0.3 (or +-), >98.9 or 85-86"
+        remedy = "write 94.27, 0.9427, 92,1 %, 92.1 ± 0.3 (or +-, or 92.1 (0.3)), >98.9 or 85-86"
         raise ScoreError(f"'{text.strip()}' is not a printed number", remedy=remedy)
     value, decimals, low, high = _rounded(match["value"])
     if match["end"]:
@@ -90,7 +91,8 @@ def parse_count(text: str) -> int:
         ScoreError: the text is none.
     """
     if not _COUNT.fullmatch(text.strip()):
-        raise ScoreError(f"'{text.strip()}' is not a count", remedy="write a whole number: 519")
+        remedy = "write one whole number, 519 or 2,594; two datasets are two calls, or two rows of a table"
+        raise ScoreError(f"'{text.strip()}' is not a count", remedy=remedy)
     return int(re.sub(r"\.0$|[^0-9]", "", text.strip()))
 
 
@@ -99,44 +101,70 @@ def is_blank(text: str | None) -> bool:
     return (text or "").strip().translate(_SAME).lower() in _BLANK
 
 
-def in_percent(numbers: Mapping[str, Printed], unit: Unit | None = None) -> bool:
-    """Whether numbers of one row are per cent; a number without a % is, if it or its SD is above 1.
+def read_rates(
+    texts: Mapping[str, str | None], unit: Unit | None = None, *, one_unit: bool = False
+) -> dict[str, Printed]:
+    """Printed rates as fractions 0..1; what is None is left out, and ``text`` says the unit where it is per cent.
+
+    A % settles the unit; without one a number of at most 1 is a fraction, and a 0 is what the others are.
 
     Args:
-        numbers: by what they are called in messages.
-        unit: where the user says it.
+        texts: by what they are called in messages.
+        unit: of all, where the user says it.
+        one_unit: refuse a number above 1 beside one of at most 1, both without a %.
 
     Raises:
-        ScoreError: they mix units, or contradict ``unit``.
+        ScoreError: no printed number, a rate outside 0..100 % (0..1), mixed units, or a % that contradicts ``unit``.
     """
-    signed = [name for name, number in numbers.items() if number.percent]
-    if unit == "fraction" and signed:
-        raise ScoreError(f"{_told(signed[0], numbers)} is per cent, not a fraction", remedy="leave out --fraction")
-    if unit is not None:
-        return unit == "percent"
-    percent = [name for name, number in numbers.items() if number.percent or max(number.value, number.sd or 0) > 1]
-    fraction = [name for name, number in numbers.items() if not number.percent and 0 < number.value <= 1]
-    if percent and fraction:
-        raise ScoreError(
-            f"Mixed units: {_told(fraction[0], numbers)} looks like a fraction, "
-            f"{_told(percent[0], numbers)} like per cent",
-            remedy="write them in one unit; if they are in one as they stand, say --percent or --fraction",
-        )
-    return bool(percent)
+    numbers = {name: parse_printed(text) for name, text in texts.items() if text is not None}
+    percent = {name: number.percent or _looks_percent(number) for name, number in numbers.items()}
+    bare = [name for name, number in numbers.items() if not number.percent and number.value > 0]
+    if unit is None:
+        mixed = [name for name in bare if percent[name] and numbers[name].value <= 1]
+        if one_unit and len({percent[name] for name in bare}) > 1:
+            mixed = sorted(bare, key=lambda name: percent[name])
+        if mixed:
+            told = [f"{name} {numbers[name].text}" for name in mixed]
+            words = " looks like a fraction, ".join(told[:2]) + " like per cent" if told[1:] else told[0]
+            remedy = "write a % where it is meant; if all are in one unit as they stand, say --percent or --fraction"
+            raise ScoreError(f"Mixed units: {words}", remedy=remedy)
+    return {
+        name: _as_fraction(name, number, percent[name] or (number.value <= 0 and any(percent.values())), unit)
+        for name, number in numbers.items()
+    }
 
 
-def as_fractions(name: str, number: Printed, percent: bool) -> tuple[float, float]:
-    """What may have been rounded to a rate, as fractions in 0..1.
+def _looks_percent(number: Printed) -> bool:
+    return max(number.value, number.sd or 0.0) > 1
 
-    Raises:
-        ScoreError: the rate lies outside 0..100 % (0..1).
-    """
+
+def _as_fraction(name: str, number: Printed, percent: bool, unit: Unit | None) -> Printed:
+    if unit == "fraction" and number.percent:
+        raise ScoreError(f"{name} {number.text} is per cent, not a fraction", remedy="leave out --fraction")
+    percent = percent if unit is None else unit == "percent"
     factor = 100.0 if percent else 1.0
     if not 0.0 <= number.value <= factor:
         limits = "0 and 100 %" if percent else "0 and 1"
         remedy = "check the number as printed" if percent else "leave out --fraction if it is per cent"
         raise ScoreError(f"{name} {number.text} does not lie between {limits}", remedy=remedy)
-    return max(0.0, number.low / factor), min(1.0, number.high / factor)
+    sd, sd_low, sd_high = (None if x is None else x / factor for x in (number.sd, number.sd_low, number.sd_high))
+    return replace(
+        number,
+        text=number.text if number.percent or not percent else f"{number.text} %",
+        value=number.value / factor,
+        low=max(0.0, number.low / factor),
+        high=min(1.0, number.high / factor),
+        percent=percent,
+        sd=sd,
+        sd_low=sd_low,
+        sd_high=sd_high,
+    )
+
+
+def between(low: float, high: float, decimals: int, *, percent: bool) -> str:
+    """Text of two bounds, given as fractions, rounded outwards: "86.13 to 92.65 %"."""
+    factor, unit = (100.0, " %") if percent else (1.0, "")
+    return f"{round_down(low * factor, decimals)} to {round_up(high * factor, decimals)}{unit}"
 
 
 def round_down(value: float, decimals: int) -> str:
@@ -155,7 +183,3 @@ def _rounded(digits: str) -> tuple[float, int, float, float]:
     value, decimals = float(digits), len(digits.partition(".")[2])
     half = 0.5 * 10.0**-decimals
     return value, decimals, value - half, value + half
-
-
-def _told(name: str, numbers: Mapping[str, Printed]) -> str:
-    return f"{name} {numbers[name].text}"

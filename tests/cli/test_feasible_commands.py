@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from operator import attrgetter
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_of_the_methods_pairs_exactly_the_named_ones_are_impossible(tmp_path):
     verdicts = read_csv(tmp_path / "verdicts.csv")
     assert {row["label"] for row in verdicts if row["verdict"] == "impossible"} == NAMED
     sam_vit = next(row for row in verdicts if row["label"] == "sam_vit_table_05: SAM-ViT (proposed)")
-    assert float(sam_vit["least_sd"]) == pytest.approx(0.1756, abs=5e-5)
+    assert float(sam_vit["dice_sd_least"]) == pytest.approx(0.1756, abs=5e-5)
     assert float(sam_vit["least_share_below"]) == pytest.approx(0.0349, abs=5e-5)
 
 
@@ -83,8 +84,8 @@ def test_one_pair_says_what_it_needs():
         ("dice,iou\n", "No row holds both"),
         ("dice,iou\n,80\n", "No row holds both"),
         ("dice,iou\n90,x\n", "Line 2: 'x' is not a printed number"),
-        ("label,dice,iou,n\nU-Net,90,80,many\n", "U-Net"),
-        ("dice,iou\n90,80\n\n190,80\n", "Line 4: Dice 190 does not lie between 0 and 100 %"),
+        ("label,dice,iou,n\nU-Net,90,80,many\n", "Line 2, U-Net: 'many' is not a count"),
+        ("dice,iou,sd_over\n\n90,80,folds\n", "Line 3: 'folds' is not what an SD is over"),
         ("dice,iou\n0.921,87.9\n", "Line 2: Mixed units"),
         ("dice,iou\n92,1,87,9\n", "semicolons"),
         (b"PK\x03\x04\0", "a workbook"),
@@ -120,7 +121,7 @@ def test_tables_as_people_have_them(tmp_path, content):
     assert "1 of 2 pairs are arithmetically impossible\nrows without Dice or IoU, skipped: 1" in done.stdout
     wrong, right = read_csv(tmp_path / "out.csv")
     assert (wrong["label"], wrong["verdict"], right["label"]) == ("A", "impossible", "C")
-    assert float(right["least_sd"]) == pytest.approx(0.175593, abs=2e-6)
+    assert float(right["dice_sd_least"]) == pytest.approx(0.175593, abs=2e-6)
 
 
 def test_command_table_and_python_give_one_answer(tmp_path):
@@ -138,11 +139,11 @@ def test_lower_bounds_are_rounded_down_and_upper_bounds_up(tmp_path):
     done = run("feasible", "--dice", "0.947", "--iou", "0.924", "--out", tmp_path / "out.csv")
     exact, row = check_pair("0.947", "0.924"), read_csv(tmp_path / "out.csv")[0]
     assert "SD of at least 0.129" in done.stdout
-    assert 0.1295 < exact.least_sd < 0.13  # to the nearest it would be 0.130
-    for name in ("least_sd", "least_share_below", "iou_low"):
-        assert 0 <= getattr(exact, name) - float(row[name]) < 1.1e-6
-    for name in ("greatest_sd", "greatest_sample_sd", "iou_high", "pooled_high"):
-        assert 0 <= float(row[name]) - getattr(exact, name) < 1.1e-6
+    assert 0.1295 < exact.dice_sd.least < 0.13  # to the nearest it would be 0.130
+    for name in ("dice_sd.least", "iou_sd.least", "least_share_below", "iou_low"):
+        assert 0 <= attrgetter(name)(exact) - float(row[name.replace(".", "_")]) < 1.1e-6
+    for name in ("dice_sd.greatest", "iou_sd.greatest_sample", "iou_high", "pooled_high"):
+        assert 0 <= float(row[name.replace(".", "_")]) - attrgetter(name)(exact) < 1.1e-6
 
 
 @pytest.mark.parametrize(
@@ -152,11 +153,20 @@ def test_lower_bounds_are_rounded_down_and_upper_bounds_up(tmp_path):
         ("--dice 92.6 --iou 84.1", 1, "impossible"),
         ("--dice 90.0±35 --n 100", 1, "sample SD (divisor n - 1) of at most 30.2 %"),
         ("--confusion 26255387 787716 924659 6,110,958 --dice 0.894", 1, "does not follow"),
-        ("--confusion 26255387 787716 924659 6110958 --dice 0.8771 --iou 78,11%", 2, "Mixed units"),
+        ("--confusion 26255387 787716 924659 6110958 --f1 0.8771 --iou 78,11%", 0, "F1 (Dice)"),
+        ("--confusion 90 10 20 80 --auc 99%", 1, "72.00 to 98.00 %         99%  outside the bounds"),
+        ("--confusion 50 10 25 20 --sensitivity .667 --f1 .741", 1, "they follow if the counts are, in this order, TP"),
+        ("--confusion 9 1 2 8 --f1 0.84 --dice 0.84", 2, "--dice does not go with --confusion"),
+        ("--dice 90 --iou 80 --f1 85", 2, "--f1 does not go with --dice"),
+        ("--csv pairs.csv --n 5", 2, "--n does not go with --csv (a table has columns)"),
+        ("--dice 90 --iou 85 --n 200,1000", 2, "two datasets are two calls"),
+        ("--dice 94.8±2.1 --iou 91.9±3.0", 0, "The printed SD is none over images"),
+        ("--dice 94.8±2.1 --iou 91.9±3.0 --sd-over images", 1, "too small to be one over images"),
+        ("--dice 94.8±2.1 --iou 90.1 --pooled", 0, "Not judged: the SD of Dice (2.1 %)"),
         ("--dice 0.921 --iou 87.9", 2, "Mixed units: Dice 0.921 looks like a fraction, IoU 87.9 like per cent"),
         ("--dice 120 --iou 80", 2, "Dice 120 does not lie between 0 and 100 %\n  remedy: check the number as printed"),
         ("--dice 90", 2, "Dice alone"),
-        ("--dice 90 --iou 80 --accuracy 90", 2, "--confusion"),
+        ("--dice 90 --iou 80 --accuracy 90", 2, "--accuracy does not go with --dice without --confusion"),
     ],
 )
 def test_exit_status_and_words(arguments, status, says, monkeypatch, capsys):
@@ -171,7 +181,7 @@ def test_exit_status_and_words(arguments, status, says, monkeypatch, capsys):
 def test_the_documents_examples_are_what_the_commands_print(tmp_path, monkeypatch):
     document = (Path(__file__).parents[2] / "docs" / "feasible.md").read_text(encoding="utf-8")
     blocks = [block.split("\n", 1) for block in re.findall(r"```console\n\$ lesion (.*?)```", document, re.DOTALL)]
-    assert len(blocks) == 5
+    assert len(blocks) == 8
     (table,) = re.findall(r"```text\n(.*?)```", document, re.DOTALL)
     (tmp_path / "table.csv").write_text(table, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
@@ -182,6 +192,33 @@ def test_the_documents_examples_are_what_the_commands_print(tmp_path, monkeypatc
 def test_neither_pair_nor_table_is_refused(tmp_path):
     assert "--csv" in str(run("feasible").exception)
     assert "--csv" in str(run("feasible", "--dice", "90", "--iou", "80", "--csv", tmp_path / "x").exception)
+
+
+def test_rows_and_columns_that_are_passed_over_are_named(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text(
+        "Model,Dice (%),Dice SD,IoU (%),IOU_sd,SD over,Year\nA,94.8,2.1,91.9,3.0,,2020\nB,94.8,2.1,91.9,3.0,images,\n"
+        "C,94.8,2.1,91.9,3.0,runs,\nD,ninety,,80,,,\nE,190,,80,,,\nF,90,80\nG,,,80,,,\n"
+    )
+    done = run("feasible", "--csv", path, "--out", tmp_path / "out.csv")
+    assert [row["verdict"] for row in read_csv(tmp_path / "out.csv")] == [
+        "SD not over images",
+        "impossible",
+        "possible only with spread",
+    ]
+    assert done.stdout.splitlines()[3:] == [
+        "1 of 3 pairs are arithmetically impossible; 1 more has an SD that cannot be one over images",
+        "rows without Dice or IoU, skipped: 1",
+        "rows that cannot be read: 3",
+        "  line 5, D: 'ninety %' is not a printed number",
+        "  line 6, E: Dice 190 % does not lie between 0 and 100 %",
+        "  line 7, F: 3 cells, the header has 7",
+        "columns that are not used: Year",
+    ]
+    assert done.exit_code == 1
+    path.write_text("dice,iou\n90,85\n190,80\n")
+    done = run("feasible", "--csv", path)
+    assert (done.exit_code, "  line 3: Dice 190 does not" in done.stdout) == (2, True)
 
 
 def test_effects():

@@ -8,11 +8,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility.confusion import check_confusion, pooled_metrics
+from lesion_core.metrics.feasibility.confusion import auc_bounds, check_confusion, pooled_metrics
 from lesion_core.metrics.feasibility.effects import check_effect
-from lesion_core.metrics.feasibility.pairs import check_pair, iou_of_dice, least_sd, least_share_below
+from lesion_core.metrics.feasibility.pairs import check_pair, iou_of_dice, least_share_below
 from lesion_core.metrics.feasibility.rates import check_rates
-from lesion_core.metrics.feasibility.spread import greatest_dice_variance, greatest_sds
+from lesion_core.metrics.feasibility.spread import (
+    greatest_dice_variance,
+    greatest_sds,
+    least_sd,
+    spread_of_dice,
+    spread_of_iou,
+)
 
 # (Dice, IoU) as printed, with the place where they stand.
 GL_MED_SA = {  # paper 001, Table I, text
@@ -71,8 +77,8 @@ def test_sam_vit_needs_an_extreme_spread():
     result = pair(*SAM_VIT["ISIC 2018"], n=519)
     assert result.verdict == "possible only with spread"
     assert round(result.least_sd_printed, 3) == 0.176
-    assert round(result.least_sd, 3) == 0.176
-    assert result.least_sd < result.least_sd_printed
+    assert round(result.dice_sd.least, 3) == 0.176
+    assert result.dice_sd.least < result.least_sd_printed
     assert not result.pooled_possible
     assert result.iou_low == pytest.approx(0.94265 / 1.05735)
     assert result.pooled_high == pytest.approx(0.94275 / 1.05725)
@@ -87,14 +93,14 @@ def test_the_other_two_papers_are_possible():
     assert pair(*DUAL_NETWORK).verdict == "possible only with spread"
     peft = pair(*PEFT_MEDSAM, 4, unit="fraction")
     assert peft.verdict == "possible only with spread"
-    assert peft.least_sd < 0.06
+    assert peft.dice_sd.least < 0.06
 
 
 def test_pooled_pairs_are_possible_without_spread():
     result = pair(90.0, 81.82)
     assert result.verdict == "possible"
     assert result.pooled_possible
-    assert result.least_sd == result.least_share_below == 0.0
+    assert result.dice_sd.least == result.least_share_below == 0.0
     assert pair(100.0, 100.0).verdict == "possible"
     assert pair(0.0, 0.0).verdict == "possible"
 
@@ -102,7 +108,7 @@ def test_pooled_pairs_are_possible_without_spread():
 def test_iou_above_dice_is_impossible():
     result = pair(80.0, 80.1)
     assert result.verdict == "impossible"
-    assert math.isnan(result.least_sd)
+    assert math.isnan(result.dice_sd.least)
     assert math.isnan(result.least_share_below)
 
 
@@ -129,10 +135,10 @@ def test_no_real_table_is_called_impossible(dices):
     j = d / (2 - d)
     result = pair(100 * d.mean(), 100 * j.mean(), n=len(d))
     assert result.verdict != "impossible"
-    assert d.std() >= result.least_sd - 1e-9
+    assert d.std() >= result.dice_sd.least - 1e-9
     assert np.mean(j < 0.65 + 1e-12) >= result.least_share_below - 1e-9
     exact = pair(d.mean(), j.mean(), 12, unit="fraction")
-    assert d.std() >= exact.least_sd - 1e-5
+    assert d.std() >= exact.dice_sd.least - 1e-5
 
 
 @settings(max_examples=50, deadline=None)
@@ -171,12 +177,12 @@ def test_rounding_works_in_the_pairs_favour(dice, position):
     assume(0.02 < iou < 0.98)
     result = pair(dice, iou, unit="fraction")
     assert result.verdict != "impossible"
-    assert result.least_sd <= least_sd(dice, iou) + 1e-12
+    assert result.dice_sd.least <= least_sd(dice, iou) + 1e-12
     assert result.least_share_below <= least_share_below(dice, iou) + 1e-9
     corners = [
         least_share_below(d, j)
-        for d in np.linspace(*result.dice_interval, 15)
-        for j in np.linspace(*result.iou_interval, 15)
+        for d in np.linspace(result.dice.low, result.dice.high, 15)
+        for j in np.linspace(result.iou.low, result.iou.high, 15)
     ]
     finite = [c for c in corners if not math.isnan(c)]
     assert not finite or result.least_share_below <= min(finite) + 1e-9
@@ -214,6 +220,8 @@ def test_bad_pairs_are_refused(dice, iou, more, says):
 def test_a_unit_that_is_given_settles_mixed_looks():
     assert check_pair("1.5", "0.8", unit="percent").verdict == "possible"
     assert check_pair("0.9 %", "0.5 %").verdict == "possible"
+    assert check_pair("0.90 %", "0.0045").verdict == "possible"
+    assert check_pair("92.1 %", "0.879").explanation.startswith("Dice 92.1 % with IoU 0.879 is possible only if")
 
 
 def test_bounds_and_ranges_are_as_wide_as_they_say():
@@ -253,8 +261,11 @@ def test_an_sd_decides():
     assert check_pair("90.0 ± 4", "82.0", 519).verdict != "impossible"
     assert check_pair("90.0", "82.0 ± 45", 519).verdict == "impossible"
     few = check_pair("94.27 ± 0.31", "92.83")
-    assert few.verdict == "possible only with spread"
-    assert few.explanation.endswith("The printed SD is less: it may be one over runs, it is none over images.")
+    assert few.verdict == "SD not over images"
+    assert few.explanation.endswith(
+        "The printed SD is none over images (Dice: 0.31 % means at most 0.315 %, images have at least 17.5 %): "
+        "it may be one over runs, or a standard error."
+    )
     assert "sample SD (divisor n - 1) of at most 30.2 %" in check_pair("90.0 ± 32", n=100).explanation
 
 
@@ -272,8 +283,10 @@ def test_no_real_sample_with_its_sd_is_called_impossible(dices, ddof, decimals, 
     for printed in ((dice, iou), (dice, None)):
         found = check_pair(*printed, len(d) if known else None, unit="percent")
         assert found.verdict != "impossible"
-        assert found.greatest_sd >= d.std() - 1e-9
-        assert found.greatest_sample_sd >= d.std(ddof=1) - 1e-9
+        assert found.verdict != "SD not over images"
+        for values, spread in ((d, found.dice_sd), (j, found.iou_sd)):
+            assert spread.least - 1e-9 <= values.std() <= spread.greatest + 1e-9
+            assert values.std(ddof=1) <= spread.greatest_sample + 1e-9
 
 
 @settings(max_examples=25, deadline=None)
@@ -283,6 +296,55 @@ def test_the_greatest_variance_equals_the_linear_programme(dice, position):
     grid = np.unique(np.r_[np.linspace(0, 1, 2001), 2 - dice / iou])
     found = linear_programme(-(grid**2), dice, iou, grid)
     assert -found.fun - dice**2 == pytest.approx(greatest_dice_variance((dice, dice), (iou, iou)), abs=1e-6)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0.05, 0.98), st.floats(0.02, 0.98))
+def test_the_spread_of_iou_equals_the_linear_programme(dice, position):
+    iou = iou_of_dice(dice) + position * (dice - iou_of_dice(dice))
+    y = 2 * iou / dice - 1
+    grid = np.unique(np.r_[np.linspace(0, 1, 2001), 2 * y / (1 + y), 2 - 2 * (1 - dice) / (1 - iou)])
+    found = spread_of_iou((dice, dice), (iou, iou))
+    for sign, bound in ((1, found.least), (-1, found.greatest)):
+        value = sign * linear_programme(sign * (grid / (2 - grid)) ** 2, dice, iou, grid).fun
+        assert value - iou**2 == pytest.approx(bound**2, abs=1e-6)
+
+
+def test_spread_by_hand():
+    # half of the images Dice 0 and IoU 0, half Dice 3/4 and IoU 3/5: the farthest Dice, the nearest IoU
+    means = (0.375, 0.375), (0.3, 0.3)
+    assert (spread_of_dice(*means).greatest, spread_of_iou(*means).least) == pytest.approx((0.375, 0.3))
+    # half Dice 1 and IoU 1 instead: the nearest Dice, the farthest IoU
+    means = (0.875, 0.875), (0.8, 0.8)
+    assert (spread_of_dice(*means).least, spread_of_iou(*means).greatest) == pytest.approx((0.125, 0.2))
+
+
+def test_an_sd_that_is_too_small_for_images():
+    # Dice 0.9485 and IoU 0.9185 at best: IoU 0 and 2 * 0.9185 / 0.9485 - 1, an SD of 0.1294
+    printed = ("94,8 ± 2,1 %", "91,9 ± 3,0 %", 200)
+    found = check_pair(*printed)
+    assert found.verdict == "SD not over images"
+    assert (found.dice_sd.least, found.iou_sd.least) == pytest.approx((0.10456, 0.12944), abs=1e-5)
+    assert "IoU: 3 % means at most 3.05 %, images have at least 12.9 %" in found.explanation
+    over = check_pair(*printed, sd_over="images")
+    assert (over.verdict, check_pair(*printed, sd_over="runs").verdict) == ("impossible", "possible only with spread")
+    assert "too small to be one over images" in over.explanation
+    # decimals enough to tell the bound from the printed SD
+    near = check_pair("0.9500 ± 0.10", "0.922", sd_over="images").explanation
+    assert "0.1 means at most 0.105, images have at least 0.1054" in near
+    # n counts images: 3 runs may spread more, for divisor n - 1
+    assert check_pair("90.0 ± 31", n=100).verdict == "impossible"
+    assert check_pair("90.0 ± 31", n=100, sd_over="runs").verdict == "possible"
+    pooled = check_pair("94.8 (2.1)", "90.1", pooled=True)
+    assert pooled.explanation.endswith("Not judged: the SD of Dice (2.1 %), for pooled pixels have none over images.")
+    with pytest.raises(ScoreError, match="no SD over images"):
+        check_pair("94.8 (2.1)", "90.1", pooled=True, sd_over="images")
+
+
+def test_a_jaccard_below_the_bound_may_be_a_thresholded_one():
+    for iou, says in (("84.1", True), ("93.0", False)):
+        found = check_pair("92.6", iou)
+        assert (found.verdict, "thresholded Jaccard" in found.explanation) == ("impossible", says)
 
 
 # UltraLight-VM-UNet issue 72: the matrix and the metrics of one log; the paper prints a Dice of 0.894
@@ -301,7 +363,7 @@ def test_a_logged_matrix_gives_its_metrics_and_not_the_papers():
     found = {check.name: check for check in check_confusion(*LOG, {"dice": "0.894", "accuracy": "0.9497"}).checks}
     assert found["dice"].follows == "does not follow"
     assert found["accuracy"].follows == "follows if cut off, not rounded"
-    assert found["iou"].value == iou_of_dice(found["dice"].value)
+    assert found["iou"].low == iou_of_dice(found["dice"].high)
 
 
 def test_metrics_of_a_matrix_by_hand():
@@ -323,6 +385,34 @@ def test_metrics_of_a_matrix_by_hand():
     assert math.isnan(pooled_metrics(10, 0, 0, 0)["dice"])
     swapped = check_confusion(50, 10, 20, 20, {"precision": "50,0 %"}).checks[5]
     assert (swapped.follows, swapped.instead) == ("does not follow", ("sensitivity",))
+    hundredth = check_confusion(50, 10, 20, 20, {"sensitivity": "0.50 %"}).checks[3]
+    assert (hundredth.follows, hundredth.instead) == ("does not follow", ("sensitivity / 100",))
+
+
+def test_each_metric_of_a_matrix_has_its_own_unit():
+    assert check_confusion(50, 10, 20, 20, {"accuracy": "70.0 %", "sensitivity": "0.500"}).verdict == "possible"
+
+
+def test_another_order_of_the_counts_is_found():
+    # TP 50, FP 10, FN 25, TN 20: sensitivity 50 / 75, specificity 20 / 30, precision 50 / 60
+    found = check_confusion(50, 10, 25, 20, {"sensitivity": "0.667", "specificity": "0.667", "precision": "0.833"})
+    assert (found.verdict, found.orders) == ("impossible", ("TP FP FN TN", "TP FP TN FN") if False else found.orders)
+    assert (found.verdict, found.orders) == ("impossible", ("TP FP FN TN",))
+    assert check_confusion(50, 10, 20, 20, {"sensitivity": "0.500"}).orders == ()
+    assert check_confusion(50, 10, 20, 20, {"sensitivity": "0.123"}).orders == ()
+
+
+def test_one_operating_point_bounds_the_auc():
+    # 1 - specificity 0.1, sensitivity 0.8: at least 0.9 * 0.8, at most 0.1 * 0.8 + 0.9 * 1
+    assert auc_bounds(0.8, 0.9) == pytest.approx((0.72, 0.98))
+    for auc, verdict in (("0.98", "possible"), ("98.6 %", "impossible"), ("0.72", "possible"), ("0.71", "impossible")):
+        assert check_confusion(90, 10, 20, 80, {"auc": auc}).verdict == verdict
+    # any curve through the point, by trapezia: scores that rise and fall
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        x = np.r_[0, np.sort(rng.uniform(0, 0.1, 5)), 0.1, np.sort(rng.uniform(0.1, 1, 5)), 1]
+        y = np.r_[0, np.sort(rng.uniform(0, 0.8, 5)), 0.8, np.sort(rng.uniform(0.8, 1, 5)), 1]
+        assert 0.72 <= np.trapezoid(y, x) <= 0.98
 
 
 @settings(max_examples=100, deadline=None)
@@ -337,7 +427,7 @@ def test_what_follows_from_a_matrix_is_never_called_impossible(tn, fp, fn, tp, d
 
 
 def test_bad_matrices_are_refused():
-    for counts, printed in (((0, 0, 0, 0), {}), ((1, -1, 1, 1), {}), ((1, 1, 1, 1), {"auc": "0.9"})):
+    for counts, printed in (((0, 0, 0, 0), {}), ((1, -1, 1, 1), {}), ((1, 1, 1, 1), {"kappa": "0.9"})):
         with pytest.raises(ScoreError):
             check_confusion(*counts, printed)
 
@@ -443,6 +533,17 @@ def test_rates_of_segmae():
     low, high = result.prevalence
     assert low < 0.023 / 0.103 < high
     assert check_rates("0.938", "0.858", "0.961", prevalence=0.5).pooled_verdict == "impossible"
+
+
+def test_rates_in_their_own_units_and_with_a_known_prevalence():
+    # 0.4 * 0.91 + 0.6 * 0.95 = 0.934
+    rates = ("93.4 %", "0.910", "95.0 %")
+    assert check_rates(*rates).pooled_verdict == "possible"
+    known = check_rates(*rates, prevalence=0.4)
+    assert known.explanation.startswith("Possible with a share of positives of 0.4: pooled accuracy lies within 93.35")
+    wrong = check_rates(*rates, prevalence=0.8)
+    assert "lies within 91.75 to 91.85 % there; macro averages or another test set could." in wrong.explanation
+    assert check_rates("0.934", "0.910", "0.95 %").explanation.endswith("With specificity 0.95 % times 100 they agree.")
 
 
 def test_rates_beyond_any_averaging():

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.printed import is_blank, parse_count, parse_printed, round_down, round_up
+from lesion_core.metrics.printed import is_blank, parse_count, parse_printed, read_rates, round_down, round_up
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,11 @@ def test_a_printed_number(text, value, decimals, low, high):
 
 
 @pytest.mark.parametrize(
-    "text", ["92.1 ± 0.3", "92.1±0.3", "92.1 +- 0.3", "92,1 +/- 0,3", "92.1 % ± 0.3 %", "92.1 ± 0.3%", "92.1 −0.3"]
+    "text",
+    [
+        *("92.1 ± 0.3", "92.1±0.3", "92.1 +- 0.3", "92,1 +/- 0,3", "92.1 % ± 0.3 %", "92.1 ± 0.3%", "92.1 −0.3"),
+        *("92.1 (0.3)", "92,1 (± 0,3)", "92.1 % (+/- 0.3 %)", "92.1(0.3) %"),
+    ],
 )
 def test_a_mean_with_its_sd(text):
     found = parse_printed(text)
@@ -48,7 +52,9 @@ def test_a_mean_with_its_sd(text):
         assert (found.value, found.sd, found.sd_low, found.sd_high) == pytest.approx((92.1, 0.3, 0.25, 0.35))
 
 
-@pytest.mark.parametrize("text", ["", "x", "nan", "1e-3", "92.1.2", "92.1 (0.3)", "± 0.3", "92.1 ±", "92²", "1,234.5"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "nan", "1e-3", "92.1.2", "(0.3)", "92.1 (91.0-93.2)", "± 0.3", "92.1 ±", "92²", "1,234.5"]
+)
 def test_what_is_no_printed_number(text):
     with pytest.raises(ScoreError, match="not a printed number"):
         parse_printed(text)
@@ -62,6 +68,33 @@ def test_counts_and_blanks():
             parse_count(text)
     assert all(map(is_blank, ("", " ", "-", "–", "N/A", "nan", None)))
     assert not is_blank("0")
+
+
+def test_each_rate_has_its_own_unit():
+    found = read_rates({"a": "93.4 %", "b": "0.910", "c": "0", "d": None, "e": "93.0"})
+    assert [(name, number.percent, number.text) for name, number in found.items()] == [
+        ("a", True, "93.4 %"),
+        ("b", False, "0.910"),
+        ("c", True, "0 %"),
+        ("e", True, "93.0 %"),
+    ]
+    assert (found["a"].low, found["b"].high, found["c"].high) == pytest.approx((0.9335, 0.9105, 0.005))
+    assert read_rates({"a": "0.910"}, "percent")["a"].value == pytest.approx(0.0091)
+    assert read_rates({"a": "92.0 (55.0)"})["a"].sd == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("texts", "more", "says"),
+    [
+        (("93.4", "0.910"), {"one_unit": True}, "b 0.910 looks like a fraction, a 93.4 like per cent"),
+        (("0.9 ± 3", "0.8"), {}, "Mixed units: a 0.9 ± 3"),
+        (("93.4 %", "0.910"), {"unit": "fraction"}, "per cent, not a fraction"),
+        (("101", "80"), {}, "a 101 does not lie between 0 and 100 %"),
+    ],
+)
+def test_rates_without_a_unit_are_refused(texts, more, says):
+    with pytest.raises(ScoreError, match=says):
+        read_rates(dict(zip("ab", texts, strict=True)), **more)
 
 
 @given(st.floats(0, 100), st.integers(0, 6))

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import Literal
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.printed import TINY, Printed, Unit, as_fractions, in_percent, parse_printed
+from lesion_core.metrics.printed import TINY, Printed, Unit, read_rates
 
-Follows = Literal["", "follows", "follows if cut off, not rounded", "does not follow"]
+Follows = Literal[
+    "", "follows", "follows if cut off, not rounded", "does not follow", "within the bounds", "outside the bounds"
+]
+WRONG = ("does not follow", "outside the bounds")
+COUNTS = ("tn", "fp", "fn", "tp")
 
 
 @dataclass(frozen=True)
@@ -18,15 +23,17 @@ class MetricCheck:
     """One pooled metric of a matrix.
 
     Attributes:
-        name: a key of ``pooled_metrics``.
-        value: what follows from the counts; NaN where the denominator is 0.
+        name: a key of ``pooled_metrics``, or ``auc``.
+        low, high: what follows from the counts, alike but for ``auc``; NaN where the denominator is 0.
         printed: the paper's number, None if not given.
-        follows: whether ``value`` may have been rounded to it, or was cut off; "" if there is nothing to compare.
-        instead: other metrics that would have been rounded to the printed number, where this one does not follow.
+        follows: whether it may have been rounded to it, or was cut off; "" if there is nothing to compare.
+        instead: what would have been rounded to the printed number, where this one does not follow: other metrics, or
+            this one times or divided by 100.
     """
 
     name: str
-    value: float
+    low: float
+    high: float
     printed: Printed | None
     follows: Follows
     instead: tuple[str, ...]
@@ -34,14 +41,19 @@ class MetricCheck:
 
 @dataclass(frozen=True)
 class ConfusionVerdict:
-    """Pooled metrics of TN, FP, FN, TP beside the printed ones; "impossible" if one does not follow."""
+    """Pooled metrics of TN, FP, FN, TP beside the printed ones; "impossible" if one does not follow.
+
+    Attributes:
+        orders: other orders of the four counts ("TP FN FP TN") from which all printed metrics follow, where they do not
+            from the given one.
+    """
 
     tn: int
     fp: int
     fn: int
     tp: int
-    percent: bool
     checks: tuple[MetricCheck, ...]
+    orders: tuple[str, ...]
     verdict: Literal["impossible", "possible"]
 
 
@@ -70,6 +82,15 @@ def pooled_metrics(tn: int, fp: int, fn: int, tp: int) -> dict[str, float]:
     }
 
 
+def auc_bounds(sensitivity: float, specificity: float) -> tuple[float, float]:
+    """Least and greatest area under a ROC curve through one operating point.
+
+    The curve rises from (0, 0) through (1 - specificity, sensitivity) to (1, 1). At least it is 0 before the point and
+    ``sensitivity`` after it; at most it is ``sensitivity`` before the point and 1 after it.
+    """
+    return sensitivity * specificity, 1.0 - (1.0 - sensitivity) * (1.0 - specificity)
+
+
 def check_confusion(
     tn: int, fp: int, fn: int, tp: int, printed: Mapping[str, str] | None = None, *, unit: Unit | None = None
 ) -> ConfusionVerdict:
@@ -77,35 +98,50 @@ def check_confusion(
 
     Args:
         tn, fp, fn, tp: counts of pixels or samples, in scikit-learn's order: [[TN, FP], [FN, TP]].
-        printed: rates as printed, by name of ``pooled_metrics``.
-        unit: of ``printed``; None: per cent if one is above 1.
+        printed: rates as printed, by name of ``pooled_metrics``; ``auc`` of the same scores is bounded by the matrix.
+        unit: of ``printed``; None: each has its own, see ``read_rates``.
 
     Raises:
         ScoreError: a negative count, all counts 0, an unknown metric, or a printed number that is no rate.
     """
-    if min(tn, fp, fn, tp) < 0 or tn + fp + fn + tp == 0:
+    given = (tn, fp, fn, tp)
+    if min(given) < 0 or sum(given) == 0:
         raise ScoreError(f"TN {tn}, FP {fp}, FN {fn}, TP {tp} are no confusion matrix", remedy="give counts, not all 0")
-    values = pooled_metrics(tn, fp, fn, tp)
-    if unknown := sorted({*(printed or {})} - {*values}):
-        raise ScoreError("Unknown metrics", ids=unknown, remedy=f"known are {', '.join(values)}")
-    numbers = {name: parse_printed(text) for name, text in (printed or {}).items()}
-    percent = in_percent(numbers, unit)
-    checks = [_check(name, values, numbers.get(name), percent) for name in values]
-    wrong = any(check.follows == "does not follow" for check in checks)
-    return ConfusionVerdict(tn, fp, fn, tp, percent, tuple(checks), "impossible" if wrong else "possible")
+    known = {*pooled_metrics(*given), "auc"}
+    if unknown := sorted({*(printed or {})} - known):
+        raise ScoreError("Unknown metrics", ids=unknown, remedy=f"known are {', '.join(sorted(known))}")
+    numbers = read_rates(printed or {}, unit)
+    checks, orders = _checks(given, numbers), []
+    wrong = any(check.follows in WRONG for check in checks)
+    for order in permutations(COUNTS) if wrong else ():
+        counts = dict(zip(order, given, strict=True))
+        if not any(check.follows in WRONG for check in _checks([counts[name] for name in COUNTS], numbers)):
+            orders.append(" ".join(order).upper())
+    return ConfusionVerdict(tn, fp, fn, tp, tuple(checks), tuple(orders), "impossible" if wrong else "possible")
 
 
-def _check(name: str, values: Mapping[str, float], printed: Printed | None, percent: bool) -> MetricCheck:
+def _checks(counts: Sequence[int], numbers: Mapping[str, Printed]) -> list[MetricCheck]:
+    values = pooled_metrics(*counts)
+    checks = [_check(name, values, numbers.get(name)) for name in values]
+    if auc := numbers.get("auc"):
+        low, high = auc_bounds(values["sensitivity"], values["specificity"])
+        inside = low <= auc.high + TINY and auc.low - TINY <= high
+        follows: Follows = "" if math.isnan(low) else "within the bounds" if inside else "outside the bounds"
+        checks.append(MetricCheck("auc", low, high, auc, follows, ()))
+    return checks
+
+
+def _check(name: str, values: Mapping[str, float], printed: Printed | None) -> MetricCheck:
     value = values[name]
-    if printed is None:
-        return MetricCheck(name, value, None, "", ())
-    low, high = as_fractions(name, printed, percent)
-    if math.isnan(value):
-        return MetricCheck(name, value, printed, "", ())
-    fitting = tuple(other for other in values if low - TINY <= values[other] <= high + TINY)
+    if printed is None or math.isnan(value):
+        return MetricCheck(name, value, value, printed, "", ())
+    low, high = printed.low, printed.high
+    fitting = [other for other in values if low - TINY <= values[other] <= high + TINY]
     if name in fitting:
-        return MetricCheck(name, value, printed, "follows", ())
-    first = printed.value / (100.0 if percent else 1.0)
-    if printed.exact and first - TINY <= value < first + (high - low):
-        return MetricCheck(name, value, printed, "follows if cut off, not rounded", ())
-    return MetricCheck(name, value, printed, "does not follow", fitting)
+        return MetricCheck(name, value, value, printed, "follows", ())
+    if printed.exact and printed.value - TINY <= value < printed.value + (high - low):
+        return MetricCheck(name, value, value, printed, "follows if cut off, not rounded", ())
+    for words, factor in ((f"{name} / 100", 100.0), (f"{name} * 100", 0.01)):
+        if value > 0 and low * factor - TINY <= value <= high * factor + TINY:
+            fitting.append(words)
+    return MetricCheck(name, value, value, printed, "does not follow", tuple(fitting))

@@ -2,9 +2,8 @@
 
 For one image j = d / (2 - d), which is convex with j(0) = 0 and j(1) = 1. So for means over images (and
 means of such means over seeds or classes) D / (2 - D) <= J <= D, and for pooled pixels J = D / (2 - D) exactly. A pair
-above the lower bound needs spread between images: given D and J, the smallest spread is that of images of two kinds,
-perfect ones (Dice 1) and equal bad ones (Dice x); hence ``least_sd``. The greatest is in ``spread``. Everything allows
-for rounding of the printed numbers (half a unit of the last decimal).
+above the lower bound needs spread between images, whose bounds are in ``spread``. Everything allows for rounding of the
+printed numbers (half a unit of the last decimal).
 The bounds hold for plain IoU and for one way of averaging in both columns; a thresholded IoU, or Dice and IoU averaged
 differently, can break them, and then the table compares unlike things.
 """
@@ -12,154 +11,164 @@ differently, can break them, and then the table compares unlike things.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.feasibility.spread import greatest_dice_variance, greatest_sds
-from lesion_core.metrics.printed import (
-    TINY,
-    Printed,
-    Unit,
-    as_fractions,
-    in_percent,
-    parse_printed,
-    round_down,
-    round_up,
-)
+from lesion_core.metrics.feasibility.spread import Spread, least_sd, spread_of_dice, spread_of_iou
+from lesion_core.metrics.printed import TINY, Printed, Unit, between, read_rates, round_down, round_up
 from lesion_core.metrics.segmentation import JACCARD_THRESHOLD
 
-Verdict = Literal["impossible", "possible", "possible only with spread"]
+Verdict = Literal["impossible", "possible", "possible only with spread", "SD not over images"]
+SdOver = Literal["images", "runs"]
+ELSE = "it may be one over runs, or a standard error"
 
 
 @dataclass(frozen=True)
 class PairVerdict:
-    """All numbers but the printed ones are fractions 0..1, whatever the unit of the input.
+    """Numbers are fractions 0..1, whatever the unit of the input.
 
     Attributes:
-        dice, iou: as printed; ``iou`` is None where Dice and its SD alone are judged.
-        percent: the printed numbers are per cent.
-        dice_interval, iou_interval: what may have been rounded to them.
+        dice, iou: as printed, with what may have been rounded to them; ``iou`` is None where Dice and its SD alone are
+            judged.
         n: images, if known.
-        verdict: of means over images, or of pooled pixels if the paper says so.
-        reasons: why it is impossible; empty if it is not.
+        verdict: of means over images, or of pooled pixels if the paper says so; "SD not over images": the means are
+            possible, and the printed SD is too small to be one over images.
+        why: why it is impossible, or what the images must be like; "" where nothing need be said.
         iou_low, iou_high: bounds of the mean IoU, over the rounding interval of Dice (``iou_high`` uses n if known).
         pooled_high: D / (2 - D) of the greatest Dice: pooled pixels give an IoU from ``iou_low`` to this.
         pooled_possible: whether the printed IoU may have been rounded from such a one.
-        least_sd: least standard deviation (divisor n) of per-image Dice with which the pair is possible, rounding
-            in its favour; NaN if impossible.
-        least_sd_printed: the same for the printed values as they stand; NaN if they are impossible.
-        greatest_sd, greatest_sample_sd: the greatest, with divisor n and n - 1, rounding in its favour; NaN if
-            impossible for any spread.
+        dice_sd, iou_sd: bounds of the SD over images.
+        least_sd_printed: least SD of Dice for the printed values as they stand; NaN if they are impossible.
         least_share_below: least share of images with IoU under 0.65 (each by itself: the least SD and the least share
             need not be reached by the same images).
         least_images_below: the same as a number of images, if n is known.
-        needs: what the images must be like, if the pair is possible only with spread.
         explanation: the verdict and why, bounds rounded outwards.
     """
 
     dice: Printed
     iou: Printed | None
-    percent: bool
-    dice_interval: tuple[float, float]
-    iou_interval: tuple[float, float]
     n: int | None
     verdict: Verdict
-    reasons: tuple[str, ...]
+    why: str
     iou_low: float
     iou_high: float
     pooled_high: float
     pooled_possible: bool
-    least_sd: float
+    dice_sd: Spread
+    iou_sd: Spread
     least_sd_printed: float
-    greatest_sd: float
-    greatest_sample_sd: float
     least_share_below: float
     least_images_below: int | None
-    needs: str
     explanation: str
+
+    @property
+    def percent(self) -> bool:
+        """Whether one of the two is printed per cent."""
+        return self.dice.percent or (self.iou is not None and self.iou.percent)
 
 
 def check_pair(
-    dice: str, iou: str | None = None, n: int | None = None, *, unit: Unit | None = None, pooled: bool = False
+    dice: str,
+    iou: str | None = None,
+    n: int | None = None,
+    *,
+    unit: Unit | None = None,
+    pooled: bool = False,
+    sd_over: SdOver | None = None,
 ) -> PairVerdict:
     """Judge a published pair of mean Dice and mean IoU, each with its SD or without; or mean Dice with an SD alone.
 
     Args:
         dice, iou: as printed, e.g. "94.27", "0.9427", "92,1 ± 0,3 %": the decimals say how it was rounded.
-        n: number of images (of the values that an SD is over), if known.
-        unit: of both; None: per cent if one is above 1.
-        pooled: the paper computes both from pooled pixels.
+        n: number of images, if known.
+        unit: of both; None: see ``read_rates``.
+        pooled: the paper computes both from pooled pixels, so that no SD over images is left to judge.
+        sd_over: what an SD is over. None, not said: then ``n`` counts what it is over, and one that is too small to be
+            over images gets a verdict of its own.
 
     Raises:
-        ScoreError: no printed number, a value outside 0..100 % (0..1), mixed units, an impossible n, or Dice alone.
+        ScoreError: what ``read_rates`` refuses, an impossible n, or Dice alone.
     """
-    numbers = {name: parse_printed(text) for name, text in (("Dice", dice), ("IoU", iou)) if text is not None}
-    percent = in_percent(numbers, unit)
-    intervals = {name: as_fractions(name, number, percent) for name, number in numbers.items()}
+    numbers = read_rates({"Dice": dice, "IoU": iou}, unit, one_unit=True)
     if n is not None and n < 1:
         raise ScoreError(f"A mean needs at least one image, not {n}", remedy="give the number of images")
-    d_printed, j_printed, d_interval = numbers["Dice"], numbers.get("IoU"), intervals["Dice"]
-    if j_printed is None and d_printed.sd is None:
+    if pooled and sd_over == "images":
+        raise ScoreError("Pooled pixels have no SD over images", remedy="leave out --pooled or --sd-over images")
+    d, j = numbers["Dice"], numbers.get("IoU")
+    if j is None and (d.sd is None or pooled):
         raise ScoreError("Dice alone can always be true", remedy="give the IoU too, or an SD: '92.1 ± 0.3'")
-    low, high = iou_of_dice(d_interval[0]), _greatest_iou(d_interval[1], n)
-    pooled_high = iou_of_dice(d_interval[1])
-    j_interval = intervals.get("IoU", (low, high))
-    words = _Words(percent, max(number.decimals for number in numbers.values()) + 1)
-    reasons = []
+    d_interval = (d.low, d.high)
+    low, high, pooled_high = iou_of_dice(d.low), _greatest_iou(d.high, n), iou_of_dice(d.high)
+    j_interval = (j.low, j.high) if j else (low, high)
+    words = _Words(any(number.percent for number in numbers.values()), max(x.decimals for x in numbers.values()) + 1)
+    pooled_possible = low <= j_interval[1] + TINY and pooled_high >= j_interval[0] - TINY
+    reasons: list[str] = []
+    small: list[str] = []
+    sd = share = printed_sd = math.nan
+    dice_sd = iou_sd = Spread()
     if not low <= j_interval[1] + TINY or not j_interval[0] <= high + TINY:
-        bounds = words.between(low, high)
+        bounds = between(low, high, words.decimals, percent=words.percent)
         reasons.append(
             f"with that Dice a mean IoU lies within {bounds}, rounding allowed for, per image as well as pooled"
         )
-    pooled_possible = low <= j_interval[1] + TINY and pooled_high >= j_interval[0] - TINY
-    if pooled and not pooled_possible and not reasons:
-        reasons.append(f"pooled pixels of that Dice give an IoU of {words.between(low, pooled_high)}")
-    sd = share = printed_sd = greatest = greatest_sample = math.nan
-    if not reasons:
-        sd = least_sd(d_interval[1], j_interval[0])
-        share = _least_share_in_box(d_interval, j_interval)
-        greatest, greatest_sample = greatest_sds(*d_interval, n, greatest_dice_variance(d_interval, j_interval))
-        reasons += words.too_large("Dice", d_printed, greatest, greatest_sample, n)
-    if j_printed is not None:
-        reasons += words.too_large("IoU", j_printed, *greatest_sds(*j_interval, n), n)
-    if j_printed is not None and d_printed.exact and j_printed.exact:
-        d, j = d_printed.value / words.factor, j_printed.value / words.factor
-        printed_sd = least_sd(d, j) if iou_of_dice(d) <= j <= d else math.nan
-    verdict: Verdict = "impossible" if reasons else "possible" if sd == 0.0 else "possible only with spread"
-    images = None if n is None or math.isnan(share) else math.ceil(share * n - 1e-9)
-    pair = " with ".join(f"{name} {words.printed(number)}" for name, number in numbers.items())
-    needs = ""
-    if verdict == "impossible":
-        explanation = f"{pair} is arithmetically impossible: {'; '.join(reasons)}."
-    elif verdict == "possible":
-        explanation = f"{pair} is possible" + (", for pooled pixels too." if j_printed else ".")
+        if j_interval[1] < low and not pooled:
+            reasons[0] += " (a thresholded Jaccard, ISIC 2018's official metric, is another quantity)"
+    elif pooled and not pooled_possible:
+        bounds = between(low, pooled_high, words.decimals, percent=words.percent)
+        reasons.append(f"pooled pixels of that Dice give an IoU of {bounds}")
     else:
-        needs = words.needs(sd, printed_sd, share, images, n)
-        explanation = f"{pair} is possible only if {needs}; pooled pixels cannot give it."
-        if d_printed.sd_high is not None and d_printed.sd_high / words.factor < sd:
-            explanation += " The printed SD is less: it may be one over runs, it is none over images."
+        dice_sd, iou_sd = spread_of_dice(d_interval, j_interval, n), spread_of_iou(d_interval, j_interval, n)
+        sd, share = dice_sd.least, _least_share_in_box(d_interval, j_interval)
+    if pooled:
+        dice_sd = iou_sd = Spread()
+    elif not reasons:
+        limits = dice_sd, iou_sd
+        if sd_over == "runs":  # the means over runs obey the same bounds; how many runs is not known
+            limits = spread_of_dice(d_interval, j_interval), spread_of_iou(d_interval, j_interval)
+        for (name, number), limit in zip(numbers.items(), limits, strict=False):
+            reasons += words.too_large(name, number, limit, None if sd_over == "runs" else n)
+            small += words.too_small(name, number, limit) if sd_over != "runs" else ()
+    if j and d.exact and j.exact and iou_of_dice(d.value) <= j.value <= d.value:
+        printed_sd = least_sd(d.value, j.value)
+    if small and sd_over == "images":
+        reasons.append(f"the SD is too small to be one over images ({'; '.join(small)})")
+    images = None if n is None or math.isnan(share) else math.ceil(share * n - 1e-9)
+    pair = " with ".join(f"{name} {number.text}" for name, number in numbers.items())
+    why = words.needs(sd, iou_sd.least, printed_sd, share, images, n) if sd > 0.0 else ""
+    explanation = f"{pair} is possible only if {why}; pooled pixels cannot give it."
+    verdict: Verdict = "possible only with spread"
+    if reasons:
+        verdict, why = "impossible", "; ".join(reasons)
+        explanation = f"{pair} is arithmetically impossible: {why}."
+    elif sd == 0.0:
+        verdict = "possible"
+        explanation = f"{pair} is possible" + (", for pooled pixels too." if j else ".")
+    elif small:
+        verdict, about = "SD not over images", f"the printed SD is none over images ({'; '.join(small)}): {ELSE}"
+        why, explanation = f"{about}; {why}", f"{explanation} T{about[1:]}."
+    dropped = [
+        f"{name} ({words.sd(number.sd)})" for name, number in numbers.items() if pooled and number.sd is not None
+    ]
+    if dropped:
+        explanation += f" Not judged: the SD of {' and of '.join(dropped)}, for pooled pixels have none over images."
     return PairVerdict(
-        dice=d_printed,
-        iou=j_printed,
-        percent=percent,
-        dice_interval=d_interval,
-        iou_interval=j_interval,
+        dice=d,
+        iou=j,
         n=n,
         verdict=verdict,
-        reasons=tuple(reasons),
+        why=why,
         iou_low=low,
         iou_high=high,
         pooled_high=pooled_high,
         pooled_possible=pooled_possible,
-        least_sd=sd,
+        dice_sd=dice_sd,
+        iou_sd=iou_sd,
         least_sd_printed=printed_sd,
-        greatest_sd=greatest,
-        greatest_sample_sd=greatest_sample,
         least_share_below=share,
         least_images_below=images,
-        needs=needs,
         explanation=explanation,
     )
 
@@ -167,18 +176,6 @@ def check_pair(
 def iou_of_dice(dice: float) -> float:
     """j = d / (2 - d): exact for one image and for pooled pixels, the lower bound for means."""
     return dice / (2.0 - dice)
-
-
-def least_sd(dice: float, iou: float) -> float:
-    """Least standard deviation (divisor n) of per-image Dice with mean Dice ``dice`` and mean IoU ``iou``, fractions.
-
-    The linear programme over distributions of d has its optimum on images of Dice 1 and of one Dice x: (D, J) lies
-    on the chord from (x, j(x)) to (1, 1), whose slope is 2 / (2 - x). 0.0 at or below the bound D / (2 - D).
-    """
-    e, f = 1.0 - dice, 1.0 - iou
-    if e <= 0.0 or f <= 0.0:
-        return 0.0
-    return math.sqrt(max(0.0, e * (2.0 * e / f - 1.0 - e)))
 
 
 def least_share_below(dice: float, iou: float, threshold: float = JACCARD_THRESHOLD) -> float:
@@ -237,43 +234,42 @@ class _Words:
     percent: bool
     decimals: int
 
-    @property
-    def factor(self) -> float:
-        return 100.0 if self.percent else 1.0
+    def sd(self, sd: float, round_: Callable[[float, int], str] | None = None, beyond: float | None = None) -> str:
+        """An SD given as a fraction; as it is, or a bound rounded, with decimals that show it apart from ``beyond``."""
+        factor, unit, places = (100.0, " %", 1) if self.percent else (1.0, "", 3)
+        if round_ is None:
+            return f"{sd * factor:g}{unit}"
+        apart = operator.gt if round_ is round_down else operator.lt
+        while beyond is not None and places < 6 and not apart(float(round_(sd * factor, places)), beyond * factor):
+            places += 1
+        return round_(sd * factor, places) + unit
 
-    @property
-    def unit(self) -> str:
-        return " %" if self.percent else ""
-
-    def printed(self, number: Printed) -> str:
-        return number.text if number.percent else number.text + self.unit
-
-    def between(self, low: float, high: float) -> str:
-        low_text, high_text = (
-            round_(value * self.factor, self.decimals) for round_, value in ((round_down, low), (round_up, high))
-        )
-        return f"{low_text} to {high_text}{self.unit}"
-
-    def spread(self, sd: float, round_: Callable[[float, int], str] = round_down) -> str:
-        return round_(sd * self.factor, 1 if self.percent else 3) + self.unit
-
-    def too_large(self, name: str, number: Printed, greatest: float, sample: float, n: int | None) -> list[str]:
+    def too_large(self, name: str, number: Printed, limit: Spread, n: int | None) -> Iterator[str]:
         """The reason why a printed SD is impossible, if it is: it exceeds even the sample SD (divisor n - 1)."""
-        if number.sd is None or number.sd_low is None or number.sd_low / self.factor <= sample + 1e-9:
-            return []
-        images = "any number of" if n is None else n
-        by_n, by_less = self.spread(greatest, round_up), self.spread(sample, round_up)
-        return [
-            f"an SD of {name} of {number.sd:g}{self.unit} is too large: over {images} images the means allow "
+        if number.sd is None or number.sd_low is None or number.sd_low <= limit.greatest_sample + 1e-9:
+            return
+        over = "any number of" if n is None else n
+        by_n = self.sd(limit.greatest, round_up)
+        by_less = self.sd(limit.greatest_sample, round_up, number.sd_low)
+        yield (
+            f"an SD of {name} of {self.sd(number.sd)} is too large: over {over} images the means allow "
             f"a sample SD (divisor n - 1) of at most {by_less}, with divisor n {by_n}"
-        ]
+        )
 
-    def needs(self, sd: float, printed_sd: float, share: float, images: int | None, n: int | None) -> str:
+    def too_small(self, name: str, number: Printed, limit: Spread) -> Iterator[str]:
+        """What a printed SD would have to be over images, if it is less."""
+        if number.sd is not None and number.sd_high is not None and number.sd_high < limit.least - 1e-9:
+            least = self.sd(limit.least, round_down, number.sd_high)
+            yield f"{name}: {self.sd(number.sd)} means at most {self.sd(number.sd_high)}, images have at least {least}"
+
+    def needs(self, dice: float, iou: float, printed: float, share: float, images: int | None, n: int | None) -> str:
         """What the images must be like."""
-        text = f"per-image Dice has an SD of at least {self.spread(sd)}"
-        if not math.isnan(printed_sd) and self.spread(printed_sd) != self.spread(sd):
-            text += f" ({self.spread(printed_sd)} for the values as printed)"
+        text = f"per-image Dice has an SD of at least {self.sd(dice, round_down)}"
+        if not math.isnan(printed) and self.sd(printed, round_down) != self.sd(dice, round_down):
+            text += f" ({self.sd(printed, round_down)} for the values as printed)"
+        text += f", per-image IoU one of at least {self.sd(iou, round_down)}"
         if share > 0.0:
-            text += f" and {round_down(100 * share, 2)} % of images an IoU under {JACCARD_THRESHOLD}"
+            text += f", and {round_down(100 * share, 2)} % of images"
             text += "" if images is None else f" ({images} of {n})"
+            text += f" an IoU under {JACCARD_THRESHOLD}, ISIC 2018's threshold of failure"
         return text

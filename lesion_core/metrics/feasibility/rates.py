@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from lesion_core.errors import ScoreError
-from lesion_core.metrics.printed import TINY, Unit, as_fractions, in_percent, parse_printed, round_down, round_up
+from lesion_core.metrics.printed import TINY, Unit, between, read_rates
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -41,40 +45,55 @@ def check_rates(
         accuracy, sensitivity, specificity: as printed; a specificity that is not printed may be anything, and then
             only ``prevalence`` can make the others impossible.
         prevalence: share of positives 0..1 if known (exactly), e.g. the lesions' share of pixels.
-        unit: of the three; None: per cent if one is above 1.
+        unit: of the three; None: each has its own, see ``read_rates``.
 
     Raises:
-        ScoreError: no rates, mixed units, or a prevalence outside 0..1.
+        ScoreError: no rates, or a prevalence outside 0..1.
     """
-    texts = {"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}
-    numbers = {name: parse_printed(text) for name, text in texts.items() if text is not None}
-    percent = in_percent(numbers, unit)
-    rates = {name: as_fractions(name, number, percent) for name, number in numbers.items()}
-    a_interval, se, sp = rates["accuracy"], rates["sensitivity"], rates.get("specificity", (0.0, 1.0))
+    printed = read_rates({"accuracy": accuracy, "sensitivity": sensitivity, "specificity": specificity}, unit)
+    rates = {"specificity": (0.0, 1.0)} | {name: (number.low, number.high) for name, number in printed.items()}
     if prevalence is not None and not 0 <= prevalence <= 1:
         raise ScoreError(f"A prevalence lies in 0..1, not {prevalence}")
-    # accuracy - (w se + (1 - w) sp) can be 0 in the box iff both inequalities hold; each is linear in w.
-    low, high = _half_line(sp[0] - a_interval[1], se[0] - sp[0], (0.0, 1.0))
-    low, high = _half_line(a_interval[0] - sp[1], sp[1] - se[1], (low, high))
-    possible = low <= high + TINY and (prevalence is None or low - 1e-9 <= prevalence <= high + 1e-9)
-    mean_low, mean_high = max(0.0, se[0] + sp[0] - 1.0), min(1.0, se[1] + sp[1])
-    mean_possible = mean_low <= a_interval[1] + TINY and mean_high >= a_interval[0] - TINY
-    if possible:
-        text = (
-            f"Possible: they agree for a share of positives of {round_down(low, 3)} to {round_up(max(low, high), 3)}."
-        )
+    (low, high), possible = _agree(rates, prevalence)
+    a, se, sp = rates["accuracy"], rates["sensitivity"], rates["specificity"]
+    mean_possible = max(0.0, se[0] + sp[0] - 1.0) <= a[1] + TINY and min(1.0, se[1] + sp[1]) >= a[0] - TINY
+    shown = printed["accuracy"]
+    where, lies = "any share of positives", "between sensitivity and specificity, weighted by that share"
+    if prevalence is not None:
+        least, most = (prevalence * se[end] + (1 - prevalence) * sp[end] for end in (0, 1))
+        where = f"a share of positives of {prevalence:g}"
+        lies = f"within {between(least, most, shown.decimals + 1, percent=shown.percent)} there"
+    if possible and prevalence is None:
+        text = f"Possible: they agree for a share of positives of {between(low, high, 3, percent=False)}."
+    elif possible:
+        text = f"Possible with {where}: pooled accuracy lies {lies}."
     else:
-        at = "any share of positives" if prevalence is None else f"a share of positives of {prevalence:g}"
-        text = f"Pooled accuracy {accuracy} is impossible with {at}: it must lie between sensitivity and specificity"
-        text += ", weighted by that share; " + (
-            "means over images could still give it." if mean_possible else "means over images cannot give it either."
-        )
+        text = f"Pooled accuracy {shown.text} is impossible with {where}: it lies {lies}; "
+        text += "macro averages" if mean_possible else "means over images cannot give it either, only"
+        text += " or another test set could." if mean_possible else " another test set could."
+        for name, number in printed.items():
+            scaled = {**rates, name: (100.0 * number.low, min(1.0, 100.0 * number.high))}
+            if 100.0 * number.value <= 1.0 and _agree(scaled, prevalence)[1]:
+                text += f" With {name} {number.text} times 100 they agree."
     return RatesVerdict(
-        prevalence=(low, max(low, high)) if low <= high + TINY else (float("nan"),) * 2,
+        prevalence=(low, high),
         pooled_verdict="possible" if possible else "impossible",
         mean_verdict="possible" if mean_possible else "impossible",
         explanation=text,
     )
+
+
+def _agree(rates: Mapping[str, Interval], prevalence: float | None) -> tuple[Interval, bool]:
+    """The shares of positives with which three rates agree (NaN if none do), and whether the known one is among them.
+
+    accuracy - (w se + (1 - w) sp) can be 0 in the box iff two inequalities hold, each linear in w.
+    """
+    a, se, sp = rates["accuracy"], rates["sensitivity"], rates["specificity"]
+    low, high = _half_line(sp[0] - a[1], se[0] - sp[0], (0.0, 1.0))
+    low, high = _half_line(a[0] - sp[1], sp[1] - se[1], (low, high))
+    if low > high + TINY:
+        return (math.nan, math.nan), False
+    return (low, max(low, high)), prevalence is None or low - 1e-9 <= prevalence <= high + 1e-9
 
 
 def _half_line(offset: float, slope: float, interval: tuple[float, float]) -> tuple[float, float]:

@@ -1,12 +1,56 @@
-"""How far can values in 0..1 with a known mean spread?
+"""How little and how far can values in 0..1 with a known mean spread?
 
 Of n values with mean m the variance (divisor n) is at most m (1 - m): all are 0 or 1, where n m is whole; else one lies
 between. The sample SD (divisor n - 1) is sqrt(n / (n - 1)) times as large.
+
+With mean Dice D and mean IoU J, the linear programme over distributions of d has its least variance on images of Dice
+1 and of one Dice x: (D, J) lies on the chord from (x, j(x)) to (1, 1). The greatest is that of images of Dice 0 and of
+one Dice x. What holds for Dice and IoU holds for 1 - IoU and 1 - Dice too, for 1 - d = (1 - j) / (2 - (1 - j)) as
+j = d / (2 - d). So one set of formulae serves both.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+
+Interval = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Bounds of the SD of per-image values, rounding in its favour; NaN where no values fit.
+
+    Attributes:
+        least, greatest: with divisor n. greatest_sample: with divisor n - 1.
+    """
+
+    least: float = math.nan
+    greatest: float = math.nan
+    greatest_sample: float = math.nan
+
+
+def spread_of_dice(dice: Interval, iou: Interval, n: int | None = None) -> Spread:
+    """Bounds of the SD of Dice of ``n`` images (any number: None) with mean Dice and mean IoU in these intervals."""
+    greatest = greatest_sds(*dice, n, greatest_dice_variance(dice, iou))
+    return Spread(least_sd(dice[1], iou[0]), *greatest)
+
+
+def spread_of_iou(dice: Interval, iou: Interval, n: int | None = None) -> Spread:
+    """The same of IoU."""
+    bad_dice, bad_iou = ((1.0 - high, 1.0 - low) for low, high in (dice, iou))
+    return spread_of_dice(bad_iou, bad_dice, n)
+
+
+def least_sd(dice: float, iou: float) -> float:
+    """Least standard deviation (divisor n) of per-image Dice with mean Dice ``dice`` and mean IoU ``iou``, fractions.
+
+    0.0 at or below the bound D / (2 - D).
+    """
+    e, f = 1.0 - dice, 1.0 - iou
+    if e <= 0.0 or f <= 0.0:
+        return 0.0
+    return math.sqrt(max(0.0, e * (2.0 * e / f - 1.0 - e)))
 
 
 def greatest_variance(low: float, high: float, n: int | None = None) -> float:
@@ -25,11 +69,11 @@ def greatest_variance(low: float, high: float, n: int | None = None) -> float:
     return max(0.0, *map(at, means))
 
 
-def greatest_dice_variance(dice: tuple[float, float], iou: tuple[float, float]) -> float:
+def greatest_dice_variance(dice: Interval, iou: Interval) -> float:
     """Greatest variance (divisor n) of per-image Dice with mean Dice and mean IoU in these intervals.
 
-    For means D and J the greatest spread is that of images of Dice 0 and of one Dice x: w x = D and w x / (2 - x) = J
-    give x = 2 - D / J and the variance D (x - D), which grows with J and falls with D where D > J.
+    For means D and J, w x = D and w x / (2 - x) = J give x = 2 - D / J and the variance D (x - D), which grows with J
+    and falls with D where D > J.
     """
 
     def at(mean: float) -> float:
