@@ -178,7 +178,9 @@ class TimmPyramid(ImageEncoder):
         model: Any = timm_model(name, weights, **options)
         if name.startswith("vgg"):
             model.pre_logits = nn.Identity()  # its two wide layers belong to ImageNet's head
-        self.model, self.channels_last = model, swin
+        # convolutions with channels last are 1.5 times as fast on a CPU; a cut crop has channels first
+        self.model = model if swin else model.to(memory_format=torch.channels_last)
+        self.channels_last = swin
         self.width, self.grid, self.stride = model.num_features, image_size // stride, stride
         if name.startswith("inception"):
             self.grid = image_size
