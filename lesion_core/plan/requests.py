@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lesion_core.errors import SettingsError
 from lesion_core.files import read_csv
-from lesion_core.plan.work import training_steps
+from lesion_core.plan.work import Counts, training_steps
 from lesion_core.settings.kinds import rehearsed_as
 from lesion_core.settings.run import Run
 from lesion_core.settings.training import Compute
@@ -35,7 +35,7 @@ def requests_of(
     run: Run,
     runs: Mapping[str, Run],
     measured: Mapping[str, Mapping[str, str]],
-    images: Mapping[str, tuple[int, int]],
+    images: Mapping[str, Counts],
     compute: Compute,
 ) -> dict[str, int]:
     """``mem_mb``, ``gpu_memory_mb`` (MiB) and ``runtime`` (minutes) of a training; as in params.yaml if not measured.
@@ -46,7 +46,7 @@ def requests_of(
         run: to be trained.
         runs: its matrix.
         measured: of `read_rehearsal`.
-        images: dataset -> training and validation images.
+        images: of ``work.image_counts``.
         compute: the amounts of params.yaml.
     """
     row = measured.get(rehearsed_as(run, runs), {})

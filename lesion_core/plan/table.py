@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from lesion_core.plan.rates import Rate
-from lesion_core.plan.work import training_steps
+from lesion_core.plan.work import Counts, training_steps
 from lesion_core.settings import Settings
 from lesion_core.settings.as_published import SUFFIX
 from lesion_core.settings.classification import DerivedMethod
@@ -31,7 +31,7 @@ def owners(settings: Settings) -> dict[str, str]:
 
 
 def cost_table(
-    images: Mapping[str, tuple[int, int]],
+    images: Mapping[str, Counts],
     runs: Mapping[str, Run],
     rates: Mapping[str, Rate],
     papers: Mapping[str, str],
@@ -40,7 +40,7 @@ def cost_table(
     """Markdown: for each method, runs x steps x seconds a step = hours; sums by paper; what has no rate is named.
 
     Args:
-        images: dataset -> training and validation images, ``work.image_counts``.
+        images: of ``work.image_counts``.
         runs: the expanded matrix.
         rates: by kind; a step of another batch size is scaled by the number of images in it.
         papers: of `owners`.

@@ -13,7 +13,8 @@ from lesion_core.plan.work import image_counts, training_steps
 from lesion_core.settings import load as config
 from lesion_core.settings.kinds import kind_of
 
-IMAGES = {"isic2018_task1": (1816, 259), "ph2": (140, 20), "ham10000": (7010, 1002)}
+COUNTS = {"isic2018_task1": (1816, 259), "ph2": (140, 20), "ham10000": (7010, 1002)}
+IMAGES = {"shared/leak_free": COUNTS, "segmae_protocol/as_published": {"isic2018_task1": (1200, 0)}}
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +43,8 @@ def test_steps_by_hand(runs):
     assert training_steps(of(runs, "sam_adapter"), IMAGES) == 50 * 244
     # 1816 images make 75 batches of 24; stage 2 has 100 epochs of two steps a batch, stage 1 50 of one
     assert training_steps(of(runs, "segmae"), IMAGES) == 2 * 100 * 75 + 50 * 75
+    # under its paper's own split the run has other images: 50 batches of 24
+    assert training_steps(of(runs, "segmae_as_published"), IMAGES) == 2 * 100 * 50 + 50 * 50
     for name in ("otsu", "majority", "vit_cross_attention_tta"):
         assert training_steps(of(runs, name), IMAGES) == 0
 
@@ -88,18 +91,26 @@ def test_what_learns_something_else_is_of_another_kind(runs):
     assert kind_of(of(runs, "joint_equal"), runs) == kind_of(of(runs, "joint_proposed"), runs)
 
 
-def test_images_are_counted_by_release_and_share_or_in_made_splits(settings, tmp_path):
+def test_images_are_counted_by_the_rule_of_their_split_tables_or_in_made_ones(settings, tmp_path):
     counted = image_counts(settings)
-    assert counted["isic2018_task1"] == (1816, 259)  # 70 % and 10 % of 2594
+    free, published = counted["shared/leak_free"], counted["segmae_protocol/as_published"]
+    assert (free["isic2018_task1"], published["isic2018_task1"]) == ((1816, 259), (1815, 259))  # 70 % of 2594; printed
+    assert (free["isic2017"], published["isic2017"]) == ((1925, 275), (2000, 150))  # 70 % of 2750; the release's parts
+    assert counted["peft_medsam_protocol/as_published"]["ph2"] == (0, 0)
     rows = [{"image_id": str(number), "split": "train" if number < 5 else "val"} for number in range(7)]
     write_csv(
         Layout(tmp_path).split("shared/leak_free", "ph2"),
         ("image_id", "split"),
         [*rows, {"image_id": "7", "split": "test"}],
     )
-    assert image_counts(settings, tmp_path) == counted | {"ph2": (5, 2)}
-    made = image_counts(config.load("smoke"))
-    assert made["ham10000"] == (69, 10)  # 70 lesions of 1.4 images
+    made = image_counts(settings, tmp_path)
+    assert made == counted | {"shared/leak_free": free | {"ph2": (5, 2)}}
+    synthetic = image_counts(config.load("smoke"))["shared/leak_free"]
+    assert synthetic["ham10000"] == (69, 10)  # 70 lesions of 1.4 images
+
+
+def test_every_run_has_the_counts_of_its_own_tables(settings, runs):
+    assert {run.split_tables for run in runs.values()} <= image_counts(settings).keys()
 
 
 def test_what_is_not_measured_is_named(settings, runs):

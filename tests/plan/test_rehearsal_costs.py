@@ -61,7 +61,7 @@ def test_a_training_asks_for_what_was_measured(tmp_path, matrices):
     finished(tmp_path, of(runs, "sam_adapter"))
     write_rehearsal(tmp_path, runs, wanted, 2000)
     measured = read_rehearsal(str(Layout(tmp_path).rehearsal("csv")))
-    images = {"isic2018_task1": (80, 8), "ph2": (0, 0)}
+    images = {run.split_tables: {"isic2018_task1": (80, 8), "ph2": (0, 0)}}
     # 3000 MiB and a quarter; 50 epochs of 10 steps of 4 s are 34 minutes, half as long again, and half an hour
     asked = requests_of(run, wanted, measured, images, compute)
     assert asked == {"mem_mb": 3750, "gpu_memory_mb": compute.gpu_memory_mb, "runtime": 80}
