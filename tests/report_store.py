@@ -233,6 +233,7 @@ def make_surroundings(root: Path, plan: Plan) -> None:
             "edges_checked": {"lesion": 3},
             "crossing": [],
             "leaks": {},
+            "confirmed_by": {"ham10000": {"test": CONFIRMED}},
         },
     )
     for runs in plan.runs.values():
@@ -251,6 +252,9 @@ def make_surroundings(root: Path, plan: Plan) -> None:
             header = "epoch,train_loss,val_dice\n"
             text = header if run.startswith("sam_frozen") else header + "1,0.5,0.7\n2,0.4,0.8\n"
             (layout.run(task, run) / "history.csv").write_text(text, encoding="utf-8")
+
+
+CONFIRMED = {"images": 4, "cramers_v": 0.5774, "classes": {"follow_up": {"nv": 1}, "histo": {"mel": 2, "nv": 1}}}
 
 
 def make_results(root: Path, plan: Plan | None = None) -> Path:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lesion_core.acquire.readers import joining_id
+from lesion_core.catalog.confirmation import confirmed_by
 from lesion_core.catalog.edges import REASONS
 from lesion_core.catalog.entries import SPLITS, read_split
 from lesion_core.catalog.table import read_edges, read_images
@@ -56,9 +57,11 @@ def write_certificate(catalog: Path, edges: Path, splits_dir: Path, rule: Rule) 
 
 
 def certify(catalog: Path, edges: Path, splits_dir: Path, rule: Rule) -> dict[str, Any]:
-    """The certificate of the split files in ``splits_dir``: {rule, verdict, splits, edges_checked, crossing, leaks}.
+    """The certificate of the split files in ``splits_dir``: {rule, verdict, splits, edges_checked, crossing, leaks,
+    confirmed_by}.
 
-    ``crossing``: every pair that stands in two splits; ``leaks``: how many, by reason and datasets.
+    ``crossing``: every pair that stands in two splits; ``leaks``: how many, by reason and datasets; ``confirmed_by``:
+    how far the way in which diagnoses were confirmed tells the class. The verdict is on pairs alone.
 
     Raises:
         SplitError: a split file does not hold exactly the catalog's images, each once.
@@ -99,6 +102,9 @@ def certify(catalog: Path, edges: Path, splits_dir: Path, rule: Rule) -> dict[st
         "edges_checked": {reason: checked[reason] for reason in REASONS},
         "crossing": crossing,
         "leaks": {reason: dict(sorted(counts.items())) for reason, counts in sorted(leaks.items())},
+        "confirmed_by": confirmed_by(
+            (row["dataset"], split_of[_key(row)], row["dx_type"], row["label"]) for row in rows
+        ),
     }
 
 

@@ -117,7 +117,24 @@ def _certificate(layout: Layout, home: str) -> dict[str, Any]:
         {"name": name, "train": 0, "val": 0, "test": 0, **part["counts"], "digest": part["sha256"][:16]}
         for name, part in sorted(content["splits"].items())
     ]
-    return content | {"rows": rows}
+    ways = [
+        {"dataset": dataset_name(dataset), "split": split, "association": _association(told["cramers_v"]), "way": way}
+        | {"images": sum(classes.values()), "classes": _shares(classes)}
+        for dataset, splits in content.get("confirmed_by", {}).items()  # older certificates lack it
+        for split, told in splits.items()
+        for way, classes in told["classes"].items()
+    ]
+    return content | {"rows": rows, "ways": ways}
+
+
+def _association(value: float | None) -> str:
+    return "not defined" if value is None else f"{value:.2f}"
+
+
+def _shares(classes: dict[str, int]) -> str:
+    """``nv 96.0 %, mel 4.0 %``, the most frequent class first."""
+    ordered = sorted(classes.items(), key=lambda item: (-item[1], item[0]))
+    return ", ".join(f"{label} {100 * count / sum(classes.values()):.1f} %" for label, count in ordered)
 
 
 def _environment(run: dict[str, Any]) -> list[tuple[str, str]]:

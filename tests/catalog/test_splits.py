@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lesion_core.catalog.certificate import certify
+from lesion_core.catalog.confirmation import confirmed_by
 from lesion_core.catalog.splits import build_splits
 from lesion_core.catalog.stratify import split_groups
 from lesion_core.catalog.table import COLUMNS, EDGE_COLUMNS, write_table
@@ -185,6 +186,28 @@ def test_a_image_moved_by_hand_is_found(catalog, dataset, image_id, reason):
     assert certificate["verdict"] == "leak"
     assert {pair["reason"] for pair in certificate["crossing"]} == {reason}
     assert image_id in {pair[side]["image_id"] for pair in certificate["crossing"] for side in "ab"}
+
+
+def test_the_way_of_confirmation_tells_the_class_by_hand():
+    def images(split, *counts):
+        return [("ham10000", split, way, label) for way, label, count in counts for _ in range(count)]
+
+    told = confirmed_by(
+        [
+            *images("train", ("histo", "mel", 4), ("histo", "nv", 2), ("follow_up", "nv", 6)),
+            *images("test", ("histo", "mel", 3), ("follow_up", "nv", 5)),
+            *images("val", ("histo", "mel", 2), ("histo", "nv", 1)),
+            ("ham10000", "val", None, "nv"),
+            ("ph2", "train", None, "nv"),
+        ]
+    )
+    assert told.keys() == {"ham10000"}
+    train, val, test = (told["ham10000"][name] for name in ("train", "val", "test"))
+    assert train["classes"] == {"follow_up": {"nv": 6}, "histo": {"mel": 4, "nv": 2}}
+    # phi of [[0, 6], [4, 2]]: (0 * 2 - 6 * 4) / sqrt(6 * 6 * 4 * 8)
+    assert train["cramers_v"] == round(24 / (6 * 6 * 4 * 8) ** 0.5, 4)
+    assert (test["images"], test["cramers_v"]) == (8, 1.0)
+    assert (val["images"], val["cramers_v"]) == (3, None)
 
 
 def test_wrong_groups_do_not_deceive_the_certificate(catalog, tmp_path):

@@ -255,6 +255,12 @@ def test_a_small_budget_keeps_the_worst_and_the_best(page):
     assert [case["i"] for case in gallery_of(page.parent, plan, Store.read(page.parent))["cases"][:2]] == ["a", "d"]
 
 
+def test_certificates_tell_how_far_the_way_of_confirmation_tells_the_class(read):
+    rows = [[text_of(cell) for cell in row] for row in section(read, "certificates").iter("tr")]
+    assert ["HAM10000", "test", "0.58", "follow_up", "1", "nv 100.0 %"] in rows
+    assert ["HAM10000", "test", "0.58", "histo", "3", "mel 66.7 %, nv 33.3 %"] in rows
+
+
 def test_licences_and_what_checkpoints_saw_are_listed(read):
     assert [row[:3] for row in rows_of(read, "Licences of images")][1] == ["isic2018_task1", "4", HOSTILE]
     assert "sam_adapter-s1" in [row[0] for row in rows_of(read, "Checkpoints")]
