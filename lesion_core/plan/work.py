@@ -15,7 +15,7 @@ from lesion_core.settings.kinds import learns
 from lesion_core.settings.run import Run
 
 # Images of each release as it is fetched: ISIC 2018 Task 1 and Task 3 training sets, HAM10000 (Tschandl et al., Sci
-# Data 5:180161, 2018), PH2 (Mendonca et al., EMBC 2013), ISIC 2016 and 2017 with all their parts, ISIC 2019 training set.
+# Data 5:180161, 2018), PH2 (Mendonca et al., EMBC 2013), ISIC 2016 and 2017 in all parts, ISIC 2019 training set.
 RELEASED = {
     "isic2018_task1": 2594,
     "isic2018_task3": 10015,

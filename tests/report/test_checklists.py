@@ -87,6 +87,13 @@ def test_sheets_are_filled_where_results_can_and_name_the_authors_elsewhere(layo
     lines = layout.checklist("claim", "md").read_text(encoding="utf-8").splitlines()
     items = {int(found[1]): line for line in lines if (found := re.match(r"\| (\d+) \|", line))}
     assert list(items) == list(range(1, 43))
+    updated = [
+        number
+        for line in lines
+        if (found := re.match(r"\| (?:\d+|new) \| ([\d, ]+) \|", line))
+        for number in found[1].split(", ")
+    ]
+    assert sorted(map(int, updated)) == list(range(1, 45)), "each item of the update once"
     assert tuple(number for number, line in items.items() if "authors write" not in line) == FILLED
     assert all("](" in items[number] for number in FILLED if number != 21)
     assert {row["dataset"] for row in read_csv(layout.checklist("flow", "csv"))} == {"ham10000", "isic2018_task1"}
