@@ -17,6 +17,7 @@ from lesion_core.files import read_text
 ID_LIST = re.compile(r"ISIC(\d{4})_(train|val|test)\.txt")
 PARTS = ("train", "val", "test")
 DERMAMNIST = "dermamnist_split_info.csv"
+WANTED = f"put ISIC2018_test.txt and the like there, {LABELS}, or {DERMAMNIST} with {METADATA}"
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Known:
     of: int | None = None
 
 
-# Counted from ISIC 2019's labels and the id lists in IMA++'s repository (github.com/sfu-mial/IMAplusplus).
+SOURCES = (
+    "images: counted from ISIC 2019's labels and the id lists in IMA++'s repository (github.com/sfu-mial/IMAplusplus)",
+    "lesions: Abhishek, Jain, Hamarneh, Investigating the quality of DermaMNIST and Fitzpatrick17k, Sci Data 2025",
+)
 KNOWN_IMAGES = (
     Known("2016 test", ("2018 train",), 339, 379),
     Known("2017 test", ("2018 train",), 529, 600),
@@ -38,7 +42,6 @@ KNOWN_IMAGES = (
     Known("2018 test", ("2016 train", "2016 test", "2017 train", "2017 val", "2017 test"), 0, 1000),
     Known("2018 train", ("2019 train",), 2593, 2594),
 )
-# Abhishek, Jain, Hamarneh, "Investigating the quality of DermaMNIST and Fitzpatrick17k", Sci Data 2025.
 KNOWN_LESIONS = (
     Known("DermaMNIST train", ("DermaMNIST test",), 641),
     Known("DermaMNIST train", ("DermaMNIST val",), 332),
@@ -47,12 +50,13 @@ KNOWN_LESIONS = (
 
 
 def read_id_list(path: Path) -> frozenset[str]:
-    """Image ids of a text file, one a line.
+    """Image ids of a text file, one a line, with ``.jpg`` or without.
 
     Raises:
         CatalogError: a line is no id, an id stands twice, or there is none.
     """
-    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    lines = [re.sub(r"\.(jpe?g|png)$", "", line.strip(), flags=re.IGNORECASE) for line in read_text(path).splitlines()]
+    lines = list(filter(None, lines))
     if strange := [line for line in lines if not re.fullmatch(r"\w+", line)]:
         raise CatalogError("lines that are no image id", file=path, ids=strange, remedy="write one id a line")
     if len(set(lines)) < max(len(lines), 1):
@@ -90,8 +94,10 @@ def read_releases(folder: Path) -> tuple[dict[str, frozenset[str]], dict[str, fr
     metadata; what is not there is left out.
 
     Raises:
-        CatalogError: the folder holds none of them, or one cannot be read.
+        CatalogError: there is no folder, or a list cannot be read.
     """
+    if not folder.is_dir():
+        raise CatalogError("no folder of id lists", file=folder, remedy="leave it out to see what is known")
     matches = [(ID_LIST.fullmatch(path.name), path) for path in sorted(folder.glob("*.txt"))]
     images = {f"{match[1]} {match[2]}": read_id_list(path) for match, path in matches if match}
     if (folder / LABELS).is_file():
@@ -106,35 +112,48 @@ def read_releases(folder: Path) -> tuple[dict[str, frozenset[str]], dict[str, fr
             )
         for part, ids in parts.items():
             lesions[f"DermaMNIST {part}"] = frozenset(metadata[image_id]["lesion_id"] for image_id in ids)
-    if not images and not lesions:
-        raise CatalogError(
-            "no list of ids in this folder",
-            file=folder,
-            remedy=f"put ISIC2018_test.txt and the like there, {LABELS}, or {DERMAMNIST} with {METADATA}",
-        )
     return images, lesions
 
 
-def tell_releases(folder: Path) -> tuple[str, bool]:
-    """Lines for a person, published and found side by side; and whether what could be counted is as published."""
-    lines, as_published = [f"{'part':<18}{'shares with':<28}{'published':>12}{'found':>12}"], True
-    images, lesions = read_releases(folder)
+def _ignored(folder: Path, has_lesions: bool) -> list[str]:
+    """Names of the files that were not read, ten at most, and how many more."""
+    used = {LABELS, *((DERMAMNIST, METADATA) if has_lesions else ())}
+    left = (path.name for path in sorted(folder.iterdir()) if path.name not in used)
+    names = [name for name in left if not ID_LIST.fullmatch(name)]
+    return names[:10] + ([f"and {len(names) - 10} more"] if names[10:] else [])
+
+
+def tell_releases(folder: Path | None = None) -> tuple[str, bool]:
+    """Lines for a person: what is known, and what a folder's lists give beside it; and whether that is as known.
+
+    A folder without lists is not as known: nothing was counted.
+    """
+    images, lesions = read_releases(folder) if folder else ({}, {})
+    lines = [f"{'part':<18}{'shares with':<28}{'known':>12}" + (f"{'found':>12}" if folder else "")]
+    as_known = folder is None or bool(images or lesions)
     for ids, known, what in ((images, KNOWN_IMAGES, "images"), (lesions, KNOWN_LESIONS, "lesions")):
         told: set[frozenset[str]] = set()
         for item in known:
             others = item.second[0] if len(item.second) == 1 else "any part of 2016 or 2017"
-            published = str(item.shared) if item.of is None else f"{item.shared} of {item.of}"
-            found, verdict = "no list", ""
+            count = str(item.shared) if item.of is None else f"{item.shared} of {item.of}"
+            found, verdict = "no list" if folder else "", ""
             if all(name in ids for name in (item.first, *item.second)):
                 common = ids[item.first] & frozenset().union(*(ids[name] for name in item.second))
                 size = len(ids[item.first])
                 found = str(len(common)) if item.of is None else f"{len(common)} of {size}"
                 told.update(frozenset((item.first, name)) for name in item.second)
-                if found != published:
-                    verdict, as_published = "  differs", False
-            lines.append(f"{item.first:<18}{others:<28}{published:>12}{found:>12} {what}{verdict}")
+                if found != count:
+                    verdict, as_known = "  differs", False
+            lines.append(f"{item.first:<18}{others:<28}{count:>12}{found:>{12 if folder else 0}} {what}{verdict}")
         for first, second in combinations(sorted(ids), 2):
             if frozenset((first, second)) not in told and (common := ids[first] & ids[second]):
                 found = f"{len(common)} of {len(ids[first])}"
                 lines.append(f"{first:<18}{second:<28}{'':>12}{found:>12} {what}")
-    return "\n".join(lines), as_published
+    lines += ["known:", *(f"  {source}" for source in SOURCES)]
+    if folder and not (images or lesions):
+        lines.append(f"no list of ids in {folder}: {WANTED}")
+    elif folder is None:
+        lines.append(f"to count: lesion leakage --releases DIR; {WANTED}")
+    if folder and (ignored := _ignored(folder, bool(lesions))):
+        lines.append(f"not read: {', '.join(ignored)}")
+    return "\n".join(lines), as_known

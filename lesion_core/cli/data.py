@@ -150,18 +150,16 @@ def leakage(
 ) -> None:
     """What datasets share, and whether a segmenter's training image tests a classifier; exit status 1 if so.
 
-    With --releases, what the official parts share, published and found side by side; exit status 1 where they differ.
+    Without --root: what the official parts share, as known; with --releases what lists of ids give beside it. Exit
+    status then: 1 where a count is not the known one, or the folder holds no list; 2 where a list cannot be read.
     """
     from lesion_core.catalog.leakage import tell_leakage
     from lesion_core.catalog.releases import tell_releases
     from lesion_core.errors import SettingsError
 
-    if releases is not None and root is None:
-        text, clean = tell_releases(releases)
-    elif root is not None and releases is None:
-        text, clean = tell_leakage(root, home)
-    else:
-        raise SettingsError("Give --root or --releases", remedy="lesion leakage --root results/mini")
+    if releases is not None and root is not None:
+        raise SettingsError("Give --root or --releases, not both", remedy="lesion leakage --root results/mini")
+    text, clean = tell_releases(releases) if root is None else tell_leakage(root, home)
     typer.echo(text)
     if not clean:
         raise typer.Exit(1)

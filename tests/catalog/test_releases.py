@@ -35,14 +35,15 @@ def write_dermamnist(folder: Path, lesions: dict[str, list[str]]) -> Path:
     return folder / "dermamnist_split_info.csv"
 
 
-def test_counts_by_hand_stand_beside_the_published_ones(tmp_path: Path) -> None:
+def test_counts_by_hand_stand_beside_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "ISIC2018_train.txt").write_text("ISIC_1\nISIC_2\nISIC_3")
-    (tmp_path / "ISIC2017_test.txt").write_text("ISIC_2\nISIC_3\nISIC_9\n")
+    (tmp_path / "ISIC2017_test.txt").write_text("ISIC_2.jpg\nISIC_3.JPG\n\nISIC_9\n")
+    (tmp_path / "ISIC2016-test.txt").write_text("ISIC_9\n")
     write_isic2019(tmp_path, "ISIC_1_downsampled", "ISIC_2", "ISIC_7")
     write_dermamnist(tmp_path, {"train": ["a", "b", "b", "c"], "val": ["c"], "test": ["a", "b", "d"]})
-    text, as_published = tell_releases(tmp_path)
+    text, as_known = tell_releases(tmp_path)
     lines = {" ".join(line.split()) for line in text.splitlines()}
-    assert not as_published
+    assert not as_known
     assert {
         "2017 test 2018 train 529 of 600 2 of 3 images differs",
         "2018 train 2019 train 2593 of 2594 2 of 3 images differs",
@@ -50,6 +51,7 @@ def test_counts_by_hand_stand_beside_the_published_ones(tmp_path: Path) -> None:
         "2017 test 2019 train 1 of 3 images",
         "DermaMNIST train DermaMNIST test 641 2 lesions differs",
         "DermaMNIST val DermaMNIST test 113 0 lesions differs",
+        "not read: ISIC2016-test.txt",
     } <= lines
     done = CliRunner().invoke(app, ["leakage", "--releases", str(tmp_path)])
     assert (done.exit_code, done.output.strip()) == (1, text)
@@ -71,16 +73,30 @@ def test_damaged_lists_are_refused_with_their_ids(tmp_path: Path) -> None:
     split = write_dermamnist(tmp_path, {"train": ["a"], "exam": ["b"]})
     with pytest.raises(CatalogError, match="ISIC_exam0"):
         read_dermamnist(split)
-    path.unlink()
-    split.unlink()
-    with pytest.raises(CatalogError, match="no list of ids"):
-        tell_releases(tmp_path)
+    with pytest.raises(CatalogError, match="no folder of id lists"):
+        tell_releases(tmp_path / "nowhere")
+
+
+def test_what_is_known_is_told_without_lists(tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["leakage"])
+    known = " ".join(done.output.split())
+    assert done.exit_code == 0
+    assert "part shares with known 2016 test 2018 train 339 of 379 images 2017 test 2018 train 529 of 600" in known
+    assert "counted from ISIC 2019's labels and the id lists in IMA++'s repository" in known
+    write_dermamnist(tmp_path, {"train": ["a"]})
+    (tmp_path / "HAM10000_metadata.csv").unlink()
+    done = CliRunner().invoke(app, ["leakage", "--releases", str(tmp_path)])
+    assert (done.exit_code, "339 of 379 no list images" in " ".join(done.output.split())) == (1, True)
+    assert "no list of ids in" in done.output
+    assert "not read: dermamnist_split_info.csv" in done.output
+    both = CliRunner().invoke(app, ["leakage", "--releases", str(tmp_path), "--root", str(tmp_path)])
+    assert "not both" in str(both.exception)
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="LESION_SHARED_DATA names no folder with the releases' id lists")
 def test_published_counts_of_the_releases_are_found() -> None:
-    text, as_published = tell_releases(SHARED)
-    assert as_published
+    text, as_known = tell_releases(SHARED)
+    assert as_known
     for line in (
         "2016 test 2018 train 339 of 379 339 of 379 images",
         "2017 test 2018 train 529 of 600 529 of 600 images",

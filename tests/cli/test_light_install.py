@@ -37,7 +37,7 @@ def light(*arguments: str, cwd: Path) -> subprocess.CompletedProcess:
     [
         (("feasible", "--dice", "94.27", "--iou", "92.83", "--n", "519"), 0, "possible only if"),
         (("feasible-effect", "--n", "3", "--d", "0.89", "--p-below", "0.05"), 1, "Impossible"),
-        (("leakage", "--releases", "."), 2, "remedy"),
+        (("leakage", "--releases", "."), 1, "no list of ids"),
         (("paper", "check", "none.yaml"), 2, "none.yaml"),
         (("audit", "--root", "."), 2, "manifest"),
         (("predict", "--segmenter", "run", "--images", "images", "--out", "out"), 2, r"train\]"),
