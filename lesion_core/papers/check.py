@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lesion_core.errors import SettingsError
-from lesion_core.papers.published import of_table, pairs
+from lesion_core.papers.published import effects, of_claim, of_table, pairs
 from lesion_core.settings import Settings, Table, TableRow
 from lesion_core.settings.load import load
 from lesion_core.settings.matrix import expand, plan
@@ -33,8 +33,10 @@ class Checked:
         paper: None where the file itself is refused.
         errors: why the file, or a profile's plan with it, is refused.
         runs: profile -> method -> seeds, of what would run with this paper alone.
-        impossible: pairs of Dice and IoU that cannot be true.
+        impossible: Dice with IoU or SD that cannot be true.
+        small_sd: the same with an SD that cannot be one over images.
         only_if: how many more are possible only if the scores of single images differ.
+        effects: what is said of each d and each claim p < value.
         quoted: table -> labels of the rows without a method.
         missing: what keeps a row or a number from being compared or checked.
     """
@@ -44,7 +46,9 @@ class Checked:
     errors: list[str] = field(default_factory=list)
     runs: dict[str, dict[str, list[int]]] = field(default_factory=dict)
     impossible: list[str] = field(default_factory=list)
+    small_sd: list[str] = field(default_factory=list)
     only_if: int = 0
+    effects: list[str] = field(default_factory=list)
     quoted: dict[str, list[str]] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
@@ -76,7 +80,8 @@ def check_paper(path: Path) -> Checked:
     found.paper = paper
     settings: dict[str, Settings] = {}
     for profile in PROFILES:
-        if (own := paper.profiles.get(profile)) and own.run == []:
+        own = paper.profiles.get(profile)
+        if not (paper.methods or paper.methods_of_tables()) or (own and own.run == []):
             found.runs[profile] = {}
             continue
         try:
@@ -130,12 +135,27 @@ def _rows(path: Path, paper: Paper) -> Iterator[tuple[str, Table, TableRow, str]
 
 def _judge(found: Checked, path: Path, paper: Paper) -> None:
     places = {(name, row.label): place for name, _, row, place in _rows(path, paper)}
-    for pair in pairs(item for name, table in paper.tables.items() for item in of_table(name, table)):
+    numbers = [item for name, table in paper.tables.items() for item in of_table(name, table)]
+    for pair in pairs(numbers):
         text = f"{places[pair.dice.table, pair.dice.row]}: {pair.verdict.explanation}"
         if pair.verdict.verdict == "impossible":
             found.impossible.append(text)
+        elif pair.verdict.verdict == "SD not over images":
+            found.small_sd.append(text)
         elif pair.verdict.verdict == "possible only with spread":
             found.only_if += 1
+    for number, claim in enumerate(paper.claims):
+        numbers += of_claim(path.stem, claim, paper.tables)
+        places[claim.table, claim.label] = f"line {line_of(path, ('claims', number))}: {claim.table}, {claim.label}"
+    for effect in effects(numbers):
+        told = [item for item in (effect.d, effect.claim) if item]
+        words = ", ".join(f"{'d =' if item is effect.d else 'p <'} {item.printed}" for item in told)
+        text = f"{places[told[0].table, told[0].row]}, {words}: {effect.t.explanation}"
+        if effect.wilcoxon.verdict == "impossible":
+            text += f" Wilcoxon: {effect.wilcoxon.explanation}"
+        found.effects.append(text)
+    unknown = [item for item in numbers if item.metric in ("cohens_d", "p_below") and item.n is None]
+    found.effects += [f"{places[item.table, item.row]}: not judged, for n (pairs) is not told" for item in unknown]
     for name, _, row, _ in _rows(path, paper):
         if row.method is None:
             found.quoted.setdefault(name, []).append(row.label)
@@ -210,7 +230,11 @@ def check_text(found: Checked) -> str:
             for profile, runs in found.runs.items()
         ],
     )
+    if found.runs and not any(found.runs.values()):
+        lines += ["", "Nothing runs: all rows are quoted, or the profiles run nothing. Their arithmetic is checked."]
     lines += _listed("Arithmetically impossible", found.impossible)
+    lines += _listed("SD that cannot be one over images", found.small_sd)
+    lines += _listed("Effects: d and p of n pairs", found.effects)
     if found.only_if:
         lines += ["", f"Pairs that need images of unlike scores: {found.only_if} (`lesion feasible` says how unlike)"]
     lines += _listed("Quoted only", [f"{table}: {'; '.join(labels)}" for table, labels in found.quoted.items()])

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from lesion_core.metrics.feasibility.effects import EffectVerdict, check_effect
 from lesion_core.metrics.feasibility.pairs import PairVerdict, check_pair
+from lesion_core.metrics.printed import Unit
 from lesion_core.settings import Plan
-from lesion_core.settings.paper import UNITS, Printed, Table
+from lesion_core.settings.paper import UNITS, Claim, Printed, Table
 
 
 @dataclass(frozen=True)
@@ -45,31 +47,49 @@ class Published:
     @property
     def decimals(self) -> int:
         """Printed decimals: 1 for "85.0"."""
-        return len(self.printed.partition(".")[2])
+        return len(_mean(self.printed).partition(".")[2])
 
 
 @dataclass(frozen=True)
 class PublishedPair:
-    """Mean Dice and mean IoU of one row, and whether they can be true together."""
+    """Mean Dice of one row with its mean IoU or its SD, and whether they can be true together."""
 
     dice: Published
-    iou: Published
+    iou: Published | None
     verdict: PairVerdict
+
+
+@dataclass(frozen=True)
+class PublishedEffect:
+    """A claim p < value and a Cohen's d of the same table and number of pairs; one of both may be missing.
+
+    Attributes:
+        t, wilcoxon: whether a paired t test and a Wilcoxon test of so many pairs allow it.
+    """
+
+    claim: Published | None
+    d: Published | None
+    t: EffectVerdict
+    wilcoxon: EffectVerdict
 
 
 def published_numbers(plan: Plan) -> list[Published]:
     """All numbers of the plan's papers, table by table, then those of their prose."""
     numbers = [item for name, table in plan.tables.items() for item in of_table(name, table)]
     for paper, claims in plan.claims.items():
-        for claim in claims:
-            table = plan.tables.get(claim.table)
-            numbers += [_number(paper, claim.table, table, claim, metric) for metric in claim.published]
+        numbers += [item for claim in claims for item in of_claim(paper, claim, plan.tables)]
     return numbers
 
 
 def of_table(name: str, table: Table) -> list[Published]:
     """The numbers of one table's rows, in order."""
     return [_number(table.paper, name, table, row, metric) for row in table.rows for metric in row.published]
+
+
+def of_claim(paper: str, claim: Claim, tables: Mapping[str, Table]) -> list[Published]:
+    """The numbers of a claim in the prose."""
+    table = tables.get(claim.table)
+    return [_number(paper, claim.table, table, claim, metric) for metric in claim.published]
 
 
 def _number(paper: str, name: str, table: Table | None, row: Printed, metric: str) -> Published:
@@ -94,25 +114,53 @@ def _read(printed: str) -> tuple[float | None, float, float]:
     if printed[0] in "<>":
         bound = float(printed[1:])
         return (None, bound, float("inf")) if printed[0] == ">" else (None, float("-inf"), bound)
-    first, dash, second = printed.partition("-")
+    first, dash, second = _mean(printed).partition("-")
     if dash:
         return None, float(first), float(second)
     return float(first), float(first), float(first)
 
 
+def _mean(printed: str) -> str:
+    """The mean of "94.8 ± 2.1"."""
+    return printed.partition("±")[0].strip()
+
+
 def pairs(numbers: Iterable[Published]) -> list[PublishedPair]:
-    """All rows that publish Dice and IoU of one dataset, with the verdict of ``feasibility.check_pair``."""
+    """All rows that publish Dice with IoU or with an SD, on one dataset, with the verdict of ``check_pair``."""
     by_row: dict[tuple[str, ...], dict[str, Published]] = {}
     for number in numbers:
-        if number.metric in ("dice", "iou") and number.value is not None:
+        if number.metric in ("dice", "iou", "dice_sd") and number.value is not None:
             by_row.setdefault((number.table, number.row, number.dataset), {})[number.metric] = number
     result = []
-    for both in by_row.values():
-        if len(both) < 2:
+    for own in by_row.values():
+        dice, iou, sd = own.get("dice"), own.get("iou"), own.get("dice_sd")
+        if dice is None:
             continue
-        dice, iou = both["dice"], both["iou"]
-        verdict = check_pair(
-            dice.printed, iou.printed, dice.n, unit="percent" if dice.unit == "percent" else "fraction"
-        )
+        text = f"{dice.printed} ± {sd.printed}" if sd and "±" not in dice.printed else dice.printed
+        if iou is None and "±" not in text:
+            continue
+        unit: Unit = "percent" if dice.unit == "percent" else "fraction"
+        verdict = check_pair(text, iou.printed if iou else None, dice.n, unit=unit)
         result.append(PublishedPair(dice, iou, verdict))
     return result
+
+
+def effects(numbers: Iterable[Published]) -> list[PublishedEffect]:
+    """Every claim p < value with each d of its table and number of pairs, or alone; then each d without a claim."""
+    told = [number for number in numbers if number.metric in ("p_below", "cohens_d") and number.n is not None]
+    sizes = [number for number in told if number.metric == "cohens_d"]
+    met: list[tuple[Published | None, Published | None]] = []
+    for claim in (number for number in told if number.metric == "p_below"):
+        key = (claim.paper, claim.table, claim.n)
+        own = [d for d in sizes if (d.paper, d.table, d.n) == key]
+        met += [(claim, d) for d in own] or [(claim, None)]
+    met += [(None, d) for d in sizes if all(d is not other for _, other in met)]
+    return [_judged(claim, d) for claim, d in met]
+
+
+def _judged(claim: Published | None, d: Published | None) -> PublishedEffect:
+    n = next(item.n for item in (claim, d) if item is not None and item.n is not None)
+    # a claim for all of a range holds for its least value too
+    size, below = d.printed.partition("-")[0] if d else None, claim.printed if claim else None
+    ranks = check_effect(n, p_below=below, test="wilcoxon")
+    return PublishedEffect(claim, d, check_effect(n, d=size, p_below=below), ranks)

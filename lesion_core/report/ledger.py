@@ -8,7 +8,7 @@ from typing import Any
 
 from lesion_core.catalog.human_reference import Reference
 from lesion_core.metrics.feasibility.effects import check_effect
-from lesion_core.papers.published import Published, pairs, published_numbers
+from lesion_core.papers.published import Published, PublishedEffect, effects, pairs, published_numbers
 from lesion_core.paths import Layout
 from lesion_core.report.formats import write_rows
 from lesion_core.report.human_reference import share_as_good
@@ -89,20 +89,16 @@ def _arithmetic(published: list[Published]) -> dict[tuple[str, ...], tuple[str, 
     """claim -> (verdict, reason), where arithmetic alone says something: Dice with IoU, and p with d and n."""
     found: dict[tuple[str, ...], tuple[str, str]] = {}
     for pair in pairs(published):
-        text = pair.verdict.explanation
-        if pair.verdict.verdict == "impossible":
-            found[_key(pair.dice)] = found[_key(pair.iou)] = (IMPOSSIBLE, text)
-        elif pair.verdict.verdict == "possible only with spread":
-            found[_key(pair.dice)] = found[_key(pair.iou)] = (ONLY_IF, text)
+        if pair.verdict.verdict != "possible":
+            verdict = IMPOSSIBLE if pair.verdict.verdict == "impossible" else ONLY_IF
+            for item in filter(None, (pair.dice, pair.iou)):
+                found[_key(item)] = (verdict, pair.verdict.explanation)
+    # p < value in every comparison, so in that of the smallest published effect too: it comes last
+    for effect in sorted(effects(published), key=lambda effect: -effect.d.low if effect.d else 0.0):
+        if effect.claim:
+            found[_key(effect.claim)] = _significance(effect)
     for claim in published:
-        if claim.metric == "p_below" and claim.n is not None:
-            effects = [
-                item
-                for item in published
-                if (item.paper, item.table, item.metric, item.n) == (claim.paper, claim.table, "cohens_d", claim.n)
-            ]
-            found[_key(claim)] = _significance(claim, effects)
-        elif claim.metric == "cohens_d":
+        if claim.metric == "cohens_d":
             found[_key(claim)] = (UNTESTABLE, _effect(claim))
     return found
 
@@ -111,19 +107,14 @@ def _key(item: Published) -> tuple[str, ...]:
     return item.paper, item.table, item.row, item.metric
 
 
-def _significance(claim: Published, effects: list[Published]) -> tuple[str, str]:
-    """p < value in every comparison, so in that of the smallest published effect too."""
-    if claim.n is None:
-        return UNTESTABLE, "the number of pairs is not published"
-    ranks = check_effect(claim.n, p_below=claim.printed, test="wilcoxon")
-    text = f" Wilcoxon: {ranks.explanation}" if ranks.verdict == "impossible" else ""
-    if not effects:
+def _significance(effect: PublishedEffect) -> tuple[str, str]:
+    text = f" Wilcoxon: {effect.wilcoxon.explanation}" if effect.wilcoxon.verdict == "impossible" else ""
+    if effect.d is None:
         return UNTESTABLE, f"the test statistics are not published.{text}"
-    smallest = min(effects, key=lambda item: item.low)
-    verdict = check_effect(claim.n, d=smallest.printed, p_below=claim.printed)
-    if verdict.verdict == "possible":
-        return UNTESTABLE, f"{verdict.explanation}{text}"
-    return IMPOSSIBLE if math.isnan(verdict.least_correlation) else ONLY_IF, f"Paired t: {verdict.explanation}{text}"
+    if effect.t.verdict == "possible":
+        return UNTESTABLE, f"{effect.t.explanation}{text}"
+    verdict = IMPOSSIBLE if math.isnan(effect.t.least_correlation) else ONLY_IF
+    return verdict, f"Paired t: {effect.t.explanation}{text}"
 
 
 def _effect(claim: Published) -> str:

@@ -37,7 +37,7 @@ SHOWN_WHERE_PRINTED = ("frozen_parameters", "trainable_parameters", "dice_sd", "
 GREATEST = {"percent": 100.0, "fraction": 1.0, "p": 1.0}
 PublishedOn = Dataset | Literal["isic_unspecified"]  # the paper says "ISIC" and no more
 NUMBER = r"\d+(?:\.\d+)?"
-PRINTED = re.compile(rf"[<>]?{NUMBER}|{NUMBER}-{NUMBER}")
+PRINTED = re.compile(rf"[<>]?{NUMBER}|{NUMBER}-{NUMBER}|{NUMBER} ?± ?{NUMBER}")
 
 
 class Reference(Strict):
@@ -57,7 +57,8 @@ class Printed(Strict):
     """Numbers as printed.
 
     Attributes:
-        published: metric -> printed text: a number ("94.0": decimals count), a bound (">98.9") or a range ("85-86").
+        published: metric -> printed text: a number ("94.0": decimals count), a bound (">98.9"), a range ("85-86")
+            or a mean with its SD ("94.8 ± 2.1").
         dataset: what ours is scored on; None takes the table's.
         published_on: what the paper scored on, where that is not what ours is; None takes the table's.
         unit, units: percent or fraction, of all rates and of single ones; None takes the table's.
@@ -84,7 +85,7 @@ class Printed(Strict):
             if metric not in RATES and metric not in UNITS:
                 raise ValueError(f"unknown metric '{metric}'; known are {', '.join((*RATES, *UNITS))}")
             if not PRINTED.fullmatch(text):
-                raise ValueError(f"{metric}: {text!r} is no printed number, bound (>98.9) or range (85-86)")
+                raise ValueError(f"{metric}: {text!r} is no printed number, bound (>98.9), range (85-86) or 94.8 ± 2.1")
         return published
 
 

@@ -75,6 +75,43 @@ def test_the_guide_shows_what_its_example_gives(checkout):
     assert found.is_good
 
 
+QUOTED = """
+reference: {short: Quoted, title: "Quoted: an invented paper", authors: [A. Nobody], year: 2026, read: full text}
+tables:
+  quoted_table_01:
+    title: Segmentation on ISIC 2018
+    task: segmentation
+    dataset: isic2018_task1
+    metrics: [dice, iou]
+    where: Table 1
+    n: 200
+    rows:
+      - {label: FocusNet, published: {dice: "94.8", dice_sd: "2.1", iou: "91.9 ± 3.0"}}
+      - {label: U-Net, published: {dice: "90.1 ± 55.0"}}
+claims:
+  - {table: quoted_table_01, label: FocusNet, published: {cohens_d: "0.4", p_below: "0.001"}, n: 5, where: section 4}
+  - {table: quoted_table_01, label: Seeds, published: {p_below: "0.05"}, n: 3, where: section 5}
+"""
+
+
+def test_a_quoted_paper_runs_nothing_and_its_sds_and_claims_are_judged(checkout):
+    path = checkout / "workflow" / "papers" / "quoted.yaml"
+    path.write_text(QUOTED)
+    done = CliRunner().invoke(app, ["paper", "check", str(path)])
+    assert done.exit_code == 0, done.output
+    found = check_paper(path)
+    assert "Nothing runs: all rows are quoted" in done.output
+    assert [text.split(": ")[1] for text in found.impossible] == ["quoted_table_01, U-Net"]
+    [small] = found.small_sd
+    assert "IoU: 3 % means at most 3.05 %, images have at least 12.9 %" in small
+    effect, seeds = found.effects
+    assert effect.startswith("line 15: quoted_table_01, FocusNet, d = 0.4, p < 0.001: Impossible as d_z; as d by")
+    assert "Possible; with 3 pairs p < 0.05 needs |d_z| > 2.484" in seeds
+    assert seeds.endswith(
+        "Wilcoxon: Impossible: a two-sided Wilcoxon test of 3 pairs cannot go below p = 0.25, and p < 0.05."
+    )
+
+
 def test_the_guide_explains_every_key(checkout):
     from lesion_core.settings.paper import (
         Claim,
