@@ -135,6 +135,16 @@ def root(drawn):
     return drawn[0]
 
 
+def test_images_of_contours_are_drawn_at_their_native_size_up_to_a_bound(drawn, monkeypatch, tmp_path):
+    _, _, source, _ = drawn
+    monkeypatch.setattr(contours, "small_image", lambda path, side: np.zeros((side // 2, side, 3), np.uint8))
+    figure = contours.contours(source, source.plan.figures["sam_vit_figure_08"])
+    figure.save(tmp_path, "large")
+    columns = len(figure.figure.axes) // len(contours.CHOSEN)
+    assert cv2.imread(str(tmp_path / "large.png")).shape[1] >= columns * contours.MOST_PIXELS > 150 * contours.WIDTH
+    assert f"up to {contours.MOST_PIXELS} pixels" in figure.caption
+
+
 def test_figures_and_gallery_leave_files_and_scores_as_they_were(drawn):
     root, before, source, scores = drawn
     kinds = ("scores/", "runs/", "tables/", "statistics/", "ledger/", "pseudo_masks/", "data/", "catalog/", "explain/")
@@ -164,7 +174,7 @@ def test_every_figure_with_scores_is_drawn_as_pdf_and_png(root):
 
 
 def test_same_scores_give_the_same_bytes(drawn, tmp_path):
-    root, _, source, _ = drawn
+    _, _, source, _ = drawn
     for name in ("sam_vit_figure_08", "effects"):
         figures_of(source.plan)[name](source).save(tmp_path, name)
     made = list(tmp_path.iterdir())

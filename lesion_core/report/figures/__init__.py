@@ -71,7 +71,7 @@ def write_figures(root: Path, plan: Plan) -> None:
             if plan.rehearsed:
                 drawn.figure.text(0.5, 0.5, "REHEARSED", rotation=30, size=40, alpha=0.3, ha="center", va="center")
             drawn.save(layout.figures, name)
-            pages.savefig(drawn.figure)
+            pages.savefig(drawn.figure, dpi=drawn.dpi)
             listed.append({"name": name, "title": drawn.title, "caption": drawn.caption})
     remove_others(layout.figures, (".pdf", ".png"), {item["name"] for item in listed})
     write_json(layout.figure_list, listed)

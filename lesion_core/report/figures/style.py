@@ -84,18 +84,19 @@ class Source:
 
 @dataclass(frozen=True)
 class Drawn:
-    """A figure with its title and caption."""
+    """A figure with its title, its caption and its pixels per inch."""
 
     figure: Figure
     title: str
     caption: str
+    dpi: int = DPI
 
     def save(self, folder: Path, name: str) -> None:
         """Write PDF and PNG without dates, so that same scores give same bytes."""
         self._settle()
         for suffix, dated in (("pdf", "CreationDate"), ("png", "Software")):
             with atomic_path(folder / f"{name}.{suffix}") as partial:
-                self.figure.savefig(partial, dpi=DPI, metadata={dated: None})
+                self.figure.savefig(partial, dpi=self.dpi, metadata={dated: None})
 
     def _settle(self) -> None:
         """Lay the figure out once and round: the solver's last digits depend on where in memory it works."""
