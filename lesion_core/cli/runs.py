@@ -41,6 +41,7 @@ def train(
     from importlib import import_module
 
     from lesion_core.errors import RunError
+    from lesion_core.inference.rehearse import rehearse_prediction
     from lesion_core.record import observe
     from lesion_core.training.device import first_process, job_device
     from lesion_core.training.run import delete_checkpoints, train_on
@@ -58,6 +59,8 @@ def train(
         if given.rehearsal is not None and chosen == "cpu":
             observe.limit_memory()
         train_on(partial(module.train_run, run, folder, root, chosen))
+        if given.rehearsal is not None and first_process():
+            rehearse_prediction(run, folder, root, chosen)
     delete_checkpoints(folders)
 
 

@@ -16,7 +16,8 @@ from lesion_core.settings.run import Run
 
 COLUMNS = (
     "kind", "step_kind", "run_id", "runs", "device", "parameters", "learnt", "samples", "in_memory", "step_seconds",
-    "images_per_second", "forward_tflop", "memory_mb", "gpu_memory_mb", "watts", "disk_mb", "problem", "stands_for",
+    "images_per_second", "predict_seconds", "forward_tflop", "memory_mb", "gpu_memory_mb", "watts", "disk_mb",
+    "problem", "stands_for",
 )  # fmt: skip
 HEAVY = "lower training.batch_size, raise training.accumulation by as much, or set training.activation_checkpointing"
 MIB = 1 << 20
@@ -70,6 +71,7 @@ def _row(layout: Layout, run: Run, runs: Mapping[str, Run], shown: list[str], ca
         "learnt": extra.get("trainable_parameters", ""),
         "step_seconds": "" if seconds is None else seconds,
         "images_per_second": "" if not seconds else round(row["samples"] / seconds, 3),
+        "predict_seconds": extra.get("predict_seconds", ""),
         "forward_tflop": extra.get("step_forward_tflop", ""),
         "memory_mb": peak["host"],
         "gpu_memory_mb": peak["gpu"] or "",
@@ -96,13 +98,13 @@ def _page(rows: list[dict[str, Any]]) -> str:
         "",
         f"REHEARSED, NO RESULT. {done} of {len(rows)} kinds are done; all of them stand for {stands} runs.",
         "",
-        "| kind | runs | parameters | learnt | s/step | images/s | memory (MiB) | disk (MiB) | |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|---|",
+        "| kind | runs | parameters | learnt | s/step | images/s | s/prediction | memory (MiB) | disk (MiB) | |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|---|",
     ]
     for row in rows:
         memory = row["gpu_memory_mb"] or row["memory_mb"]
         cells = [row["kind"], row["runs"], row["parameters"], row["learnt"], row["step_seconds"]]
-        cells += [row["images_per_second"], memory, row["disk_mb"], row["problem"]]
+        cells += [row["images_per_second"], row["predict_seconds"], memory, row["disk_mb"], row["problem"]]
         lines.append(f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |")
     return "\n".join(lines) + "\n"
 

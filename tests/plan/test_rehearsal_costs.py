@@ -25,6 +25,7 @@ def of(runs, method):
 def finished(root, run):
     folder = Layout(root).run(run.place, run.run_id)
     extra = {"parameters": 90, "trainable_parameters": 9, "step_seconds": 4.0, "step_forward_tflop": 2.0}
+    extra["predict_seconds"] = 1.5
     told = {"extra": extra, "peak_memory_mb": {"host": 3000.0, "gpu": None}, "gpu_energy_joules": None}
     told |= {"seconds": 60.0, "device": "cpu", "hardware": {"gpu": None}, "settings": {}}
     write_json(folder / "provenance.json", told)
@@ -42,6 +43,7 @@ def test_rows_and_rates_by_hand(tmp_path, matrices):
     row = rows[run.run_id]
     # three seeds; samples of a step are 8, so 2 images a second; the card has less than was needed
     assert (row["runs"], row["samples"], row["images_per_second"]) == (3, 8, 2.0)
+    assert row["predict_seconds"] == 1.5
     assert row["problem"].startswith("needed 3000 MiB, and the card has 2000")
     assert {wanted[name].method for name in row["stands_for"].split()} == {"sam_adapter"}
     assert rows[of(runs, "unet").run_id]["problem"].endswith("error: RunError: Out of memory")
