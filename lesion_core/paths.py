@@ -55,6 +55,7 @@ ENTRIES = (
     Entry("rehearsal.csv", "record"),
     Entry("rehearsal.md", "record"),
     Entry("manifest.json", "record"),
+    Entry("manifest.json.sig", "record"),  # by ssh-keygen, see docs/reproducing.md
     Entry("settings.json", "record"),
     Entry("snapshot.json", "record"),
     Entry("calls.jsonl", "record"),

@@ -7,6 +7,7 @@ from typing import Any
 
 SHOWN_PROBLEMS = 20
 OK, FAILED, SKIPPED = "ok", "FAILED", "not checked"
+NOT_ASKED = "ask for it with --recompute N"
 
 
 @dataclass

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from lesion_core.audit.answer import Answer
 from lesion_core.audit.current import run_folders
-from lesion_core.audit.manifest import Manifest, product_files
+from lesion_core.audit.manifest import NO_RESULTS, Manifest, product_files
 from lesion_core.errors import LesionError
 from lesion_core.files import read_json, sha256_file
-from lesion_core.paths import Layout
+from lesion_core.paths import Layout, entry_of
 from lesion_core.record.calls import NAME as CALLS
 from lesion_core.record.calls import read_calls
 from lesion_core.record.own_files import own_files
@@ -25,7 +26,7 @@ PIN = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)", re.MULTI
 def files(root: Path, plan: Plan, manifest: Manifest) -> Answer:
     """Every recorded file is there with its bytes, no other lies among the results; and the own dataset's files.
 
-    Those lie outside ``root``: the catalog records them.
+    Those lie outside ``root``: the catalog records them. Files that nothing vouches for are counted by their place.
     """
     answer = Answer("Are all files the ones that were recorded?")
     recorded, catalog = manifest.files, Layout(root).catalog
@@ -36,8 +37,19 @@ def files(root: Path, plan: Plan, manifest: Manifest) -> Answer:
         strangers = set(product_files(root, plan)) - recorded.keys()
     except LesionError as error:
         answer.problems.append(f"what else lies here cannot be told: {error}")
-    else:
-        answer.problems += [f"{name}: no result that was recorded" for name in sorted(strangers)]
+        strangers = set()
+    answer.problems += [f"{name}: no result that was recorded" for name in sorted(strangers)]
+    unvouched: Counter[str] = Counter()
+    for parts in sorted(path.relative_to(root).parts for path in root.rglob("*") if not path.is_dir()):
+        if "/".join(parts) in recorded.keys() | strangers:
+            continue
+        place = _unvouched(parts)
+        unvouched[place] += 1
+        if not place:
+            answer.problems.append(f"{'/'.join(parts)}: nothing that the pipeline makes has this name")
+    answer.evidence += "; nothing vouches for " + ", ".join(
+        f"{n} of {place}" for place, n in unvouched.items() if place
+    )
     name = catalog.relative_to(root).as_posix()
     if name in changed:
         answer.evidence += f"; not asked: the own dataset's files, since {name} is not the recorded one"
@@ -46,6 +58,18 @@ def files(root: Path, plan: Plan, manifest: Manifest) -> Answer:
         answer.problems += changed.values()
         answer.evidence += f", {len(own) - len(changed)} of the own dataset's {len(own)} files that in {name}"
     return answer
+
+
+def _unvouched(parts: tuple[str, ...]) -> str:
+    """In words, what a file is that the manifest does not record; empty: nothing known."""
+    entry = entry_of(parts)
+    if parts[-1].startswith("."):
+        return f"hidden files ({parts[-1]})"
+    if entry is None:
+        return ""
+    if entry.kind != "product":
+        return entry.name
+    return f"{entry.name} ({parts[-1] if parts[-1] in NO_RESULTS else 'earlier settings'})"
 
 
 def _changed(root: Path, recorded: Mapping[str, str]) -> dict[str, str]:

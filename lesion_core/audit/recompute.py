@@ -1,35 +1,29 @@
-"""Do the numbers follow: tables and tests from scores, scores from weights and images."""
+"""Do the numbers follow: the score store from the runs' scores, these from weights and images, pixels from images."""
 
 from __future__ import annotations
 
 import filecmp
 import tempfile
+import zipfile
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
-from lesion_core.audit.answer import Answer
+from lesion_core.audit.answer import NOT_ASKED, Answer
 from lesion_core.audit.current import Current, run_folders
 from lesion_core.files import read_parquet
-from lesion_core.inference.robustness_table import gather_robustness
 from lesion_core.paths import Layout
 from lesion_core.pixels.datasets import Harmonized
 from lesion_core.pixels.harmonize import harmonize_image, read_original
 from lesion_core.pixels.reference import read_reference
-from lesion_core.report.ledger import write_ledger
-from lesion_core.report.statistics import write_statistics
-from lesion_core.report.subgroups import write_subgroups
-from lesion_core.report.tables import write_tables
+from lesion_core.record.outputs import TEST_MASKS
 from lesion_core.scores import COLUMNS, KEYS, gather, read_scores
 from lesion_core.seeding import generator
-from lesion_core.settings import Plan, Robustness, Scoring, Subgroups
-from lesion_core.settings.matrix import tried_runs
+from lesion_core.settings import Plan, Scoring, SegmentationMethod
 from lesion_core.settings.run import Run, task_of
 
-COMPUTED = ("tables", "statistics", "ledger")  # folders that hold nothing but what follows from the others
 TASKS = ("segmentation", "classification")
 
 
@@ -69,53 +63,6 @@ def _differing_rows(again: Path, store: Path, kind: str) -> list[str]:
     ]
 
 
-def tables(root: Path, plan: Plan, subgroups: Subgroups, robustness: Robustness) -> Answer:
-    """Every table, statistic and verdict, computed anew from the score store, has the same bytes; there is no other.
-
-    ``statistics/robustness.csv`` is joined anew from the runs' own tables under ``robustness/``.
-    """
-    answer = Answer("Does each table cell recompute from the scores to the last digit?")
-    # One thread, as the jobs have: sums of another number of threads round otherwise, and may break a tie.
-    with tempfile.TemporaryDirectory() as folder, threadpool_limits(limits=1):
-        again = Path(folder) / "results"
-        again.mkdir()
-        for entry in root.iterdir():
-            if entry.name not in COMPUTED:
-                (again / entry.name).symlink_to(entry.resolve())
-        write_tables(again, plan)
-        write_statistics(again, plan)
-        write_ledger(again, plan)
-        write_subgroups(again, plan, subgroups)
-        measured = [Layout(again).robustness(run_id) for run_id in tried_runs(plan, robustness)]
-        gather_robustness(measured, Layout(again).statistics("robustness"))
-        made = sorted(path for part in COMPUTED for path in (again / part).rglob("*.*"))
-        for path in made:
-            name = path.relative_to(again)
-            if not (root / name).is_file():
-                answer.problems.append(f"{name.as_posix()}: missing")
-            elif not filecmp.cmp(path, root / name, shallow=False):
-                answer.problems.append(f"{name.as_posix()}: {_first_difference(path, root / name)}")
-        here = {path.relative_to(root) for part in COMPUTED for path in (root / part).rglob("[!.]*.*")}
-        strangers = here - {path.relative_to(again) for path in made}
-        answer.problems += [f"{name}: follows from none of the scores; delete it" for name in sorted(strangers)]
-        cells = read_parquet(Layout(again).cells, ["value"]).column("value")
-        count = len(cells) - cells.null_count
-    answer.evidence = f"{len(made)} files written anew from scores/, {count} cells of ours among them, byte for byte"
-    return answer
-
-
-def _first_difference(right: Path, here: Path) -> str:
-    if right.suffix == ".parquet":
-        return "holds other cells than the scores give"
-    pairs = zip(
-        right.read_text("utf-8").splitlines(), here.read_text("utf-8", errors="replace").splitlines(), strict=False
-    )
-    for number, (wanted, found) in enumerate(pairs, start=1):
-        if wanted != found:
-            return f"line {number} is '{found[:80]}', the scores give '{wanted[:80]}'"
-    return "has more or fewer lines than the scores give"
-
-
 def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, tolerance: float, device: str) -> Answer:
     """A drawn sample of scores, computed anew from the images' harmonized pixels and the runs' weights.
 
@@ -128,7 +75,7 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
     """
     answer = Answer("Do sampled scores recompute from weights and images?")
     if count == 0:
-        answer.skipped = "ask for it with --recompute N"
+        answer.skipped = NOT_ASKED
         return answer
     from lesion_core.audit.rescore import rescore  # torch, which nothing else of the audit needs
 
@@ -138,6 +85,7 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
         for number, ((path, kind), images) in enumerate(sorted(drawn.items())):
             again = Path(folder) / f"{number}.parquet"
             rescore(root, path.parent, kind, scoring, images, again, device)
+            answer.problems += _other_masks(root, again.with_suffix(".zip"), path.with_name(TEST_MASKS))
             found = {tuple(row[key] for key in KEYS[kind]): row for row in read_scores(again, kind)}
             for row in read_scores(path, kind):
                 if (row["dataset"], row["image_id"]) not in images:
@@ -151,8 +99,47 @@ def scores(root: Path, plan: Plan, scoring: Scoring, count: int, *, seed: int, t
                     answer.problems.append(f"{name}: {' / '.join(key[1:])} recomputes with a difference {difference:g}")
     answer.evidence = (
         f"{compared} rows of {len(drawn)} score files computed anew, largest difference {largest:g},"
-        f" allowed {tolerance:g}"
+        f" allowed {tolerance:g}; so these weights give these scores on the images drawn. That training gave these"
+        " weights, or that no bit of them was changed that moves no drawn score, is not shown: their SHA-256 is in"
+        " manifest.json, and a signature vouches for that"
     )
+    return answer
+
+
+def _other_masks(root: Path, again: Path, stored: Path) -> list[str]:
+    """Masks that scoring anew wrote, true ones among them, and that are others in the run's archive."""
+    if not again.is_file():
+        return []  # a classifier's
+    name = stored.relative_to(root).as_posix()
+    with zipfile.ZipFile(again) as right, zipfile.ZipFile(stored) as here:
+        held = set(here.namelist())
+        wrong = [item for item in right.namelist() if item not in held or right.read(item) != here.read(item)]
+    return [f"{name}: {item} is not the mask that scoring gives" for item in wrong]
+
+
+def embeddings(root: Path, plan: Plan, count: int, *, seed: int, device: str) -> Answer:
+    """A drawn sample of stored embeddings, computed anew by the run's encoder, is the stored one bit for bit."""
+    answer = Answer("Do sampled embeddings recompute from pixels and weights?")
+    if count == 0:
+        answer.skipped = NOT_ASKED
+        return answer
+    using = []
+    for folder in run_folders(root, plan) if Layout(root).embeddings.is_dir() else ():
+        spec = Run.load(folder).spec
+        if isinstance(spec, SegmentationMethod) and spec.model.embedding_cache != "none":
+            using.append(folder)
+    if not using:
+        answer.skipped = "these results hold no stored embeddings"
+        return answer
+    from lesion_core.audit.rescore import reembed
+
+    pick, compared = generator(seed, "audit", "embeddings"), 0
+    for place in pick.permutation(len(using))[:count]:
+        stored, same = reembed(root, using[place], pick, device)
+        compared += stored is not None
+        if stored is not None and not same:
+            answer.problems.append(f"{stored.relative_to(root).as_posix()}: another embedding than the encoder gives")
+    answer.evidence = f"{compared} embeddings, each of another run's training, computed anew and compared bit for bit"
     return answer
 
 
@@ -160,7 +147,7 @@ def pixels(root: Path, plan: Plan, count: int, *, seed: int) -> Answer:
     """A drawn sample of images, harmonized anew, has the stored pixels."""
     answer = Answer("Do sampled pixels recompute from the images?")
     if count == 0:
-        answer.skipped = "ask for it with --recompute N"
+        answer.skipped = NOT_ASKED
         return answer
     layout = Layout(root)
     rows = read_parquet(layout.catalog, ["dataset", "image_id", "path"]).to_pylist()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from lesion_core.pixels.reference import read_reference
 from lesion_core.progress import say
 from lesion_core.settings import Harmonization
 
-SHEET_SAMPLES = 12
+SHEET, SHEET_SAMPLES = "contact_sheet.png", 12
 CLOSED_SPLIT = "test"
+Made = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # the image as released, harmonized, and its soft mask
 COLOURS = ("red", "green", "blue")
 STATISTICS = (
     "image_id",
@@ -68,13 +70,8 @@ def harmonize_dataset(
         ImageError, MaskError: a file cannot be read.
         RunError: the reference is missing or wrong.
     """
-    entries = dataset_entries(dataset, catalog, splits_dir)
-    wanted = None if settings.histogram == "none" or reference is None else read_reference(reference)
-    masks = 0
-    for row, entry in enumerate(entries):
-        closed = entry["split"] == CLOSED_SPLIT or entry["mask_path"] is None
-        entry.update(row=row, mask_row=NO_MASK if closed else masks)
-        masks += not closed
+    entries, masks = _numbered(dataset, catalog, splits_dir)
+    make = _maker(dataset, size, root, reference, settings)
     shown = _sheet_rows(entries)
     out.mkdir(parents=True, exist_ok=True)
     # An index left from an earlier run must not vouch for the arrays that replace its own.
@@ -88,19 +85,11 @@ def harmonize_dataset(
         mask_array = np.lib.format.open_memmap(mask_file, "w+", np.uint8, (masks, *shape))
 
         def work(entry: dict[str, Any]) -> tuple[dict[str, Any], Sample | None]:
-            original = read_original(root / entry["path"], size, settings)
-            image = harmonize_image(original, size, wanted, settings, [dataset])
+            original, image, soft = make(entry)
             image_array[entry["row"]] = image
-            soft = None
-            if entry["mask_row"] != NO_MASK:
-                mask = read_mask(root / entry["mask_path"], (entry["height"], entry["width"]))
-                soft = harmonize_mask(mask, size, settings)
+            if soft is not None:
                 mask_array[entry["mask_row"]] = soft
-            sample = None
-            if entry["row"] in shown:
-                words = (entry["image_id"], entry["label"], entry["split"])
-                caption = "  ".join(word for word in words if word)
-                sample = Sample(caption, fit(original, CELL), image, soft)
+            sample = _sample(entry, original, image, soft) if entry["row"] in shown else None
             return _statistics(entry, original, image, soft), sample
 
         results = list(in_threads(work, entries, f"harmonize {dataset} at {size}", workers))
@@ -109,11 +98,64 @@ def harmonize_dataset(
     empty = [row["image_id"] for row, _ in results if row["lesion_fraction"] == "0.000000"]
     if empty:
         say(f"{dataset}: {len(empty)} masks hold no lesion, among them {', '.join(empty[:5])}")
-    samples = [sample for _, sample in results if sample is not None]
-    title = f"{dataset}, {size} px: left as released, right harmonized; outline: refined mask (training, validation)"
-    write_image(out / "contact_sheet.png", contact_sheet(samples, title), cv2.IMWRITE_PNG_COMPRESSION, 6)
+    _write_sheet([sample for _, sample in results if sample is not None], dataset, size, out / SHEET)
     write_csv(out / "statistics.csv", STATISTICS, [row for row, _ in results])
     write_csv(out / "index.csv", INDEX_COLUMNS, [{key: entry[key] for key in INDEX_COLUMNS} for entry in entries])
+
+
+def write_sheet(
+    dataset: str,
+    size: int,
+    catalog: Path,
+    splits_dir: Path,
+    reference: Path | None,
+    root: Path,
+    out: Path,
+    settings: Harmonization,
+) -> None:
+    """Write the contact sheet alone, to the file ``out``; arguments and errors as in ``harmonize_dataset``."""
+    entries, _ = _numbered(dataset, catalog, splits_dir)
+    make = _maker(dataset, size, root, reference, settings)
+    shown = _sheet_rows(entries)
+    _write_sheet([_sample(entry, *make(entry)) for entry in entries if entry["row"] in shown], dataset, size, out)
+
+
+def _numbered(dataset: str, catalog: Path, splits_dir: Path) -> tuple[list[dict[str, Any]], int]:
+    """A dataset's entries with the rows of their image and mask, -1 for a mask that stays closed; how many masks."""
+    entries = dataset_entries(dataset, catalog, splits_dir)
+    masks = 0
+    for row, entry in enumerate(entries):
+        closed = entry["split"] == CLOSED_SPLIT or entry["mask_path"] is None
+        entry.update(row=row, mask_row=NO_MASK if closed else masks)
+        masks += not closed
+    return entries, masks
+
+
+def _maker(
+    dataset: str, size: int, root: Path, reference: Path | None, settings: Harmonization
+) -> Callable[[dict[str, Any]], Made]:
+    wanted = None if settings.histogram == "none" or reference is None else read_reference(reference)
+
+    def make(entry: dict[str, Any]) -> Made:
+        original = read_original(root / entry["path"], size, settings)
+        image = harmonize_image(original, size, wanted, settings, [dataset])
+        soft = None
+        if entry["mask_row"] != NO_MASK:
+            mask = read_mask(root / entry["mask_path"], (entry["height"], entry["width"]))
+            soft = harmonize_mask(mask, size, settings)
+        return original, image, soft
+
+    return make
+
+
+def _sample(entry: dict[str, Any], original: np.ndarray, image: np.ndarray, soft: np.ndarray | None) -> Sample:
+    words = (entry["image_id"], entry["label"], entry["split"])
+    return Sample("  ".join(word for word in words if word), fit(original, CELL), image, soft)
+
+
+def _write_sheet(samples: list[Sample], dataset: str, size: int, out: Path) -> None:
+    title = f"{dataset}, {size} px: left as released, right harmonized; outline: refined mask (training, validation)"
+    write_image(out, contact_sheet(samples, title), cv2.IMWRITE_PNG_COMPRESSION, 6)
 
 
 def _sheet_rows(entries: list[dict[str, Any]]) -> set[int]:
