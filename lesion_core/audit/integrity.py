@@ -32,6 +32,11 @@ def files(root: Path, plan: Plan, manifest: Manifest) -> Answer:
     recorded, catalog = manifest.files, Layout(root).catalog
     changed = _changed(root, recorded)
     answer.problems += changed.values()
+    answer.problems += [
+        f"{name}: recorded, but nothing that the pipeline makes has this name"
+        for name in sorted(recorded)
+        if (entry := entry_of(Path(name).parts)) is None or entry.kind != "product"
+    ]
     answer.evidence = f"{len(recorded) - len(changed)} of {len(recorded)} files have the SHA-256 in manifest.json"
     try:
         strangers = set(product_files(root, plan)) - recorded.keys()

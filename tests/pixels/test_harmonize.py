@@ -420,3 +420,15 @@ def test_contact_sheet_outlines_without_painting_into_its_input() -> None:
     np.testing.assert_array_equal(image, before[0])
     np.testing.assert_array_equal(soft, before[1])
     np.testing.assert_array_equal(outlined, contact_sheet([Sample("one", image, image, soft)] * 4, "title"))
+
+
+def test_the_sheet_alone_is_the_one_beside_the_arrays(tmp_path) -> None:
+    made = Root(tmp_path)
+    made.make_reference()
+    folder = made.make("ham10000")
+    again = tmp_path / "again.png"
+    settings = settings_with()
+    harmonized_arrays.write_sheet(
+        "ham10000", SIZE, made.catalog, made.splits, made.reference, tmp_path, again, settings
+    )
+    assert again.read_bytes() == (folder / "contact_sheet.png").read_bytes()

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import shutil
 import time
 from pathlib import Path
 
 import pytest
+from forging import fit_manifest, flipped
 
 from lesion_core.audit import recompute
 from lesion_core.audit.answer import FAILED, OK
 from lesion_core.audit.command import audit
 from lesion_core.audit.manifest import read_manifest
 from lesion_core.errors import RunError
-from lesion_core.files import read_json, read_parquet, sha256_file, write_json, write_parquet
+from lesion_core.files import read_json, read_parquet, write_json, write_parquet
 from lesion_core.paths import Layout
 from lesion_core.settings import Plan, Scoring
 from lesion_core.settings.load import REPOSITORY
@@ -25,52 +23,6 @@ pytestmark = pytest.mark.smoke
 SPLITS = "shared/leak_free"  # where the leak-free tables lie
 LOCK = REPOSITORY / "requirements.lock"
 SECONDS = 60
-
-
-@pytest.fixture(scope="module")
-def root(smoke, tmp_path_factory):
-    """Hard links to the smoke results: a test that changes a file must replace it."""
-    folder = tmp_path_factory.mktemp("audit") / "smoke"
-    shutil.copytree(smoke / "results" / "smoke", folder, copy_function=os.link)
-    return folder
-
-
-@pytest.fixture
-def replace(root):
-    """Replace a file's bytes for one test."""
-    kept: list[tuple[Path, Path]] = []
-
-    def swap(path: Path, content: bytes | None = None) -> Path:
-        aside = root.parent / f"kept{len(kept)}"
-        path.rename(aside)
-        kept.append((path, aside))
-        if content is None:
-            shutil.copy(aside, path)
-        else:
-            path.write_bytes(content)
-        return path
-
-    yield swap
-    for path, aside in kept:
-        path.unlink(missing_ok=True)
-        aside.rename(path)
-
-
-def flipped(path: Path, position: float = 0.5) -> bytes:
-    """A file's bytes with one changed, in the middle by default."""
-    content = bytearray(path.read_bytes())
-    content[int(len(content) * position)] ^= 1
-    return bytes(content)
-
-
-def fit_manifest(root: Path, replace, name: str, *kinds: str) -> None:
-    """Make the manifest say of a changed file what it is now, as output and as input (or as ``kinds``)."""
-    path, digest = root / "manifest.json", sha256_file(root / name)
-    manifest = read_json(path)
-    for job in manifest["jobs"]:
-        for kind in kinds or ("outputs", "inputs"):
-            job[kind] |= {name: digest} if name in job[kind] else {}
-    replace(path, json.dumps(manifest).encode())
 
 
 def found(root: Path, name: str, *only: str) -> set[str]:
