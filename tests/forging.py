@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from lesion_core.files import read_json, sha256_file
@@ -26,3 +28,31 @@ def fit_manifest(root: Path, replace: Callable[..., Path], name: str, *kinds: st
     if not any(name in job["outputs"] for job in manifest["jobs"]):
         manifest["jobs"][-1]["outputs"][name] = digest
     replace(path, json.dumps(manifest).encode())
+
+
+def linked(project: Path, folder: Path) -> Path:
+    """Hard links to a project's smoke results: what changes a file must replace it."""
+    shutil.copytree(project / "results" / "smoke", folder / "smoke", copy_function=os.link)
+    return folder / "smoke"
+
+
+def replacing(root: Path) -> Iterator[Callable[..., Path]]:
+    """Of a fixture: a function that gives a file other bytes, its own by default, till the test ends."""
+    kept: list[tuple[Path, Path]] = []
+
+    def swap(path: Path, content: bytes | None = None) -> Path:
+        aside = root.parent / f"kept{len(kept)}"
+        if path.exists():
+            path.rename(aside)
+        kept.append((path, aside))
+        if content is None:
+            shutil.copy(aside, path)
+        else:
+            path.write_bytes(content)
+        return path
+
+    yield swap
+    for path, aside in reversed(kept):
+        path.unlink(missing_ok=True)
+        if aside.exists():
+            aside.rename(path)

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
-from forging import fit_manifest, flipped
+from forging import fit_manifest, flipped, linked, replacing
 
 from lesion_core.audit import recompute
 from lesion_core.audit.answer import FAILED, OK
@@ -23,6 +23,16 @@ pytestmark = pytest.mark.smoke
 SPLITS = "shared/leak_free"  # where the leak-free tables lie
 LOCK = REPOSITORY / "requirements.lock"
 SECONDS = 60
+
+
+@pytest.fixture(scope="module")
+def root(smoke, tmp_path_factory):
+    return linked(smoke, tmp_path_factory.mktemp("forged"))
+
+
+@pytest.fixture
+def replace(root):
+    yield from replacing(root)
 
 
 def found(root: Path, name: str, *only: str) -> set[str]:

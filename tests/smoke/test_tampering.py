@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
-from forging import fit_manifest
+from forging import fit_manifest, linked, replacing
 
 from lesion_core.audit import recompute
 from lesion_core.audit.answer import FAILED, Answer
@@ -155,6 +155,16 @@ TAMPERINGS = (
     Tampering("a file where the pipeline puts none", "notes.txt", lambda path: b"x", "files"),
     Tampering("a line of a log", f"{ADAPTER}/log.txt", text(r"\n", lambda match: "\nx\n"), UNTOLD, UNTOLD),
 )
+
+
+@pytest.fixture(scope="module")
+def root(smoke, tmp_path_factory):
+    return linked(smoke, tmp_path_factory.mktemp("forged"))
+
+
+@pytest.fixture
+def replace(root):
+    yield from replacing(root)
 
 
 def apply(root: Path, replace: Callable[..., Path], those: list[Tampering], *, fitted: bool) -> list[str]:
