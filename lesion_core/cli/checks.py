@@ -44,7 +44,9 @@ def feasible(
     ] = None,
     iou: Annotated[str | None, typer.Option("--iou", help="Mean IoU as printed.")] = None,
     n: Annotated[str | None, typer.Option("--n", help="Number of images.")] = None,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Columns dice, iou; n, label, dice_sd, iou_sd.")] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", help="Columns dice, iou; n, label, dice_sd, iou_sd, sd_over.")
+    ] = None,
     confusion: Annotated[
         tuple[str, str, str, str] | None,
         typer.Option("--confusion", metavar="TN FP FN TP", help="What follows from these counts."),

@@ -216,6 +216,8 @@ def test_rows_and_columns_that_are_passed_over_are_named(tmp_path):
         "columns that are not used: Year",
     ]
     assert done.exit_code == 1
+    path.write_text("dice,iou\n94.8 ± 2.1,90.1\n")
+    assert "possible: not judged: the SD of Dice (2.1 %)" in run("feasible", "--csv", path, "--pooled").stdout
     path.write_text("dice,iou\n90,85\n190,80\n")
     done = run("feasible", "--csv", path)
     assert (done.exit_code, "  line 3: Dice 190 does not" in done.stdout) == (2, True)

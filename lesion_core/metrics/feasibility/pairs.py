@@ -153,7 +153,8 @@ def check_pair(
         f"{name} ({words.sd(number.sd)})" for name, number in numbers.items() if pooled and number.sd is not None
     ]
     if dropped:
-        explanation += f" Not judged: the SD of {' and of '.join(dropped)}, for pooled pixels have none over images."
+        told = f"not judged: the SD of {' and of '.join(dropped)}, for pooled pixels have none over images"
+        why, explanation = "; ".join(filter(None, (why, told))), f"{explanation} N{told[1:]}."
     return PairVerdict(
         dice=d,
         iou=j,
