@@ -129,7 +129,7 @@ def pairs(numbers: Iterable[Published]) -> list[PublishedPair]:
     """All rows that publish Dice with IoU or with an SD, on one dataset, with the verdict of ``check_pair``."""
     by_row: dict[tuple[str, ...], dict[str, Published]] = {}
     for number in numbers:
-        if number.metric in ("dice", "iou", "dice_sd") and number.value is not None:
+        if number.metric in ("dice", "iou", "dice_sd"):
             by_row.setdefault((number.table, number.row, number.dataset), {})[number.metric] = number
     result = []
     for own in by_row.values():

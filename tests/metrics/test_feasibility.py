@@ -335,6 +335,7 @@ def test_an_sd_that_is_too_small_for_images():
     # n counts images: 3 runs may spread more, for divisor n - 1
     assert check_pair("90.0 ± 31", n=100).verdict == "impossible"
     assert check_pair("90.0 ± 31", n=100, sd_over="runs").verdict == "possible"
+    assert "too large: over any number of runs" in check_pair("90.0 ± 33", n=100, sd_over="runs").explanation
     pooled = check_pair("94.8 (2.1)", "90.1", pooled=True)
     assert pooled.explanation.endswith("Not judged: the SD of Dice (2.1 %), for pooled pixels have none over images.")
     with pytest.raises(ScoreError, match="no SD over images"):

@@ -125,11 +125,12 @@ def check_pair(
     if pooled:
         dice_sd = iou_sd = Spread()
     elif not reasons:
-        limits = dice_sd, iou_sd
-        if sd_over == "runs":  # the means over runs obey the same bounds; how many runs is not known
+        limits, over = (dice_sd, iou_sd), f"{n or 'any number of'} images"
+        if sd_over == "runs":  # the means over runs obey the same upper bounds; how many runs is not known
             limits = spread_of_dice(d_interval, j_interval), spread_of_iou(d_interval, j_interval)
+            over = "any number of runs"
         for (name, number), limit in zip(numbers.items(), limits, strict=False):
-            reasons += words.too_large(name, number, limit, None if sd_over == "runs" else n)
+            reasons += words.too_large(name, number, limit, over)
             small += words.too_small(name, number, limit) if sd_over != "runs" else ()
     if j and d.exact and j.exact and iou_of_dice(d.value) <= j.value <= d.value:
         printed_sd = least_sd(d.value, j.value)
@@ -245,15 +246,14 @@ class _Words:
             places += 1
         return round_(sd * factor, places) + unit
 
-    def too_large(self, name: str, number: Printed, limit: Spread, n: int | None) -> Iterator[str]:
+    def too_large(self, name: str, number: Printed, limit: Spread, over: str) -> Iterator[str]:
         """The reason why a printed SD is impossible, if it is: it exceeds even the sample SD (divisor n - 1)."""
         if number.sd is None or number.sd_low is None or number.sd_low <= limit.greatest_sample + 1e-9:
             return
-        over = "any number of" if n is None else n
         by_n = self.sd(limit.greatest, round_up)
         by_less = self.sd(limit.greatest_sample, round_up, number.sd_low)
         yield (
-            f"an SD of {name} of {self.sd(number.sd)} is too large: over {over} images the means allow "
+            f"an SD of {name} of {self.sd(number.sd)} is too large: over {over} the means allow "
             f"a sample SD (divisor n - 1) of at most {by_less}, with divisor n {by_n}"
         )
 
