@@ -206,7 +206,8 @@ def confusion_text(found: ConfusionVerdict) -> str:
 
 
 def _with_sd(text: str, sd: str | None) -> str:
-    return text if is_blank(sd) else f"{text} ± {sd}"
+    """A mean with the SD of another column: 2.1, ± 2.1 or (2.1)."""
+    return text if is_blank(sd) else f"{text} ± {(sd or '').strip(' ()±+/-')}"
 
 
 def _sd_over(cell: str | None, otherwise: SdOver | None) -> SdOver | None:

@@ -197,8 +197,8 @@ def test_neither_pair_nor_table_is_refused(tmp_path):
 def test_rows_and_columns_that_are_passed_over_are_named(tmp_path):
     path = tmp_path / "pairs.csv"
     path.write_text(
-        "Model,Dice (%),Dice SD,IoU (%),IOU_sd,SD over,Year\nA,94.8,2.1,91.9,3.0,,2020\nB,94.8,2.1,91.9,3.0,images,\n"
-        "C,94.8,2.1,91.9,3.0,runs,\nD,ninety,,80,,,\nE,190,,80,,,\nF,90,80\nG,,,80,,,\n"
+        "Model,Dice (%),Dice SD,IoU (%),IOU_sd,SD over,Year\nA,94.8,± 2.1,91.9,(3.0),,2020\n"
+        "B,94.8,2.1,91.9,3.0,images,\nC,94.8,2.1,91.9,3.0,runs,\nD,ninety,,80,,,\nE,190,,80,,,\nF,90,80\nG,,,80,,,\n"
     )
     done = run("feasible", "--csv", path, "--out", tmp_path / "out.csv")
     assert [row["verdict"] for row in read_csv(tmp_path / "out.csv")] == [

@@ -319,6 +319,13 @@ def test_spread_by_hand():
     assert (spread_of_dice(*means).least, spread_of_iou(*means).greatest) == pytest.approx((0.125, 0.2))
 
 
+def test_the_spread_is_that_of_means_which_can_be():
+    # an IoU of 0.85 or more needs a Dice of at least 0.85: 0.85 * 0.15
+    assert spread_of_dice((0.5, 1.0), (0.85, 0.95)).greatest == pytest.approx(math.sqrt(0.85 * 0.15))
+    # a Dice of 0.5 or less allows an IoU of at most 0.5
+    assert spread_of_iou((0.4, 0.5), (0.3, 0.9)).greatest == pytest.approx(0.5)
+
+
 def test_an_sd_that_is_too_small_for_images():
     # Dice 0.9485 and IoU 0.9185 at best: IoU 0 and 2 * 0.9185 / 0.9485 - 1, an SD of 0.1294
     printed = ("94,8 ± 2,1 %", "91,9 ± 3,0 %", 200)

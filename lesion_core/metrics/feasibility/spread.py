@@ -32,8 +32,11 @@ class Spread:
 
 def spread_of_dice(dice: Interval, iou: Interval, n: int | None = None) -> Spread:
     """Bounds of the SD of Dice of ``n`` images (any number: None) with mean Dice and mean IoU in these intervals."""
-    greatest = greatest_sds(*dice, n, greatest_dice_variance(dice, iou))
-    return Spread(least_sd(dice[1], iou[0]), *greatest)
+    # of the means of Dice, those that a mean IoU allows: J <= D <= 2 J / (1 + J)
+    low = max(dice[0], iou[0])
+    high = max(low, min(dice[1], 2.0 * iou[1] / (1.0 + iou[1])))
+    greatest = greatest_sds(low, high, n, greatest_dice_variance((low, high), iou))
+    return Spread(least_sd(high, iou[0]), *greatest)
 
 
 def spread_of_iou(dice: Interval, iou: Interval, n: int | None = None) -> Spread:
