@@ -2,7 +2,7 @@
 PYTHON ?= python3.11
 SNAKEMAKE = .venv/bin/snakemake --cores all --resources gpu=1
 
-.PHONY: demo test test-whole lint docs mini rehearsal report readme bench bench-statistics bench-data bench-duplicates bench-models fuzz clean
+.PHONY: demo test test-whole lint docs mini rehearsal report readme bench bench-statistics bench-data bench-duplicates bench-models bench-scale fuzz clean
 
 .venv/.installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -56,6 +56,9 @@ bench-duplicates: .venv/.installed
 
 bench-models: .venv/.installed
 	.venv/bin/python -m benchmarks.models
+
+bench-scale: .venv/.installed
+	.venv/bin/python -m benchmarks.scale
 
 fuzz: .venv/.installed
 	.venv/bin/python -m benchmarks.fuzz $(if $(FILES),--files $(FILES))

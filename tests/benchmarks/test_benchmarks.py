@@ -5,23 +5,27 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import zipfile
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
+import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 
-from benchmarks import models_gpu, stopwatch  # noqa: E402
+from benchmarks import models_gpu, scale, stopwatch  # noqa: E402
 from benchmarks.copies import HEAVIER, copy_of  # noqa: E402
 from benchmarks.duplicates import exponent  # noqa: E402
 from benchmarks.made import drawn  # noqa: E402
 from benchmarks.memory import extra_peak  # noqa: E402
 from benchmarks.models_end_to_end import EPOCHS, dataset, end_to_end  # noqa: E402
 from benchmarks.turns import Seconds, both, faster, goal, in_turns  # noqa: E402
+from lesion_core.acquire.readers import ham10000, isic2019  # noqa: E402
 from lesion_core.catalog.duplicates import near_duplicates  # noqa: E402
 from lesion_core.catalog.hashing import fingerprint  # noqa: E402
 from lesion_core.settings import Duplicates  # noqa: E402
@@ -158,3 +162,33 @@ def test_the_gpus_section_runs_on_a_cpu_in_small(monkeypatch) -> None:
     row, expected = models_gpu._row(bench, "x", 8, full, None, 1.0, rate)
     assert row[2] == "out of memory"
     assert expected is None, "the next one that fits is what the others are compared with"
+
+
+def test_made_releases_have_official_counts_names_and_frames(tmp_path: Path) -> None:
+    assert scale.counts_of(scale.SIZES[-1]) == scale.OFFICIAL
+    frames = [scale.frame("isic2018_task1", number) for number in range(1000)]
+    assert (frames.count((4499, 6748)), frames.count((2848, 4288))) == (2, 48)
+    image, mask = scale.picture(("ham10000", 3))
+    assert cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR).shape == (450, 600, 3)
+    assert set(np.unique(cv2.imdecode(np.frombuffer(mask, np.uint8), cv2.IMREAD_GRAYSCALE))) == {0, 255}
+    for name, write in scale.WRITERS.items():
+        write(tmp_path, [f"ISIC_{scale.FIRST[name] + number:07d}" for number in range(14)], [(image, mask)] * 14)
+    for name in ("HAM10000_images_part_1", "HAM10000_segmentations_lesion_tschandl", "ISIC_2019_Training_Input"):
+        with zipfile.ZipFile(tmp_path / f"{name}.zip") as archive:
+            archive.extractall(tmp_path / "data")
+    with zipfile.ZipFile(tmp_path / "HAM10000_images_part_2.zip") as archive:
+        archive.extractall(tmp_path / "data")
+    (tmp_path / "2019").mkdir()
+    for name in (isic2019.IMAGES, isic2019.LABELS, isic2019.METADATA):
+        (tmp_path / ("data" if name == isic2019.IMAGES else "") / name).rename(tmp_path / "2019" / name)
+    (tmp_path / ham10000.METADATA).rename(tmp_path / "data" / ham10000.METADATA)
+    rows = ham10000.read("ham10000", tmp_path / "data")
+    assert (len(rows), len({row.lesion_id for row in rows})) == (14, len({round(n * scale.LESIONS) for n in range(14)}))
+    assert len(isic2019.read("isic2019", tmp_path / "2019")) == 14
+
+
+def test_a_stage_is_measured_and_a_broken_one_shows_its_log(tmp_path: Path) -> None:
+    cost = scale.Cost()
+    with pytest.raises(SystemExit, match=r"settings\.json"):
+        scale.measure(cost, tmp_path, ["splits", scale.SPLITS])
+    assert cost == scale.Cost()
