@@ -49,6 +49,7 @@ SPLITS, HOME, SIDE = "shared/leak_free", "sam_vit_protocol/leak_free", 256  # wi
 DRAWN = 112  # height in pixels of a scene as it is drawn; it is enlarged from there
 LESIONS = 7470 / 10_015  # per image of HAM10000
 MIB = 1 << 20
+MEASURED = ("s", "core s", "largest process, MiB", "written, MiB")  # of a `Cost`
 
 
 def counts_of(images: int) -> dict[str, int]:
@@ -212,6 +213,10 @@ def hashes(sizes: Sequence[int]) -> None:
     print(f"\nGrowth exponent {exponent(taken):.2f} (quadratic: 2).")
 
 
+def _growth(found: dict[int, dict[str, Cost]], stage: str) -> list[float]:
+    return [exponent({size: max(vars(found[size][stage])[name], 1e-3) for size in found}) for name in vars(Cost())]
+
+
 def main() -> None:
     """Print a table of the stages at each size, with the exponents of their growth."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
@@ -225,17 +230,12 @@ def main() -> None:
         counts = counts_of(images)
         with tempfile.TemporaryDirectory() as folder:
             write_releases(Path(folder) / "mirror", counts, given.processes)
-            found[sum(counts.values())] = stages(Path(folder), counts)
-    rows = []
-    for stage in next(iter(found.values())):
-        for images, costs in found.items():
-            one = costs[stage]
-            amounts = (f"{value:.1f}" for value in (one.wall, one.processor, one.memory, one.disk))
-            rows.append((stage, images, *amounts))
-        if len(found) > 1:
-            grown = (exponent({n: max(getattr(c[stage], what), 1e-3) for n, c in found.items()}) for what in vars(one))
-            rows.append((stage, "exponent", *(f"{value:.2f}" for value in grown)))
-    show("Stages", ("Stage", "Images", "s", "core s", "largest process, MiB", "written, MiB"), rows)
+            costs = found[sum(counts.values())] = stages(Path(folder), counts)
+        rows = [(stage, *(f"{value:.1f}" for value in vars(cost).values())) for stage, cost in costs.items()]
+        show(f"{sum(counts.values())} images", ("Stage", *MEASURED), rows)
+    if len(found) > 1:
+        grown = [(stage, *(f"{value:.2f}" for value in _growth(found, stage))) for stage in next(iter(found.values()))]
+        show("Growth exponents", ("Stage", *MEASURED), grown)
     hashes(given.hashes)
     print(f"\n{machine()}")
 
