@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from pathlib import Path
@@ -35,6 +36,7 @@ def rehearse_prediction(run: Run, run_dir: Path, root: Path, device: str) -> Non
     """
     layout = Layout(Path(root))
     image = layout.root / read_images(layout.catalog)[0]["path"]
+    gc.collect()  # the trained network
     start = time.monotonic()
     classify = None
     if run.task != "segmentation":
