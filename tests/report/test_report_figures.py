@@ -174,7 +174,7 @@ def test_every_figure_with_scores_is_drawn_as_pdf_and_png(root):
 
 
 def test_same_scores_give_the_same_bytes(drawn, tmp_path):
-    _, _, source, _ = drawn
+    root, _, source, _ = drawn
     for name in ("sam_vit_figure_08", "effects"):
         figures_of(source.plan)[name](source).save(tmp_path, name)
     made = list(tmp_path.iterdir())
