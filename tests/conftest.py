@@ -13,10 +13,13 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from chain import MATRIX, PATIENCE, REPOSITORY, SMOKE, WHOLE, Finished, job_seconds
+
+from lesion_core.record import observe
 
 # twice what a whole run's fullest moment was measured to take
 NEEDED_GB = 5
@@ -33,6 +36,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
             "or name another folder: TMPDIR=/path make test",
             returncode=pytest.ExitCode.USAGE_ERROR,
         )
+
+
+@pytest.fixture(autouse=True)
+def nothing_observed() -> Iterator[None]:
+    """A command called in the tests' own process begins to note what that process opens: it ends with the test."""
+    yield
+    observe._opened = None
 
 
 def checkout(folder: Path) -> Path:

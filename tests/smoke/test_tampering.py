@@ -150,7 +150,7 @@ TAMPERINGS = (
     Tampering("a figure added", "figures/figure_99.png", lambda path: b"x", "page"),
     Tampering("masks that scoring stored", f"{ADAPTER}/test_masks.zip", inverted_masks, "scores"),
     Tampering("weights that give other scores", f"{UNET}/weights.safetensors", other_bits(31), "scores"),
-    Tampering("weights: a bit that moves no score", f"{UNET}/weights.safetensors", other_bits(0, 1), UNTOLD),
+    Tampering("weights: a bit that moves no score", f"{UNET}/weights.safetensors", other_bits(0, 1), "page"),
     Tampering("what a training says that it opened", f"{ADAPTER}/provenance.json", forgetful, UNTOLD),
     Tampering("a file where the pipeline puts none", "notes.txt", lambda path: b"x", "files"),
     Tampering("a line of a log", f"{ADAPTER}/log.txt", text(r"\n", lambda match: "\nx\n"), UNTOLD, UNTOLD),
@@ -187,15 +187,15 @@ def ask(root: Path, question: str, names: list[str]) -> Answer:
     plan, scoring = Plan.model_validate(settings["plan"]), Scoring.model_validate(settings["scoring"])
     touched = {name.split("/")[2] for name in names}
     runs = {method: own for method, own in plan.runs.items() if touched & {*own}}
-    count = sum(map(len, runs.values()))
+    count = 4 * sum(map(len, runs.values()))
     alone = plan.model_copy(update={"runs": runs})
     return recompute.scores(root, alone, scoring, count, seed=0, tolerance=0.0, device="cpu")
 
 
 def untold(answer: Answer, names: list[str]) -> list[str]:
-    """Files of which no problem is told; weights are told by the scores beside them."""
-    owners = [name.removesuffix("weights.safetensors") for name in names]
-    return [name for name in owners if not any(line.startswith(name) for line in answer.problems)]
+    """Files of which no problem is told; of a run's file, a line that names the run is enough."""
+    owners = [name.split("/")[2] if name.startswith("runs/") else name for name in names]
+    return [name for name in owners if not any(name in line for line in answer.problems)]
 
 
 def test_what_is_told_plainly(root, replace):
