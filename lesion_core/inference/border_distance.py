@@ -26,8 +26,8 @@ def border_distances(prediction: np.ndarray, truth: np.ndarray, shape: tuple[int
         apart = 0.0 if prediction.any() == truth.any() else FARTHEST
         return apart, apart
     masks = [_reduced(mask) for mask in (prediction, truth)]
-    if not all(mask.any() for mask in masks):
-        return FARTHEST, FARTHEST
+    if not all(mask.any() for mask in masks):  # reduction leaves nothing of a speck
+        masks = [prediction, truth]
     spacing = [side / now for side, now in zip(shape, masks[0].shape, strict=True)]
     first, second = (torch.from_numpy(mask[None, None]) for mask in masks)
     with warnings.catch_warnings():

@@ -60,6 +60,8 @@ TEX = str.maketrans(
 # what Markdown would read as a mark: HTML, an entity, emphasis, code, strikethrough, a link, the end of a cell
 MARKDOWN = re.compile(r"[\\`*~|]|<(?=\S)|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|\](?=[(\[:])")
 
+UNDERLINE, BACKSLASH = re.compile(r"^(?=[-=:])"), r"\\"  # under another line it would make that a head
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -107,7 +109,7 @@ def markdown(grid: Grid) -> str:
     for number, row in enumerate(grid.rows):
         cells = [_plain(cell) for cell in row]
         lines.append(_line(f"**{cell}**" if (number, at) in grid.bold else cell for at, cell in enumerate(cells)))
-    lines.extend(["", *(f"{_plain(note)}  " for note in grid.notes)])
+    lines.extend(["", *(f"{UNDERLINE.sub(BACKSLASH, _plain(note))}  " for note in grid.notes)])
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -30,6 +30,12 @@ def test_an_empty_mask_is_a_diagonal_away():
     assert border_distances(empty, empty, (40, 40)) == (0.0, 0.0)
 
 
+def test_specks_that_a_reduction_removes_are_compared_whole():
+    speck, other = rectangle((1200, 1600), 600, 800, 1, 1), rectangle((1200, 1600), 600, 820, 1, 1)
+    assert border_distances(speck, speck, speck.shape) == (0.0, 0.0)
+    assert border_distances(speck, other, speck.shape) == pytest.approx((20 / 2000, 20 / 2000), abs=1e-6)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_as_scipy_has_it(seed):
     random = np.random.default_rng(seed)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -61,6 +61,7 @@ def tex_cells(text):
 
 @settings(deadline=None, max_examples=150)
 @given(grids())
+@example(Grid("t", ("Row",), (("a",),), notes=("|", "--")))
 def test_readers_see_every_label_and_what_is_best(grid):
     wanted = [[(one_line(cell), False) for cell in grid.columns]]
     wanted += [
